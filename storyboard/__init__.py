@@ -1,0 +1,20 @@
+"""Storyboard: from a folder of pictures to an eight-picture story in your own style, in one notebook.
+
+Names are imported when they are first used, so that importing the package takes no time.
+"""
+
+from importlib import import_module
+
+_WHERE = {
+    "Settings": "settings", "Story": "story", "Panel": "story", "check": "machine", "files": "machine", "installed": "machine", "collect": "dataset",
+    "clean": "cleaning", "train": "training", "render": "rendering", "Pair": "show", "StoryboardError": "errors",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module 'storyboard' has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,110 @@
+"""What a stage leaves behind: a folder that is either whole or absent, and says what it was made from.
+
+Every stage writes ``manifest.json`` with a *fingerprint*: the hash of the inputs it read, the settings it used
+and the package versions that matter. A stage whose fingerprint is already on disk has nothing to do.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(**inputs: object) -> str:
+    """SHA-256 over the canonical JSON of ``inputs``: equal inputs, equal fingerprint, in any process."""
+    canonical = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions, for a fingerprint; importing nothing."""
+    return {package: version(package) for package in packages}
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a whole file or none: a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """UTF-8 JSON that a person can read, written atomically."""
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_manifest(folder: Path, stage: str, mark: str, **facts: object) -> dict:
+    """List every file of ``folder`` with its size under the fingerprint ``mark``, and any further ``facts``."""
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {"stage": stage, "fingerprint": mark, **facts, "files": files}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The manifest of ``folder``, or None where there is none."""
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except json.JSONDecodeError:
+        return None  # an edited or foreign file: the stage is simply done again
+
+
+def finished(folder: Path, mark: str) -> dict | None:
+    """The manifest, if ``folder`` was made under the fingerprint ``mark`` and every file is still as long as it was."""
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.get("fingerprint") != mark:
+        return None
+    for name, size in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return None
+    return manifest
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``folder`` and, if nothing went wrong, put it in that place.
+
+    What stood there before stays untouched until the new one is whole.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def free_space_needed(folder: Path, needed: int) -> int | None:
+    """Bytes that are missing on the disk of ``folder`` if ``needed`` are to be written, or None if they fit."""
+    existing = next(parent for parent in [folder, *folder.resolve().parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    return needed - free if free < needed else None

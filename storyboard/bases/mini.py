@@ -1,0 +1,27 @@
+"""The embedded default: a Kolors in small that lives in the repository and runs on two CPU cores."""
+
+from pathlib import Path
+
+from .base import Base
+
+BASE = Base(
+    name="mini",
+    title="mini (a small Kolors, in this repository)",
+    architecture="kolors-mini",
+    folder=Path(__file__).resolve().parents[2] / "models" / "mini",
+    text_encoder_file="text_encoder/model.safetensors",
+    unet_file="unet/diffusion_pytorch_model.safetensors",
+    vae_file="vae/diffusion_pytorch_model.safetensors",
+    resolution=192,
+    resolution_step=32,
+    text_length=256,
+    num_train_timesteps=1100,
+    beta_start=0.00085,
+    beta_end=0.014,
+    lora_targets=("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "net.0.proj", "net.2", "conv1", "conv2", "time_emb_proj"),
+    learning_rate=1.5e-3,
+    train_steps=600,
+    train_batch_size=8,
+    num_inference_steps=25,
+    guidance_scale=4.0,
+)

@@ -1,0 +1,216 @@
+"""Stage 1, collect: pictures and captions from anywhere into one folder, upright, opaque, sRGB.
+
+``Captions`` is a folder with ``metadata.jsonl`` (Data-Juicer's multimodal form: ``id``, ``text``, ``images``;
+relative POSIX paths, UTF-8) and the pictures it names.
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import artifacts, hub
+from .errors import DatasetError, ResourceError
+from .settings import Settings
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
+FILE_KEYS = ("file_name", "image", "images", "path", "image_path")
+TEXT_KEYS = ("text", "caption", "prompt")
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A set of captioned pictures on disk.
+
+    Attributes:
+        folder: Holds ``metadata.jsonl`` and the pictures.
+        rows: ``{"id", "text", "images": [one path relative to folder]}`` each.
+        unreadable: ``{"source", "reason"}`` of what was left out.
+        digest: SHA-256 over every caption and every picture's content.
+    """
+
+    folder: Path
+    rows: list[dict]
+    unreadable: list[dict] = field(default_factory=list)
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def path(self, row: dict) -> Path:
+        """Where the picture of ``row`` lies."""
+        return self.folder / row["images"][0]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Captions":
+        """Read what ``collect`` or ``clean`` wrote."""
+        manifest = artifacts.read_manifest(folder) or {}
+        with open(folder / "metadata.jsonl", encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        return cls(folder, rows, manifest.get("unreadable", []), manifest.get("digest", ""))
+
+    def __str__(self) -> str:
+        return f"{len(self)} captioned pictures in {self.folder}" + (f", {len(self.unreadable)} left out as unreadable" if self.unreadable else "")
+
+    def _repr_html_(self) -> str:
+        from . import show
+
+        return show.captions(self)
+
+
+def collect(settings: Settings) -> Captions:
+    """Bring the data set of ``settings`` into ``<output>/collected``.
+
+    EXIF rotation is applied, transparency laid on white, colour profiles turned to sRGB. A file that cannot be
+    read to its last byte is reported in ``Captions.unreadable`` and left out.
+
+    Raises:
+        DatasetError: No such folder or data set, or no readable picture in it.
+        ResourceError: The disk is too small for it; nothing was written.
+    """
+    target = settings.folder / "collected"
+    source = SAMPLE if settings.dataset == "sample" else Path(settings.dataset).expanduser()
+    if not source.is_dir():
+        if settings.dataset == "sample" or not hub.looks_like_id(settings.dataset):
+            raise DatasetError(f"There is no folder {str(source)!r}: set dataset to \"sample\", to a folder of pictures, or to a ModelScope id such as {hub.DEFAULT!r}.")
+        source = hub.fetch(settings.dataset, settings.folder / "hub")
+    listed = list(read_folder(source))
+    if not any(item["file"] for item in listed):
+        raise DatasetError(f"No picture in {str(source)!r}: put .png, .jpg or .webp files there, each with a caption of the same name in .txt, or a metadata.jsonl.")
+    stamps = [[item["name"], item["text"], *_stamp(item["file"])] for item in listed]
+    mark = artifacts.fingerprint(stage="collect", items=stamps, versions=artifacts.versions("pillow"))
+    if artifacts.finished(target, mark):
+        captions = Captions.load(target)
+        print(f"collect: nothing to do, {captions}")
+        return captions
+    needed = sum(size for *_, size, _ in stamps) * 2
+    if missing := artifacts.free_space_needed(target, needed):
+        raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for {len(listed)} pictures: free some space or set output to another disk.")
+    with artifacts.building(target) as folder:
+        captions = _bring(listed, folder, target)
+        artifacts.write_manifest(folder, "collect", mark, source=settings.dataset, digest=captions.digest, unreadable=captions.unreadable)
+    print(f"collect: {captions}")
+    return captions
+
+
+def read_folder(folder: Path) -> Iterator[dict]:
+    """What a folder says of its pictures: ``name``, ``text`` and ``file`` (None with a ``reason`` if it cannot be).
+
+    Understands ``metadata.jsonl`` and ``metadata.csv`` as Hugging Face's imagefolder and Data-Juicer write them,
+    and otherwise same-named ``.txt`` files beside the pictures, as kohya's scripts do.
+    """
+    if (folder / "metadata.jsonl").is_file():
+        with open(folder / "metadata.jsonl", encoding="utf-8-sig") as lines:
+            rows = [_parsed(line, number, folder) for number, line in enumerate(lines, 1) if line.strip()]
+        yield from (_listed(row, folder, "metadata.jsonl") for row in rows)
+    elif (folder / "metadata.csv").is_file():
+        with open(folder / "metadata.csv", encoding="utf-8-sig", newline="") as lines:
+            yield from [_listed(row, folder, "metadata.csv") for row in csv.DictReader(lines)]
+    else:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in PICTURES and not path.name.startswith("."):
+                text = path.with_suffix(".txt")
+                caption = text.read_text(encoding="utf-8-sig").strip() if text.is_file() else ""
+                yield {"name": path.relative_to(folder).as_posix(), "text": caption, "file": path}
+
+
+def _parsed(line: str, number: int, folder: Path) -> dict:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"Line {number} of {folder / 'metadata.jsonl'} is not JSON ({error.msg}): correct or remove it.") from error
+    if not isinstance(row, dict):
+        raise DatasetError(f"Line {number} of {folder / 'metadata.jsonl'} is not an object: write {{\"file_name\": ..., \"text\": ...}}.")
+    return row
+
+
+def _listed(row: dict, folder: Path, listing: str) -> dict:
+    name = next((row[key] for key in FILE_KEYS if row.get(key)), None)
+    if isinstance(name, list):
+        name = name[0]
+    if not isinstance(name, str):
+        raise DatasetError(f"A row of {folder / listing} names no picture: give each a {FILE_KEYS[0]!r}.")
+    text = next((row[key] for key in TEXT_KEYS if row.get(key)), "")
+    item = {"name": name, "text": str(text).strip(), "file": None}
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        return item | {"reason": "lies outside the folder"}
+    return item | ({"file": path} if path.is_file() else {"reason": "no such file"})
+
+
+def _stamp(path: Path | None) -> tuple[int, int]:
+    if path is None:
+        return (0, 0)
+    status = path.stat()
+    return (status.st_size, status.st_mtime_ns)
+
+
+def _bring(listed: list[dict], folder: Path, target: Path) -> Captions:
+    """Normalise every picture into ``folder``; threads, because Pillow decodes outside the interpreter lock."""
+    (folder / "images").mkdir()
+    width = max(4, len(str(len(listed))))
+
+    def bring(place: int, item: dict) -> dict:
+        if item["file"] is None:
+            return {"source": item["name"], "reason": item["reason"]}
+        stem = folder / "images" / f"{place:0{width}d}"
+        try:
+            written = normalise(item["file"], stem)
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files, by format
+            return {"source": item["name"], "reason": f"{type(error).__name__}: {str(error).replace(str(item['file']), item['name'])}"}
+        return {"id": written.stem, "text": item["text"], "images": [f"images/{written.name}"], "source": item["name"], "digest": artifacts.digest_of_file(written)}
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(bring, range(len(listed)), listed))
+    rows = [row for row in results if "id" in row]
+    unreadable = [row for row in results if "id" not in row]
+    if not rows:
+        raise DatasetError(f"None of the {len(listed)} pictures could be read, the first because: {unreadable[0]['reason']}.")
+    digest = artifacts.fingerprint(rows=[[row["text"], row["digest"]] for row in rows])
+    lines = [{key: value for key, value in row.items() if key != "digest"} for row in rows]
+    artifacts.write_atomically(folder / "metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return Captions(target, lines, unreadable, digest)
+
+
+def normalise(source: Path, stem: Path) -> Path:
+    """Write ``source`` upright, opaque and sRGB beside ``stem``; bytes are copied where nothing has to change.
+
+    Raises:
+        OSError, SyntaxError, ValueError: The file is broken or has more pixels than Pillow's limit allows.
+    """
+    from PIL import Image, ImageCms, ImageFile, ImageOps
+
+    if ImageFile.LOAD_TRUNCATED_IMAGES:  # Data-Juicer switches it on for the whole process
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with Image.open(source) as image:
+        image.load()
+        fits = image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1 and "icc_profile" not in image.info
+        if fits and image.format in ("PNG", "JPEG"):
+            written = stem.with_suffix(".png" if image.format == "PNG" else ".jpg")
+            shutil.copyfile(source, written)
+            return written
+        profile = image.info.get("icc_profile")
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright)
+    if profile and upright.mode in ("RGB", "L", "CMYK"):
+        try:
+            upright = ImageCms.profileToProfile(upright, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except ImageCms.PyCMSError as error:
+            raise ValueError(f"its colour profile cannot be read ({error})") from error
+    written = stem.with_suffix(".png")
+    upright.convert("RGB").save(written, pnginfo=None, icc_profile=None, exif=b"")
+    return written
+
+
+def captioned(rows: Iterable[dict]) -> dict[str, str]:
+    """Caption by picture name."""
+    return {row["images"][0]: row["text"] for row in rows}

@@ -1,0 +1,33 @@
+"""One exception for each kind of failure. Every message is one sentence that names the mend."""
+
+
+class StoryboardError(Exception):
+    """Base class: catch this to catch everything the package raises on purpose."""
+
+
+class SettingsError(StoryboardError):
+    """A setting, prompt or recipe that cannot work, found before anything expensive began."""
+
+
+class DatasetError(StoryboardError):
+    """A picture set that cannot be read, or of which nothing is left."""
+
+
+class BaseError(StoryboardError):
+    """Weights of a base that are missing, truncated or of another layout."""
+
+
+class LoraError(StoryboardError):
+    """A LoRA file that does not fit the base, or did not attach whole."""
+
+
+class TrainingError(StoryboardError):
+    """Training that diverged."""
+
+
+class RenderingError(StoryboardError):
+    """A picture that came out black, blank or not finite."""
+
+
+class ResourceError(StoryboardError):
+    """Not enough disk or memory for what was asked."""

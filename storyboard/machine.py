@@ -1,0 +1,104 @@
+"""Before the expensive work: will this run here, and how long will it take?"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import artifacts, bases
+from .cleaning import read_recipe
+from .errors import ResourceError
+from .settings import Settings
+
+PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
+DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the check cell shows: ``rows`` of (what, found)."""
+
+    rows: list[tuple[str, str]]
+
+    def __str__(self) -> str:
+        return "\n".join(f"  {name:<12} {value}" for name, value in self.rows)
+
+    def _repr_html_(self) -> str:
+        from . import show
+
+        return show.table("This machine", ["what", "found"], self.rows)
+
+
+def check(settings: Settings) -> Machine:
+    """Look at device, memory, disk, weights, recipe and data set.
+
+    Raises:
+        ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
+    """
+    base = bases.get(settings.base)
+    base.check()
+    read_recipe(settings.recipe)
+    if missing := artifacts.free_space_needed(settings.folder, DISK_NEEDED):
+        raise ResourceError(f"The disk of {settings.folder} lacks {missing / 1e9:.1f} GB of the {DISK_NEEDED / 1e9:.0f} GB a run needs: free some space or set output to another disk.")
+    device, minutes = _device()
+    steps = settings.train_steps * settings.train_batch_size * (settings.resolution / 192) ** 2
+    weights = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
+    return Machine([
+        ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
+        ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
+        ("device", device),
+        ("disk", f"{free / 1e9:.0f} GB free"),
+        ("base", f"{base.title}, {weights / 1e6:.0f} MB of weights present"),
+        ("time", f"cleaning under a minute, training about {max(1, round(steps * minutes))} min ({settings.train_steps} steps of {settings.train_batch_size}), rendering under a minute"),
+    ])
+
+
+def installed() -> Machine:
+    """Versions of what the notebook stands on, and whether the kernel still holds older ones."""
+    found = artifacts.versions(*PACKAGES)
+    stale = [name for name, number in found.items() if getattr(sys.modules.get(name), "__version__", number).split("+")[0] != number.split("+")[0]]
+    advice = f"restart the kernel, it still holds an older {', '.join(stale)}" if stale else "no restart needed"
+    return Machine([*found.items(), ("kernel", advice)])
+
+
+def _device() -> tuple[str, float]:
+    """What will compute, and minutes a training picture at 192 x 192 (measured on two cores; a card is guessed faster)."""
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, CUDA {torch.version.cuda}", 0.0001
+    driver = _driver()
+    if driver and torch.version.cuda:
+        return f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} is too old for (update it, or install a torch for an older CUDA)", 0.0009
+    return "CPU (no NVIDIA driver)" if not driver else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}", 0.0009
+
+
+def _driver() -> str | None:
+    if not shutil.which("nvidia-smi"):
+        return None
+    answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=False)
+    return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    except (ValueError, OSError, AttributeError):
+        return "an unknown amount"  # not on Windows
+
+
+def files(settings: Settings) -> "Machine":
+    """What the run left behind, with sizes: the last cell's table."""
+    wanted = ("lora/lora.safetensors", "lora/loss.csv", "story/story.png", "story/story.json", "cleaned/metadata.csv", "cleaned/metadata.jsonl")
+    paths = [settings.folder / name for name in wanted] + sorted((settings.folder / "story").glob("panel-*.png"), key=lambda p: int(p.stem.split("-")[1]))
+    return Machine([(_size(path), str(path)) for path in paths if path.is_file()])
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 10**6 else f"{size / 1e3:.1f} kB"

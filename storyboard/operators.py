@@ -1,0 +1,86 @@
+"""Data-Juicer operators that it does not have itself: sharpness, and near-duplicates. Nothing to download.
+
+Importing this module registers them; recipes then call them by name like any other operator.
+"""
+
+import numpy as np
+from data_juicer.ops.base_op import OPERATORS, Deduplicator, Filter
+from data_juicer.utils.constant import Fields
+from PIL import Image
+
+THUMBNAIL = 24
+
+
+def load_rgb(path: str) -> Image.Image:
+    """Decode a picture whole."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+@OPERATORS.register_module("image_sharpness_filter")
+class ImageSharpnessFilter(Filter):
+    """Keeps pictures that have sharp edges somewhere.
+
+    Sharpness is the 99th percentile of the gradient's magnitude over the luminance range (2nd to 98th percentile),
+    of the picture scaled so that its shorter side is 256: about 0.05 for a blurred picture, over 0.2 for a drawing.
+
+    Args:
+        min_sharpness: Least sharpness to keep, 0 to 1.
+    """
+
+    def __init__(self, min_sharpness: float = 0.1, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.min_sharpness = min_sharpness
+
+    def compute_stats_single(self, sample, context=False):
+        if "image_sharpness" not in sample[Fields.stats]:
+            image = load_rgb(sample[self.image_key][0]).convert("L")
+            scale = 256 / min(image.size)
+            size = [max(8, round(side * scale)) for side in image.size]
+            luminance = np.asarray(image.resize(size, Image.BICUBIC), np.float32)
+            rows, columns = np.gradient(luminance)
+            low, high = np.percentile(luminance, [2, 98])
+            sample[Fields.stats]["image_sharpness"] = float(np.percentile(np.hypot(rows, columns), 99) / max(high - low, 8.0))
+        return sample
+
+    def process_single(self, sample):
+        return bool(sample[Fields.stats]["image_sharpness"] >= self.min_sharpness)
+
+
+@OPERATORS.register_module("image_near_deduplicator")
+class ImageNearDeduplicator(Deduplicator):
+    """Keeps one of pictures that differ by recompression, scaling or exposure alone, in their stead the first.
+
+    Compares 24 x 24 colour thumbnails, exposure taken out: a changed expression moves some cell by far more than a
+    new JPEG does. Candidates are neighbours in mean luminance, so that a large set is not compared pair by pair.
+
+    Args:
+        max_difference: Largest difference of any cell and channel that still counts as the same, 0 to 255.
+        max_exposure: Largest difference of the mean that is taken out, 0 to 255.
+    """
+
+    def __init__(self, max_difference: float = 24.0, max_exposure: float = 12.0, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.max_difference, self.max_exposure = max_difference, max_exposure
+
+    def compute_hash(self, sample):
+        if "thumbnail" not in sample:
+            thumbnail = load_rgb(sample[self.image_key][0]).resize((THUMBNAIL, THUMBNAIL), Image.BOX)
+            sample["thumbnail"] = thumbnail.tobytes()
+        return sample
+
+    def process(self, dataset, show_num=0):
+        thumbnails = np.stack([np.frombuffer(raw, np.uint8) for raw in dataset["thumbnail"]]).astype(np.float32)
+        means = thumbnails.mean(1)
+        centred = thumbnails - means[:, None]
+        order = np.argsort(means, kind="stable")
+        first = np.arange(len(means))  # of each picture, the earliest one that it repeats
+        for place, here in enumerate(order):
+            end = np.searchsorted(means[order], means[here] + self.max_exposure, "right")
+            near = order[place + 1:end]
+            for there in near[np.abs(centred[near] - centred[here]).max(1) <= self.max_difference]:
+                kept, dropped = sorted((first[here], first[there]))
+                first[first == first[dropped]] = kept
+        ids = dataset["id"]
+        self.repeats = {ids[i]: ids[first[i]] for i in range(len(ids)) if first[i] != i}
+        return dataset.select([i for i in range(len(ids)) if first[i] == i]).remove_columns("thumbnail"), {}

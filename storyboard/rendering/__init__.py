@@ -1,0 +1,145 @@
+"""Stage 4, render: base and LoRA file in, one picture a panel and the grid out; a panel already drawn is kept."""
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import artifacts, bases
+from ..errors import LoraError, ResourceError
+from ..settings import Settings
+from ..story import Story
+from ..training import Lora
+from . import png
+
+PACKAGES = ("torch", "diffusers", "peft", "transformers", "pillow")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The story's pictures on disk.
+
+    Attributes:
+        folder: Holds ``panel-1.png`` and so on, ``story.png`` (the grid) and ``story.json``.
+        panels: What each was made from: prompt, negative_prompt, seed and the rest of ``story.json``'s entries.
+    """
+
+    folder: Path
+    panels: list[dict] = field(repr=False)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The panels in order."""
+        return [self.folder / f"panel-{place}.png" for place in range(1, len(self.panels) + 1)]
+
+    @property
+    def grid(self) -> Path:
+        """All panels in one picture."""
+        return self.folder / "story.png"
+
+    def __str__(self) -> str:
+        return f"{len(self.panels)} pictures in {self.folder}, the grid in {self.grid}"
+
+    def _repr_html_(self) -> str:
+        from .. import show
+
+        return show.story(self)
+
+
+def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> Pictures:
+    """Draw ``story`` into ``<output>/story`` or, with ``lora=None``, by the base alone into ``<output>/base``.
+
+    Only panels whose prompt, negative prompt, seed, base, LoRA or settings changed are drawn.
+
+    Raises:
+        LoraError: The LoRA file is missing, belongs to another base or does not attach whole.
+        RenderingError: A picture is blank or not finite; those already drawn stay.
+        ResourceError: The disk is full.
+    """
+    base = bases.get(settings.base)
+    base.check()
+    lora_path = lora.path if isinstance(lora, Lora) else Path(lora) if lora else None
+    if lora_path and not lora_path.is_file():
+        raise LoraError(f"There is no LoRA at {lora_path}: run the training cell again, or give the path of a lora.safetensors.")
+    folder = settings.folder / ("story" if lora_path else "base")
+    if missing := artifacts.free_space_needed(folder, len(story) * settings.resolution**2 * 8):
+        raise ResourceError(f"The disk of {folder} lacks {missing / 1e6:,.0f} MB for {len(story)} pictures: free some space or set output to another disk.")
+    common = {
+        "base": base.name, "base_fingerprint": base.fingerprint(), "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
+        "width": settings.resolution, "height": settings.resolution, "steps": settings.num_inference_steps, "guidance_scale": settings.guidance_scale,
+        "sampler": "DPM++ 2M", "schedule_type": "Karras", "versions": artifacts.versions(*PACKAGES),
+    }
+    panels = [panel | common for panel in story.resolved(settings.seed)]
+    for panel in panels:
+        panel["fingerprint"] = artifacts.fingerprint(stage="panel", **panel)
+    before = {entry["file"]: entry for entry in (artifacts.read_manifest(folder) or {}).get("panels", [])}
+    todo = [place for place, panel in enumerate(panels) if not _drawn(folder, place, panel, before)]
+    mark = artifacts.fingerprint(stage="render", panels=[panel["fingerprint"] for panel in panels])
+    pictures = Pictures(folder, panels)
+    if not todo and artifacts.finished(folder, mark):
+        print(f"render: nothing to do, {pictures}")
+        return Pictures(folder, [before[f"panel-{place}.png"] for place in range(1, len(panels) + 1)])
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = _draw(base, lora_path, panels, todo, before, settings, folder)
+    _finish(folder, mark, entries)
+    pictures = Pictures(folder, entries)
+    print(f"render: drew {len(todo)} of {len(panels)} panels, {pictures}")
+    return pictures
+
+
+def _drawn(folder: Path, place: int, panel: dict, before: dict) -> bool:
+    name = f"panel-{place + 1}.png"
+    entry, path = before.get(name), folder / name
+    return bool(entry) and entry["fingerprint"] == panel["fingerprint"] and path.is_file() and path.stat().st_size == entry["bytes"]
+
+
+def _draw(base: bases.Base, lora: Path | None, panels: list[dict], todo: list[int], before: dict, settings: Settings, folder: Path) -> list[dict]:
+    """Draw the panels of ``todo`` in batches; the manifest follows every batch, so that a break loses one at most."""
+    from .. import show
+    from . import drawing
+
+    entries = {place: before[f"panel-{place + 1}.png"] for place in range(len(panels)) if place not in todo}
+    if todo:
+        pipe = drawing.load_pipeline(base, lora)
+        size, steps = settings.render_batch_size, settings.num_inference_steps
+        with show.Live("render", steps * len(todo)) as live:
+            for start in range(0, len(todo), size):
+                batch = todo[start:start + size]
+                chosen = [panels[place] for place in batch]
+                positive = drawing.encode(pipe, [panel["prompt"] for panel in chosen])
+                negative = drawing.encode(pipe, [panel["negative_prompt"] for panel in chosen])
+                images = drawing.draw(
+                    pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, steps, settings.guidance_scale,
+                    on_step=lambda step: live.step(start * steps + step * len(batch)),
+                )
+                for row, (place, image) in enumerate(zip(batch, images)):
+                    entries[place] = _save(folder, place, image, panels[place] | {"batch": len(batch), "row": row})
+                live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
+                done = [entries[place] for place in sorted(entries)]
+                artifacts.write_manifest(folder, "render", "unfinished", panels=done)
+    return [entries[place] for place in range(len(panels))]
+
+
+def _save(folder: Path, place: int, image, panel: dict) -> dict:
+    name = f"panel-{place + 1}.png"
+    content = io.BytesIO()
+    image.save(content, format="PNG", pnginfo=png.info(panel), optimize=True)
+    artifacts.write_atomically(folder / name, content.getvalue())
+    return panel | {"file": name, "bytes": len(content.getvalue())}
+
+
+def _finish(folder: Path, mark: str, entries: list[dict]) -> None:
+    """Grid, ``story.json`` and manifest; panels of a longer, earlier story go."""
+    from PIL import Image
+
+    from .. import show
+
+    wanted = {entry["file"] for entry in entries}
+    for path in folder.glob("panel-*.png"):
+        if path.name not in wanted:
+            path.unlink()
+    pictures = [Image.open(folder / entry["file"]) for entry in entries]
+    content = io.BytesIO()
+    show.grid(pictures).save(content, format="PNG", optimize=True)
+    artifacts.write_atomically(folder / "story.png", content.getvalue())
+    artifacts.write_json(folder / "story.json", {"panels": entries})
+    artifacts.write_manifest(folder, "render", mark, panels=entries)

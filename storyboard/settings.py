@@ -1,0 +1,90 @@
+"""Every knob in one place, checked before anything is done with it."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from . import bases
+from .errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the notebook's ``parameters`` cell sets. ``None`` means: what suits the base.
+
+    Args:
+        base: Name of what is fine-tuned: ``"mini"``.
+        dataset: ``"sample"``, a folder of pictures with captions, or a ModelScope data set id.
+        recipe: Name of a Data-Juicer recipe in ``recipes/`` or the path of one.
+        output: Folder that everything made is written to.
+        seed: Reaches data order, noise, initialisation and rendering.
+        resolution: Side of a square of the same area as training and story pictures, in pixels.
+        rank: Rank of the LoRA, 1 to 256.
+        alpha: Its scale is ``alpha / rank``; None is ``alpha = rank``.
+        learning_rate: Peak of a cosine schedule with warm-up.
+        train_steps: Optimizer steps.
+        train_batch_size: Pictures in a step.
+        num_inference_steps: Denoising steps for a picture.
+        guidance_scale: Classifier-free guidance; 1 switches it off.
+        render_batch_size: Panels drawn at once.
+
+    Raises:
+        SettingsError: A value out of range or an unknown base, in one sentence.
+    """
+
+    base: str = "mini"
+    dataset: str = "sample"
+    recipe: str = "sample"
+    output: str = "outputs"
+    seed: int = 42
+    resolution: int | None = None
+    rank: int = 16
+    alpha: float | None = None
+    learning_rate: float | None = None
+    train_steps: int | None = None
+    train_batch_size: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    render_batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        base = bases.get(self.base)
+        for field in fields(self):
+            if getattr(self, field.name) is None and field.name != "alpha":
+                object.__setattr__(self, field.name, getattr(base, field.name))
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", float(self.rank))
+        self._in_range("seed", 0, 2**63 - 1, whole=True)
+        self._in_range("resolution", base.resolution_step, 4096, whole=True)
+        self._in_range("rank", 1, 256, whole=True)
+        self._in_range("alpha", 1e-6, 1e6)
+        self._in_range("learning_rate", 1e-8, 1.0)
+        self._in_range("train_steps", 1, 10**6, whole=True)
+        self._in_range("train_batch_size", 1, 1024, whole=True)
+        self._in_range("num_inference_steps", 2, 1000, whole=True)
+        self._in_range("guidance_scale", 1.0, 50.0)
+        self._in_range("render_batch_size", 1, 64, whole=True)
+        if self.resolution % base.resolution_step:
+            raise SettingsError(f"resolution={self.resolution} must be a multiple of {base.resolution_step} for the base {self.base!r}.")
+        for name in ("dataset", "recipe", "output"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
+                raise SettingsError(f"{name}={getattr(self, name)!r} must be a name or a path.")
+
+    def _in_range(self, name: str, low: float, high: float, whole: bool = False) -> None:
+        value = getattr(self, name)
+        kind = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            raise SettingsError(f"{name}={value!r} must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}.")
+
+    @property
+    def folder(self) -> Path:
+        """Where the stages write."""
+        return Path(self.output)
+
+    def but(self, **changes: object) -> "Settings":
+        """The same settings with some changed."""
+        return replace(self, **changes)
+
+    def _repr_html_(self) -> str:
+        from . import show
+
+        return show.table("Settings", ["setting", "value"], [[k, v] for k, v in asdict(self).items()])

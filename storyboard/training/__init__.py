@@ -1,0 +1,170 @@
+"""Stage 3, train: a LoRA on a frozen base. DiffSynth-Studio loads and injects, the loop in ``loop.py`` trains."""
+
+import csv
+import json
+import math
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import artifacts, bases
+from ..dataset import Captions
+from ..errors import ResourceError, SettingsError
+from ..settings import Settings
+from ..story import Story
+
+PACKAGES = ("torch", "diffsynth", "diffusers", "peft", "accelerate")
+PREVIEWS = 4  # panels drawn along the way
+PREVIEW_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A trained LoRA on disk.
+
+    Attributes:
+        path: ``lora.safetensors`` in kohya's form.
+        base: Name of the base it belongs to.
+        digest: SHA-256 of the file.
+        losses: One a step.
+        previews: ``{"step", "pictures": [file names]}`` in the order of training.
+    """
+
+    path: Path
+    base: str
+    digest: str
+    losses: list[float] = field(repr=False)
+    previews: list[dict] = field(repr=False)
+
+    def __str__(self) -> str:
+        tail = self.losses[-max(1, len(self.losses) // 10):]
+        return f"{self.path} ({self.path.stat().st_size / 1e6:.1f} MB, {len(self.losses)} steps, loss {sum(tail) / len(tail):.4f} over the last tenth)"
+
+    def _repr_html_(self) -> str:
+        from .. import show
+
+        return show.training(self)
+
+
+def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
+    """Train a LoRA on ``captions`` into ``<output>/lora``; panels of ``story`` are drawn along the way.
+
+    Broken off, it goes on from the last quarter when it is called again. The story does not enter the
+    fingerprint: an edited prompt trains nothing anew.
+
+    Raises:
+        SettingsError: More pictures in a step than there are.
+        ResourceError: The disk is too small.
+        TrainingError: The loss is not finite.
+    """
+    base = bases.get(settings.base)
+    base.check()
+    target = settings.folder / "lora"
+    if settings.train_batch_size > len(captions):
+        raise SettingsError(f"train_batch_size={settings.train_batch_size} is more than the {len(captions)} pictures there are: set it to {len(captions)} or less.")
+    used = {name: getattr(settings, name) for name in ("seed", "resolution", "rank", "alpha", "learning_rate", "train_steps", "train_batch_size")}
+    mark = artifacts.fingerprint(stage="train", captions=captions.digest, base=base.fingerprint(), settings=used, versions=artifacts.versions(*PACKAGES))
+    if manifest := artifacts.finished(target, mark):
+        lora = _load(target, manifest)
+        print(f"train: nothing to do, {lora}")
+        return lora
+    if missing := artifacts.free_space_needed(target, 2 * 10**8 + 2 * 10**6 * len(captions)):
+        raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for cached embeddings and the LoRA: free some space or set output to another disk.")
+    checkpoints = settings.folder / ".checkpoint" / mark[:16]
+    with artifacts.building(target) as folder:
+        previews = _train(captions, settings, story, folder, checkpoints / "state.safetensors")
+        digest = artifacts.digest_of_file(folder / "lora.safetensors")
+        manifest = artifacts.write_manifest(folder, "train", mark, base=base.name, digest=digest, settings=used, previews=previews)
+    shutil.rmtree(settings.folder / ".checkpoint", ignore_errors=True)
+    lora = _load(target, manifest)
+    print(f"train: {lora}")
+    return lora
+
+
+def _load(folder: Path, manifest: dict) -> Lora:
+    with open(folder / "loss.csv", encoding="utf-8", newline="") as lines:
+        losses = [float(row["loss"]) for row in csv.DictReader(lines)]
+    return Lora(folder / "lora.safetensors", manifest["base"], manifest["digest"], losses, manifest["previews"])
+
+
+def _train(captions: Captions, settings: Settings, story: Story | None, folder: Path, checkpoint: Path) -> list[dict]:
+    import torch
+
+    from .. import show
+    from ..rendering import drawing
+    from . import cache, lora_file, loop
+    from .diffsynth_kolors import KolorsTrainingPipeline
+
+    base = bases.get(settings.base)
+    device, dtype = drawing.device_and_dtype()
+    print(f"train: caching latents and text embeddings of {len(captions)} pictures", flush=True)
+    cached = cache.prepare(captions, settings, base, device, dtype)
+    painter = _Painter(base, settings, story, folder) if story else None
+    pipe = KolorsTrainingPipeline.load(base, ("unet",), device, dtype)
+    inject(pipe, settings)
+    pipe.unet.to(memory_format=torch.channels_last)
+    with show.Live("train", settings.train_steps) as live:
+        shown = {round(settings.train_steps * third / 3) for third in range(4)}
+        previews: list[dict] = []
+
+        def watch(step: loop.Step) -> None:
+            if painter and step.number in shown:
+                previews.append(painter.paint(pipe.unet, step.number))
+                live.picture(f"step {step.number}", [folder / name for name in previews[-1]["pictures"]])
+            if step.number and math.isfinite(step.loss):
+                live.step(step.number, step.loss, step.seconds_left)
+
+        state = loop.run(pipe, cached, settings, folder, checkpoint, watch)
+    lora_file.save(folder / "lora.safetensors", state, settings.alpha, _metadata(captions, settings, base))
+    return previews
+
+
+def inject(pipe, settings: Settings) -> None:
+    """Let DiffSynth put a LoRA of fp32 weights into ``pipe.unet``, initialised from the seed."""
+    import torch
+    from diffsynth.diffusion.training_module import DiffusionTrainingModule
+
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        pipe.unet = DiffusionTrainingModule().add_lora_to_model(
+            pipe.unet, target_modules=list(pipe.base.lora_targets), lora_rank=settings.rank, lora_alpha=settings.alpha, upcast_dtype=torch.float32,
+        )
+
+
+class _Painter:
+    """Draws the first panels of the story with the UNet as it stands in training."""
+
+    def __init__(self, base: bases.Base, settings: Settings, story: Story, folder: Path) -> None:
+        from ..rendering import drawing
+
+        self.drawing, self.settings, self.folder = drawing, settings, folder
+        self.panels = story.resolved(settings.seed)[:PREVIEWS]
+        self.pipe = drawing.load_pipeline(base)
+        self.positive = drawing.encode(self.pipe, [panel["prompt"] for panel in self.panels])
+        self.negative = drawing.encode(self.pipe, [panel["negative_prompt"] for panel in self.panels])
+        self.pipe.text_encoder = self.pipe.tokenizer = None  # only their embeddings are needed from here on
+        (folder / "previews").mkdir()
+
+    def paint(self, unet, step: int) -> dict:
+        self.pipe.unet = unet
+        settings, seeds = self.settings, [panel["seed"] for panel in self.panels]
+        pictures = self.drawing.draw(self.pipe, self.positive, self.negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
+        names = [f"previews/step-{step:06d}-panel-{place}.png" for place in range(1, len(pictures) + 1)]
+        for picture, name in zip(pictures, names):
+            picture.save(self.folder / name)
+        return {"step": step, "pictures": names}
+
+
+def _metadata(captions: Captions, settings: Settings, base: bases.Base) -> dict[str, object]:
+    """What kohya's tools and modelspec readers (https://github.com/Stability-AI/ModelSpec) look for; no date, so that files repeat."""
+    tags = Counter(tag.strip() for row in captions.rows for tag in row["text"].replace("，", ",").split(",") if tag.strip())
+    return {
+        "ss_network_module": "networks.lora", "ss_network_dim": settings.rank, "ss_network_alpha": settings.alpha,
+        "ss_base_model_version": base.name, "ss_output_name": "lora", "ss_resolution": f"({settings.resolution}, {settings.resolution})",
+        "ss_steps": settings.train_steps, "ss_learning_rate": settings.learning_rate, "ss_seed": settings.seed,
+        "ss_batch_size_per_device": settings.train_batch_size, "ss_num_train_images": len(captions),
+        "ss_tag_frequency": json.dumps({"storyboard": dict(tags.most_common())}, ensure_ascii=False),
+        "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": f"{base.architecture}/lora",
+        "modelspec.implementation": "diffusers", "modelspec.title": "Storyboard LoRA", "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
+    }

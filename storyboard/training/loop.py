@@ -1,0 +1,168 @@
+"""The training loop: buckets in batches, AdamW, warm-up and cosine, clipping, NaN guard, exact resume."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from ..errors import TrainingError
+from ..settings import Settings
+from .cache import Cache
+from .diffsynth_kolors import KolorsTrainingPipeline
+
+WARMUP = 0.05  # of all steps
+FLOOR = 0.02  # of the peak learning rate, at the end
+CAPTION_DROPOUT = 0.1  # trained without caption, so that guidance has a style to push off from
+MAX_GRAD_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a finished step tells whoever watches."""
+
+    number: int
+    total: int
+    loss: float
+    learning_rate: float
+    seconds_left: float
+
+
+def learning_rate(step: int, total: int, peak: float) -> float:
+    """Linear warm-up, then a cosine down to FLOOR * peak (https://arxiv.org/abs/1608.03983); ``step`` counts from 0."""
+    warm = max(1, round(WARMUP * total))
+    if step < warm:
+        return peak * (step + 1) / warm
+    progress = (step - warm) / max(1, total - warm)
+    return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def diffusion_loss(pipe: KolorsTrainingPipeline, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, **conditioning: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the predicted noise (https://arxiv.org/abs/2006.11239, eq. 14), a timestep for each picture.
+
+    DiffSynth's FlowMatchSFTLoss for one picture; its scheduler gives one timestep to a whole batch.
+
+    Args:
+        latents, noise: (n, 4, h, w); timesteps: (n,) integers below ``num_train_timesteps``.
+        conditioning: prompt_embeds (n, l, d), pooled_prompt_embeds (n, d), add_time_ids (n, 6).
+    """
+    alphas = torch.tensor(pipe.scheduler.alphas_cumprod, device=latents.device)[timesteps].view(-1, 1, 1, 1)
+    noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+    noise_pred = pipe.model_fn(unet=pipe.unet, latents=noisy.to(pipe.torch_dtype), timestep=timesteps, **conditioning)
+    return torch.nn.functional.mse_loss(noise_pred.float(), noise.float())
+
+
+def batches(cache: Cache, size: int, seed: int, epoch: int) -> list[tuple[tuple[int, int], torch.Tensor]]:
+    """The epoch's order: every picture once, no batch across buckets, batches shuffled; the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+    found = []
+    for bucket, latents in sorted(cache.latents.items()):
+        found += [(bucket, indices) for indices in torch.randperm(len(latents), generator=generator).split(size)]
+    return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
+
+
+def run(pipe: KolorsTrainingPipeline, cache: Cache, settings: Settings, folder: Path, checkpoint: Path, watch: Callable[[Step], None]) -> dict[str, torch.Tensor]:
+    """Train the LoRA that was injected into ``pipe.unet``; returns its peft state.
+
+    Every random number of a step comes from the seed and the step's number: a run that was broken off and goes on
+    from ``checkpoint`` ends with the same weights as one that was not.
+
+    Raises:
+        TrainingError: The loss is not finite; the last checkpoint stays.
+    """
+    accelerator = Accelerator(cpu=pipe.device_type == "cpu", mixed_precision="bf16" if pipe.torch_dtype == torch.bfloat16 else "no")
+    named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
+    optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2)
+    losses = _resume(named, optimizer, checkpoint) if checkpoint.exists() else []
+    first, total, began = len(losses), settings.train_steps, time.perf_counter()
+    order, epoch, place = _position(cache, settings, first)
+    watch(Step(first, total, losses[-1] if losses else math.nan, 0.0, math.nan))
+    for step in range(first, total):
+        if place == len(order):
+            epoch, place = epoch + 1, 0
+            order = batches(cache, settings.train_batch_size, settings.seed, epoch)
+        bucket, indices = order[place]
+        place += 1
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, total, settings.learning_rate)
+        with accelerator.autocast():
+            loss = diffusion_loss(pipe, **_draw(cache, bucket, indices, pipe, settings.seed, step))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({settings.learning_rate:g}) and run this cell again; the earlier LoRA is untouched.")
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+        torch.nn.utils.clip_grad_norm_(named.values(), MAX_GRAD_NORM)
+        optimizer.step()
+        losses.append(value)
+        done = step + 1 - first
+        watch(Step(step + 1, total, value, optimizer.param_groups[0]["lr"], (time.perf_counter() - began) / done * (total - step - 1)))
+        if (step + 1) % max(1, total // 4) == 0 and step + 1 < total:
+            _keep(named, optimizer, losses, checkpoint)
+    _write_losses(losses, settings, folder / "loss.csv")
+    _keep(named, optimizer, losses, folder / "training" / "state.safetensors")
+    return {name: parameter.detach().cpu() for name, parameter in named.items()}
+
+
+def _position(cache: Cache, settings: Settings, step: int) -> tuple[list, int, int]:
+    """Order, epoch and place in it at which ``step`` begins."""
+    epoch, order = 0, batches(cache, settings.train_batch_size, settings.seed, 0)
+    while step > len(order):
+        step -= len(order)
+        epoch += 1
+        order = batches(cache, settings.train_batch_size, settings.seed, epoch)
+    return order, epoch, step
+
+
+def _draw(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pipe: KolorsTrainingPipeline, seed: int, step: int) -> dict[str, torch.Tensor]:
+    """A batch with its noise, timesteps and conditioning, on the device."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    latents = cache.latents[bucket][indices]
+    noise = torch.randn(latents.shape, generator=generator)
+    timesteps = torch.randint(0, pipe.base.num_train_timesteps, (len(indices),), generator=generator)
+    said = cache.captions[bucket][indices]
+    said = torch.where(torch.rand(len(indices), generator=generator) < CAPTION_DROPOUT, 0, said)
+    batch = {
+        "latents": latents, "noise": noise, "timesteps": timesteps, "prompt_embeds": cache.prompt_embeds[said],
+        "pooled_prompt_embeds": cache.pooled_prompt_embeds[said], "add_time_ids": cache.time_ids[bucket][indices],
+    }
+    batch["latents"] = batch["latents"].contiguous(memory_format=torch.channels_last)
+    return {name: tensor.to(pipe.device) for name, tensor in batch.items()}
+
+
+def _keep(named: dict, optimizer: torch.optim.Optimizer, losses: list[float], path: Path) -> None:
+    """LoRA, AdamW's moments and the losses so far, in one safetensors file."""
+    tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
+    for name, parameter in named.items():
+        state = optimizer.state[parameter]
+        tensors |= {f"lora.{name}": parameter.detach(), f"exp_avg.{name}": state["exp_avg"], f"exp_avg_sq.{name}": state["exp_avg_sq"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def _resume(named: dict, optimizer: torch.optim.Optimizer, path: Path) -> list[float]:
+    tensors = load_file(path)
+    losses = tensors["losses"].tolist()
+    for name, parameter in named.items():
+        parameter.data.copy_(tensors[f"lora.{name}"])
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(len(losses))),
+            "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device), "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+        }
+    print(f"train: going on from step {len(losses)}", flush=True)
+    return losses
+
+
+def _write_losses(losses: list[float], settings: Settings, path: Path) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as lines:
+        table = csv.writer(lines)
+        table.writerow(["step", "loss", "learning_rate"])
+        for step, loss in enumerate(losses):
+            table.writerow([step + 1, f"{loss:.6f}", f"{learning_rate(step, settings.train_steps, settings.learning_rate):.3e}"])

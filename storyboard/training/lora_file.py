@@ -1,0 +1,62 @@
+"""The LoRA on disk: kohya's keys with alpha, the one form that diffusers, ComfyUI and A1111's family all load whole."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import LoraError
+
+PREFIX = "lora_unet_"
+
+
+def to_kohya(state: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+    """peft's ``a.b.lora_A.default.weight`` -> ``lora_unet_a_b.lora_down.weight``, ``.lora_up.weight`` and ``.alpha``.
+
+    Names as kohya-ss/sd-scripts writes them (networks/lora.py); values in fp32 on the CPU.
+    """
+    converted = {}
+    for key, value in state.items():
+        module, side = key.replace(".default.", ".").rsplit(".lora_", 1)
+        name = PREFIX + module.replace(".", "_")
+        converted[f"{name}.lora_{'down' if side.startswith('A') else 'up'}.weight"] = value.detach().float().cpu().contiguous()
+        converted[f"{name}.alpha"] = torch.tensor(float(alpha))
+    return converted
+
+
+def save(path: Path, state: dict[str, torch.Tensor], alpha: float, metadata: dict[str, object]) -> None:
+    """Write peft's ``state`` to ``path`` in kohya's form; metadata values become strings, as safetensors asks.
+
+    Raises:
+        LoraError: A weight is not finite, or nothing was trained.
+    """
+    tensors = to_kohya(state, alpha)
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise LoraError("The LoRA holds values that are not finite: lower learning_rate and run the training cell again.")
+    if not any(tensor.any() for name, tensor in tensors.items() if "lora_up" in name):
+        raise LoraError("The LoRA is all zeros, it has learnt nothing: raise train_steps and run the training cell again.")
+    save_file(tensors, path, metadata={key: str(value) for key, value in metadata.items()})
+
+
+def modules(path: Path) -> set[str]:
+    """Names of the modules that a kohya-form file changes.
+
+    Raises:
+        LoraError: It is no safetensors file, or no kohya-form LoRA of a UNet.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise LoraError(f"{path} is not a whole safetensors file ({error}): train it again or give another file.") from error
+    found = {key.removesuffix(".lora_down.weight") for key in keys if key.startswith(PREFIX) and key.endswith(".lora_down.weight")}
+    if not found:
+        raise LoraError(f"{path} holds no LoRA in kohya's form: convert it first, or give the lora.safetensors that training wrote.")
+    return found
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, empty where there is none."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}

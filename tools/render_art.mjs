@@ -1,0 +1,105 @@
+// Draws captionable avatars: node render_art.mjs OUT COUNT SEED [SIDE [STYLE...]]
+// Writes OUT/<id>.png (SIDE x SIDE, 256 unless told) and OUT/meta.json, one object of exact attributes a picture.
+import { createAvatar } from '@dicebear/core';
+import * as collection from '@dicebear/collection';
+import { Resvg } from '@resvg/resvg-js';
+import fs from 'node:fs';
+import { background, PLAIN, SCENES } from './scenery.mjs';
+
+const [out, count, seed, side = '256', ...only] = process.argv.slice(2);
+let state = Number(seed) >>> 0;
+const rnd = () => { // mulberry32
+  state = (state + 0x6d2b79f5) >>> 0;
+  let t = Math.imul(state ^ (state >>> 15), 1 | state);
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+};
+const pick = (list) => list[Math.floor(rnd() * list.length)];
+
+const HAIR = { purple: '8e44ad', black: '22202a', brown: '7a4a2a', blonde: 'ecc94b', red: 'c0392b', pink: 'f58fb5', blue: '3b7dd8', green: '3f9b5f', white: 'e9e9ee' };
+const CLOTHES = { red: 'd9534f', blue: '4a7fd6', green: '57a773', yellow: 'f2c14e', purple: '9b6bcc', white: 'f4f4f4', black: '33333d', pink: 'f29ac0' };
+const SKIN = ['f8d9c0', 'f2d3b1', 'ecad80', 'b97c52'];
+
+// hair: by length and who wears it; face: what each expression is made of. Options are DiceBear's.
+const STYLES = {
+  avataaars: {
+    hair: { 'long girl': ['straight01', 'straight02', 'straightAndStrand', 'curvy'], 'short girl': ['bob', 'longButNotTooLong', 'miaWallace'], 'short boy': ['shortFlat', 'shortRound', 'shortWaved', 'theCaesarAndSidePart'] },
+    face: {
+      smiling: { mouth: ['twinkle'], eyes: ['default'], eyebrows: ['default'] }, laughing: { mouth: ['smile'], eyes: ['happy'], eyebrows: ['default'] },
+      sad: { mouth: ['sad'], eyes: ['default'], eyebrows: ['sadConcerned'] }, surprised: { mouth: ['screamOpen'], eyes: ['surprised'], eyebrows: ['raisedExcited'] },
+      asleep: { mouth: ['serious'], eyes: ['closed'], eyebrows: ['default'] }, winking: { mouth: ['twinkle'], eyes: ['wink'], eyebrows: ['default'] },
+    },
+    make: (hair, color, clothes, glasses) => ({ top: [hair], hairColor: [color], clothesColor: [clothes], clothing: ['shirtCrewNeck', 'shirtVNeck', 'hoodie', 'overall'], facialHairProbability: 0, accessories: ['prescription02'], accessoriesColor: ['262e33'], accessoriesProbability: glasses ? 100 : 0 }),
+  },
+  personas: {
+    hair: { 'long girl': ['long', 'extraLong'], 'short girl': ['bobCut', 'bobBangs'], 'short boy': ['shortCombover', 'shortComboverChops'] },
+    face: {
+      smiling: { mouth: ['smile'], eyes: ['open'] }, laughing: { mouth: ['bigSmile'], eyes: ['happy'] }, sad: { mouth: ['frown'], eyes: ['open'] },
+      surprised: { mouth: ['surprise'], eyes: ['open'] }, asleep: { mouth: ['smirk'], eyes: ['sleep'] }, winking: { mouth: ['smile'], eyes: ['wink'] },
+    },
+    make: (hair, color, clothes, glasses) => ({ hair: [hair], hairColor: [color], clothingColor: [clothes], body: ['squared', 'rounded'], facialHairProbability: 0, nose: ['mediumRound', 'smallRound'], ...(glasses ? { eyes: ['glasses'] } : {}) }),
+    glasses: ['smiling', 'sad', 'surprised'],
+  },
+  toonHead: {
+    hair: { 'long girl': ['sideComed+longStraight', 'sideComed+longWavy'], 'short girl': ['sideComed+shoulderHigh', 'sideComed+neckHigh'], 'short boy': ['undercut', 'spiky', 'sideComed'] },
+    face: {
+      smiling: { mouth: ['smile'], eyes: ['wide'], eyebrows: ['neutral'] }, laughing: { mouth: ['laugh'], eyes: ['happy'], eyebrows: ['happy'] },
+      sad: { mouth: ['sad'], eyes: ['wide'], eyebrows: ['sad'] }, surprised: { mouth: ['agape'], eyes: ['wide'], eyebrows: ['raised'] }, winking: { mouth: ['smile'], eyes: ['wink'], eyebrows: ['happy'] },
+    },
+    make: (hair, color, clothes) => { const [top, rear] = hair.split('+'); return { hair: [top], hairProbability: 100, rearHair: [rear ?? 'neckHigh'], rearHairProbability: rear ? 100 : 0, hairColor: [color], clothesColor: [clothes], clothes: ['tShirt', 'turtleNeck', 'dress'], beardProbability: 0 }; },
+    glasses: [],
+  },
+  micah: {
+    hair: { 'long girl': ['full'], 'short girl': ['pixie'], 'short boy': ['fonze', 'dannyPhantom'] },
+    face: {
+      smiling: { mouth: ['smile'], eyes: ['eyes'], eyebrows: ['up'] }, laughing: { mouth: ['laughing'], eyes: ['smiling'], eyebrows: ['up'] },
+      sad: { mouth: ['sad', 'frown'], eyes: ['eyes'], eyebrows: ['down'] }, surprised: { mouth: ['surprised'], eyes: ['round'], eyebrows: ['up'] },
+    },
+    make: (hair, color, clothes, glasses) => ({ hair: [hair], hairProbability: 100, hairColor: [color], shirtColor: [clothes], shirt: ['crew', 'collared', 'open'], facialHairProbability: 0, earringsProbability: 0, glasses: ['round'], glassesColor: ['000000'], glassesProbability: glasses ? 100 : 0 }),
+  },
+  lorelei: {
+    hair: { 'long girl': ['variant35', 'variant21', 'variant15', 'variant16'], 'short girl': ['variant19', 'variant13', 'variant32', 'variant17', 'variant18', 'variant23', 'variant37'], 'short boy': ['variant12', 'variant08', 'variant04', 'variant03', 'variant07', 'variant20'] },
+    face: {
+      smiling: { mouth: ['happy01', 'happy02', 'happy05'], eyes: ['variant04', 'variant10', 'variant14', 'variant23'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy07', 'happy16'], eyes: ['variant19', 'variant22'], eyebrows: ['variant01'] },
+      sad: { mouth: ['sad04', 'sad05'], eyes: ['variant04', 'variant10', 'variant20'], eyebrows: ['variant10'] }, surprised: { mouth: ['sad01'], eyes: ['variant24', 'variant21', 'variant09'], eyebrows: ['variant05'] },
+      asleep: { mouth: ['sad09', 'sad03'], eyes: ['variant19', 'variant01'], eyebrows: ['variant01'] }, winking: { mouth: ['happy02', 'happy05'], eyes: ['variant18'], eyebrows: ['variant01'] },
+    },
+    make: (hair, color, _clothes, glasses) => ({ hair: [hair], hairColor: [color], beardProbability: 0, earringsProbability: 0, frecklesProbability: 0, hairAccessoriesProbability: 0, glasses: ['variant01'], glassesProbability: glasses ? 100 : 0 }),
+    ink: true,
+  },
+};
+
+// Lorelei ends at the neck: ink-line shoulders in the same hand, on its 980 x 980 canvas.
+const shoulders = (color) => `<path d="M90 1130C100 960 190 880 330 850Q430 940 560 850C720 880 800 960 815 1130Z" fill="#${color}" stroke="#000" stroke-width="16" stroke-linejoin="round"/>`
+  + '<path d="M330 850Q430 940 560 850" fill="none" stroke="#000" stroke-width="26" stroke-linecap="round"/><path d="M225 1130Q232 1030 216 990M690 1130Q682 1040 700 990" fill="none" stroke="#000" stroke-width="11" stroke-linecap="round"/>';
+
+function draw(style, attributes, avatarOptions, clothes) {
+  const spec = STYLES[style];
+  const svg = createAvatar(collection[style], avatarOptions).toString();
+  const inner = svg.replace(/^<svg /, spec.ink ? '<svg x="-5" y="-6" width="254" height="254" overflow="visible" ' : '<svg x="4" y="8" width="248" height="248" ');
+  const body = spec.ink ? `<g transform="translate(-5 -6) scale(${254 / 980})">${shoulders(clothes)}</g>` : '';
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 256 256" width="256" height="256">${background(attributes.background, spec.ink, rnd)}${inner}${body}</svg>`;
+}
+
+fs.mkdirSync(out, { recursive: true });
+const meta = [];
+const names = only.length ? only : Object.keys(STYLES).filter((s) => s !== 'lorelei');
+for (let id = 0; id < Number(count); id += 1) {
+  const style = names[id % names.length], spec = STYLES[style];
+  const expression = pick(Object.keys(spec.face));
+  const who = rnd() < 0.72 ? pick(['long girl', 'short girl']) : 'short boy';
+  const [length, person] = who.split(' ');
+  const glasses = (spec.glasses ?? Object.keys(spec.face)).includes(expression) && expression !== 'winking' && rnd() < 0.12;
+  const attributes = {
+    id, style, hair_color: rnd() < 0.2 ? 'purple' : pick(Object.keys(HAIR)), hair_length: length, person, expression, glasses,
+    clothes_color: pick(Object.keys(CLOTHES)), background: rnd() < 0.6 ? pick(Object.keys(SCENES)) : pick(Object.keys(PLAIN)),
+  };
+  const skin = pick(spec.ink ? SKIN.slice(0, 3) : SKIN);
+  const face = Object.fromEntries(Object.entries(spec.face[expression]).map(([k, v]) => [k, [pick(v)]]));
+  const clothes = CLOTHES[attributes.clothes_color];
+  const options = { seed: `${style}-${seed}-${id}`, skinColor: [skin], baseColor: [skin], ...face, ...spec.make(pick(spec.hair[who]), HAIR[attributes.hair_color], clothes, glasses) };
+  fs.writeFileSync(`${out}/${id}.png`, new Resvg(draw(style, attributes, options, clothes), { fitTo: { mode: 'width', value: Number(side) } }).render().asPng());
+  meta.push(attributes);
+}
+fs.writeFileSync(`${out}/meta.json`, JSON.stringify(meta));
+console.log(`${meta.length} pictures in ${out}`);
