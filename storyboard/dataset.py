@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +153,8 @@ def _stamp(path: Path | None) -> tuple[int, int]:
 
 def _bring(listed: list[dict], folder: Path, target: Path) -> Captions:
     """Normalise every picture into ``folder``; threads, because Pillow decodes outside the interpreter lock."""
+    from PIL import Image
+
     (folder / "images").mkdir()
     width = max(4, len(str(len(listed))))
 
@@ -162,7 +164,7 @@ def _bring(listed: list[dict], folder: Path, target: Path) -> Captions:
         stem = folder / "images" / f"{place:0{width}d}"
         try:
             written = normalise(item["file"], stem)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files, by format
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, by format
             return {"source": item["name"], "reason": f"{type(error).__name__}: {str(error).replace(str(item['file']), item['name'])}"}
         return {"id": written.stem, "text": item["text"], "images": [f"images/{written.name}"], "source": item["name"], "digest": artifacts.digest_of_file(written)}
 
@@ -182,7 +184,8 @@ def normalise(source: Path, stem: Path) -> Path:
     """Write ``source`` upright, opaque and sRGB beside ``stem``; bytes are copied where nothing has to change.
 
     Raises:
-        OSError, SyntaxError, ValueError: The file is broken or has more pixels than Pillow's limit allows.
+        OSError, SyntaxError, ValueError: The file is broken.
+        PIL.Image.DecompressionBombError: It has more pixels than Pillow's limit allows.
     """
     from PIL import Image, ImageCms, ImageFile, ImageOps
 
@@ -209,8 +212,3 @@ def normalise(source: Path, stem: Path) -> Path:
     written = stem.with_suffix(".png")
     upright.convert("RGB").save(written, pnginfo=None, icc_profile=None, exif=b"")
     return written
-
-
-def captioned(rows: Iterable[dict]) -> dict[str, str]:
-    """Caption by picture name."""
-    return {row["images"][0]: row["text"] for row in rows}

@@ -205,7 +205,7 @@ def main() -> None:
         mean = loss.item() if mean is None else 0.99 * mean + 0.01 * loss.item()
         if rank == 0 and step % 100 == 0:
             print(f"step {step}  {time.time() - began:.0f} s  resolution {resolution}  loss {mean:.4f}", flush=True)
-        if rank == 0 and (step % 1000 == 0 or step == total):
+        if rank == 0 and (step % 500 == 0 or step == total):
             save(step)
 
 

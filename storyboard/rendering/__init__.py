@@ -112,7 +112,8 @@ def _draw(base: bases.Base, lora: Path | None, panels: list[dict], todo: list[in
                     on_step=lambda step: live.step(start * steps + step * len(batch)),
                 )
                 for row, (place, image) in enumerate(zip(batch, images)):
-                    entries[place] = _save(folder, place, image, panels[place] | {"batch": len(batch), "row": row})
+                    # the arithmetic of a batch depends on its size alone: with both, the picture can be made again bit for bit
+                    entries[place] = _save(folder, place, image, panels[place]) | {"batch": len(batch), "row": row}
                 live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
                 done = [entries[place] for place in sorted(entries)]
                 artifacts.write_manifest(folder, "render", "unfinished", panels=done)

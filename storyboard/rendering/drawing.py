@@ -1,6 +1,7 @@
 """Drawing with a diffusers Kolors pipeline: load, attach a LoRA whole, encode prompts, denoise."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,6 +22,25 @@ def device_and_dtype() -> tuple[str, torch.dtype]:
     return "cpu", torch.float32
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep diffusers and transformers from printing progress bars and advice that does not apply here."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity in zip(libraries, before):
+            library.set_verbosity(verbosity)
+            library.enable_progress_bar()
+
+
 def scheduler(base: Base):
     """DPM-Solver++ 2M (https://arxiv.org/abs/2211.01095) on Karras sigmas, as ComfyUI's dpmpp_2m and karras."""
     from diffusers import DPMSolverMultistepScheduler
@@ -39,14 +59,12 @@ def load_pipeline(base: Base, lora: Path | None = None):
         LoraError: The file was made for another base, or did not attach whole.
     """
     from diffusers import KolorsPipeline
-    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
     base.check()
     device, dtype = device_and_dtype()
-    tokenizer = ChatGLMTokenizer.from_pretrained(base.folder / "tokenizer")
-    pipe = KolorsPipeline.from_pretrained(base.folder, tokenizer=tokenizer, torch_dtype=dtype, use_safetensors=True)
+    with quiet():
+        pipe = KolorsPipeline.from_pretrained(base.folder, torch_dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True)
     pipe.scheduler = scheduler(base)
-    pipe.vae.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     pipe.unet.to(memory_format=torch.channels_last)
@@ -74,7 +92,8 @@ def attach(pipe, base: Base, lora: Path) -> int:
     if strangers := named - available.keys():
         raise LoraError(f"{len(strangers)} of the {len(named)} modules in {lora} are not in the base {base.name!r} (such as {min(strangers)}): it was trained on another base.")
     try:
-        pipe.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name="story")
+        with quiet():
+            pipe.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name="story")
     except (RuntimeError, ValueError) as error:
         raise LoraError(f"{lora} does not fit the base {base.name!r} ({str(error).splitlines()[0]}): it was trained on another base.") from error
     attached = {name for name, module in pipe.unet.named_modules() if isinstance(module, BaseTunerLayer) and "story" in module.lora_A}

@@ -1,10 +1,11 @@
 """The LoRA on disk: kohya's keys with alpha, the one form that diffusers, ComfyUI and A1111's family all load whole."""
 
+import json
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
 from ..errors import LoraError
 
@@ -36,7 +37,17 @@ def save(path: Path, state: dict[str, torch.Tensor], alpha: float, metadata: dic
         raise LoraError("The LoRA holds values that are not finite: lower learning_rate and run the training cell again.")
     if not any(tensor.any() for name, tensor in tensors.items() if "lora_up" in name):
         raise LoraError("The LoRA is all zeros, it has learnt nothing: raise train_steps and run the training cell again.")
-    save_file(tensors, path, metadata={key: str(value) for key, value in metadata.items()})
+    path.write_bytes(_sorted_header(serialise(tensors, {key: str(value) for key, value in metadata.items()})))
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """safetensors writes metadata in the order of a hash map, which changes from run to run: sort it."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length:]
 
 
 def modules(path: Path) -> set[str]:

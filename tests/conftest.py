@@ -1,0 +1,52 @@
+"""Fixtures: a small captioned folder, settings that write into a temporary folder, one short real training run."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from storyboard import Settings, Story, clean, collect, train  # noqa: E402
+
+
+def picture(seed: int, side: int = 256) -> Image.Image:
+    """A sharp drawing, different for every seed."""
+    rng = random.Random(seed)
+    image = Image.new("RGB", (side, side), tuple(rng.randrange(120, 256) for _ in range(3)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y, r = rng.randrange(side), rng.randrange(side), rng.randrange(side // 10, side // 3)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.randrange(256) for _ in range(3)), outline="black", width=4)
+    return image
+
+
+@pytest.fixture
+def make_settings(tmp_path):
+    """Settings that write under the test's own folder."""
+    def make(**changes) -> Settings:
+        return Settings(**{"output": str(tmp_path / "out"), "resolution": 64, "train_steps": 4, "train_batch_size": 4, "num_inference_steps": 3} | changes)
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Ten good pictures with captions beside them in .txt files, kohya's way."""
+    found = tmp_path / "pictures"
+    found.mkdir()
+    for seed in range(10):
+        picture(seed).save(found / f"{seed}.png")
+        (found / f"{seed}.txt").write_text(f"画 {seed}", encoding="utf-8")
+    return found
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """(settings, story, captions, lora) of a short but real run on the sample set."""
+    settings = Settings(output=str(tmp_path_factory.mktemp("trained")), resolution=64, train_steps=12, train_batch_size=4, num_inference_steps=4)
+    story = Story(["二次元，紫色短发女孩，微笑", "二次元，绿色长发女孩，难过", "anime, a boy with short red hair"], negative_prompt="模糊")
+    captions = clean(collect(settings), settings).captions
+    return settings, story, captions, train(captions, settings, story)

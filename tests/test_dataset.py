@@ -1,0 +1,142 @@
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image, ImageCms
+
+from storyboard import artifacts, collect, dataset
+from storyboard.errors import DatasetError, ResourceError
+
+
+def load(captions, place=0):
+    with Image.open(captions.path(captions.rows[place])) as image:
+        return image.copy()
+
+
+def test_txt_files_beside_pictures(folder, make_settings):
+    captions = collect(make_settings(dataset=str(folder)))
+    assert [row["text"] for row in captions.rows] == [f"画 {seed}" for seed in range(10)]
+    assert all(captions.path(row).is_file() and not os.path.isabs(row["images"][0]) for row in captions.rows)
+
+
+@pytest.mark.parametrize("listing", ["metadata.jsonl", "metadata.csv"])
+def test_metadata_files(folder, make_settings, listing):
+    rows = [{"file_name": f"{seed}.png", "text": f"图 {seed}，好"} for seed in (3, 1)]
+    with open(folder / listing, "w", encoding="utf-8", newline="") as lines:
+        if listing.endswith("jsonl"):
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            table = csv.DictWriter(lines, ["file_name", "text"])
+            table.writeheader(), table.writerows(rows)
+    captions = collect(make_settings(dataset=str(folder)))
+    assert [row["text"] for row in captions.rows] == ["图 3，好", "图 1，好"]
+
+
+def test_what_collect_writes_can_be_collected_again(folder, make_settings, tmp_path):
+    first = collect(make_settings(dataset=str(folder)))
+    again = collect(make_settings(dataset=str(first.folder), output=str(tmp_path / "again")))
+    assert [row["text"] for row in again.rows] == [row["text"] for row in first.rows] and again.digest == first.digest
+
+
+def test_exif_rotation_is_applied(folder, make_settings):
+    upright = picture(50).crop((0, 0, 200, 256))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder / "0.png").unlink()
+    upright.transpose(Image.ROTATE_90).save(folder / "0.jpg", exif=exif, quality=95)
+    seen = load(collect(make_settings(dataset=str(folder))))
+    assert seen.size == (200, 256) and seen.getexif().get(0x0112, 1) == 1
+    assert np.abs(np.asarray(seen, int) - np.asarray(upright, int)).mean() < 6
+
+
+def test_transparency_is_laid_on_white(folder, make_settings):
+    clear = picture(51).convert("RGBA")
+    clear.putalpha(Image.new("L", clear.size, 0))
+    clear.save(folder / "0.png")
+    assert np.asarray(load(collect(make_settings(dataset=str(folder))))).min() == 255
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "LA", "1", "CMYK"])
+def test_every_mode_becomes_rgb(folder, make_settings, mode):
+    suffix = ".jpg" if mode == "CMYK" else ".png"
+    (folder / "0.png").unlink()
+    picture(52).convert(mode).save(folder / f"0{suffix}")
+    assert load(collect(make_settings(dataset=str(folder)))).mode == "RGB"
+
+
+def test_a_colour_profile_becomes_srgb(folder, make_settings):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture(53).save(folder / "0.png", icc_profile=profile)
+    seen = load(collect(make_settings(dataset=str(folder))))
+    assert "icc_profile" not in seen.info and np.abs(np.asarray(seen, int) - np.asarray(picture(53), int)).max() <= 2
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not a picture</html>", None])
+def test_a_broken_file_costs_only_itself(folder, make_settings, content):
+    whole = (folder / "4.png").read_bytes()
+    (folder / "4.png").write_bytes(whole[:len(whole) // 2] if content is None else content)
+    captions = collect(make_settings(dataset=str(folder)))
+    assert len(captions) == 9 and [item["source"] for item in captions.unreadable] == ["4.png"] and captions.unreadable[0]["reason"]
+
+
+def test_paths_stay_inside_the_folder(folder, make_settings, tmp_path):
+    picture(60).save(tmp_path / "secret.png")
+    rows = [{"file_name": "../secret.png", "text": "out"}, {"file_name": str(tmp_path / "secret.png"), "text": "out"}, {"file_name": "1.png", "text": "in"}]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    captions = collect(make_settings(dataset=str(folder)))
+    assert len(captions) == 1 and [item["reason"] for item in captions.unreadable] == ["lies outside the folder"] * 2
+
+
+def test_nothing_is_done_twice_and_a_changed_caption_is_seen(folder, make_settings, capsys):
+    settings = make_settings(dataset=str(folder))
+    first = collect(settings)
+    written = (first.folder / "metadata.jsonl").stat().st_mtime_ns
+    assert collect(settings).digest == first.digest and "nothing to do" in capsys.readouterr().out
+    assert (first.folder / "metadata.jsonl").stat().st_mtime_ns == written
+    (folder / "3.txt").write_text("别的")
+    assert collect(settings).rows[3]["text"] == "别的"
+
+
+@pytest.mark.parametrize("make, said", [
+    (lambda folder: folder / "nowhere", "There is no folder"), (lambda folder: (folder / "empty").mkdir() or folder / "empty", "No picture in"),
+])
+def test_no_pictures_is_one_sentence(folder, make_settings, make, said):
+    with pytest.raises(DatasetError, match=said) as error:
+        collect(make_settings(dataset=str(make(folder))))
+    assert "\n" not in str(error.value)
+
+
+def test_only_broken_pictures_is_an_error(folder, make_settings):
+    for path in folder.glob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(DatasetError, match="None of the 10 pictures could be read"):
+        collect(make_settings(dataset=str(folder)))
+
+
+@pytest.mark.parametrize("line, said", [("{half", "Line 1 of .* is not JSON"), ("[1]", "is not an object"), ('{"text": "a"}', "names no picture")])
+def test_a_wrong_metadata_line_is_named(folder, make_settings, line, said):
+    (folder / "metadata.jsonl").write_text(line)
+    with pytest.raises(DatasetError, match=said):
+        collect(make_settings(dataset=str(folder)))
+
+
+def test_a_full_disk_is_found_before_anything_is_written(folder, make_settings, monkeypatch):
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    settings = make_settings(dataset=str(folder))
+    with pytest.raises(ResourceError, match="lacks .* MB for 10 pictures"):
+        collect(settings)
+    assert not (settings.folder / "collected").exists()
+
+
+def test_pillows_pixel_limit_holds(folder, make_settings, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DatasetError, match="could be read"):
+        collect(make_settings(dataset=str(folder)))
+
+
+def test_bytes_are_copied_where_nothing_changes(folder, tmp_path):
+    written = dataset.normalise(folder / "0.png", tmp_path / "same")
+    assert written.read_bytes() == (folder / "0.png").read_bytes()

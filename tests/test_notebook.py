@@ -1,0 +1,112 @@
+"""The real notebook, run the way a person without a browser runs it, small; then again; then with one prompt edited."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+NOTEBOOK = ROOT / "baseline.ipynb"
+SMALL = {"train_steps": 40, "num_inference_steps": 8, "resolution": 96, "train_batch_size": 4}
+
+
+def run(output, notebook=NOTEBOOK, **parameters):
+    command = [sys.executable, "-m", "storyboard", "--notebook", str(notebook)]
+    for name, value in (SMALL | {"output": str(output)} | parameters).items():
+        command += ["-p", name, str(value)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+def contents(output):
+    ours = [path for path in output.rglob("*") if path.is_file() and path.name != "baseline.executed.ipynb"]
+    return {path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in ours}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    output = tmp_path_factory.mktemp("notebook")
+    return output, run(output)
+
+
+def test_the_committed_notebook_is_clean():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count is None and not cell.outputs for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    long = [cell for cell in code if len(cell.source.splitlines()) > 15]
+    assert all("Story([" in cell.source for cell in long)
+    assert sum(cell.source.count("Panel(\"") for cell in code) == 8
+
+
+def test_it_runs_to_eight_different_pictures(first):
+    output, result = first
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.strip().splitlines()[-1].startswith(f"The story is drawn: {output / 'story' / 'story.png'}")
+    assert "train: " in result.stdout and "render: drew 8 of 8 panels" in result.stdout
+    shown = []
+    for place in range(1, 9):
+        with Image.open(output / "story" / f"panel-{place}.png") as image:
+            shown.append(np.asarray(image.convert("RGB"), int))
+    assert all(one.std() > 10 for one in shown)
+    assert min(np.abs(a - b).mean() for i, a in enumerate(shown) for b in shown[:i]) > 3
+    with Image.open(output / "story" / "story.png") as grid:
+        assert grid.width > 4 * 96 and grid.height > 2 * 96
+
+
+def test_the_lora_changes_all_eight(first):
+    output, _ = first
+    for place in range(1, 9):
+        with Image.open(output / "story" / f"panel-{place}.png") as one, Image.open(output / "base" / f"panel-{place}.png") as other:
+            assert np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)).mean() > 3
+
+
+def test_the_cells_show_tables_and_pictures(first):
+    output, _ = first
+    executed = nbformat.read(output / "baseline.executed.ipynb", 4)
+    pages = "".join(str(item.get("data", {}).get("text/html", "")) for cell in executed.cells for item in cell.get("outputs", []))
+    assert pages.count("data:image/jpeg;base64") > 30 and "<polyline" in pages and "image_near_deduplicator" in pages
+
+
+def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_path):
+    output, _ = first
+    before, began = contents(output), time.monotonic()
+    again = run(output)
+    assert again.returncode == 0 and contents(output) == before
+    assert time.monotonic() - began < 60, "30 seconds of cells, and the start of a kernel"
+    for stage in ("collect", "clean", "train", "render"):
+        assert f"{stage}: nothing to do" in again.stdout
+
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    cell = next(cell for cell in notebook["cells"] if "Story([" in "".join(cell["source"]))
+    lines = "".join(cell["source"]).splitlines(keepends=True)
+    third = [i for i, line in enumerate(lines) if "Panel(\"" in line][2]
+    lines[third] = '    Panel("二次元，金色长发女孩，大笑，红色衣服，花园"),\n'
+    cell["source"] = lines
+    edited = tmp_path / "edited.ipynb"
+    edited.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+    result = run(output, notebook=edited)
+    assert result.returncode == 0 and result.stdout.count("render: drew 1 of 8 panels") == 2
+    after = contents(output)
+    changed = {name for name in after if after[name] != before.get(name)}
+    listings = {f"{folder}/{name}" for folder in ("story", "base") for name in ("story.png", "story.json", "manifest.json", "panel-3.png")}
+    assert changed == listings and after.keys() == before.keys()
+
+
+@pytest.mark.parametrize("parameters, said", [
+    ({"base": "flux"}, "SettingsError: There is no base called 'flux'"), ({"dataset": "/no/such/folder"}, "DatasetError: There is no folder"),
+])
+def test_bad_input_ends_with_one_sentence_and_an_exit_code(tmp_path, parameters, said):
+    result = run(tmp_path, **parameters)
+    assert result.returncode == 1 and said in result.stderr.strip().splitlines()[-1]
+
+
+def test_an_unknown_setting_is_named():
+    result = subprocess.run([sys.executable, "-m", "storyboard", "-p", "stepz", "3"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and "no setting 'stepz'" in result.stderr

@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from storyboard import Pair, Panel, Story, bases, render
+from storyboard.errors import LoraError, RenderingError
+from storyboard.rendering import drawing, png
+from storyboard.training import lora_file
+
+MINI = bases.get("mini")
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), int)
+
+
+@pytest.fixture(scope="module")
+def drawn(trained, tmp_path_factory):
+    """(settings, story, lora, pictures) in a folder of its own."""
+    settings, story, _, lora = trained
+    settings = settings.but(output=str(tmp_path_factory.mktemp("drawn")))
+    return settings, story, lora, render(story, settings, lora)
+
+
+def test_a_picture_a_panel_and_the_grid(drawn):
+    settings, story, _, pictures = drawn
+    assert [path.name for path in pictures.paths] == ["panel-1.png", "panel-2.png", "panel-3.png"]
+    shown = [pixels(path) for path in pictures.paths]
+    assert all(one.shape == (64, 64, 3) and one.std() > 5 for one in shown)
+    assert all(np.abs(a - b).mean() > 2 for a, b in [(shown[0], shown[1]), (shown[1], shown[2])])
+    assert pictures.grid.is_file()
+
+
+def test_every_png_says_how_it_was_made(drawn):
+    settings, story, lora, pictures = drawn
+    with Image.open(pictures.paths[0]) as image:
+        text, facts = image.text["parameters"], json.loads(image.text["storyboard"])
+    assert text.startswith("二次元，紫色短发女孩，微笑\nNegative prompt: 模糊\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4, Seed: 42, Size: 64x64")
+    assert facts["lora"] == lora.digest and facts["base_fingerprint"] == MINI.fingerprint()
+    listed = json.loads((pictures.folder / "story.json").read_text(encoding="utf-8"))["panels"]
+    assert listed[0].items() >= facts.items() and str(settings.folder) not in json.dumps(listed)
+
+
+def test_the_lora_changes_the_pictures_and_the_base_has_its_own_folder(drawn):
+    settings, story, _, pictures = drawn
+    pair = Pair(render(story, settings, None), pictures)
+    assert pair.base.folder != pictures.folder and pair.difference() > 1
+
+
+def test_nothing_is_drawn_twice(drawn, capsys):
+    settings, story, lora, pictures = drawn
+    before = {path: path.stat().st_mtime_ns for path in pictures.folder.iterdir()}
+    assert render(story, settings, lora).panels == pictures.panels
+    assert "render: nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in pictures.folder.iterdir()} == before
+
+
+def test_an_edited_panel_is_drawn_alone(trained, tmp_path, capsys):
+    settings, story, _, lora = trained
+    settings = settings.but(output=str(tmp_path))
+    pictures = render(story, settings, lora)
+    before = {path.name: path.read_bytes() for path in pictures.folder.iterdir()}
+    edited = Story([*story[:2], Panel("金色长发女孩，惊讶")], negative_prompt="模糊")
+    after = {path.name: path.read_bytes() for path in render(edited, settings, lora).folder.iterdir()}
+    assert "drew 1 of 3 panels" in capsys.readouterr().out
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"panel-3.png", "story.png", "story.json", "manifest.json"} and before.keys() == after.keys()
+    second = pixels(pictures.paths[1])
+    pictures.paths[1].unlink()
+    render(edited, settings, lora)
+    assert "drew 1 of 3 panels" in capsys.readouterr().out and np.abs(pixels(pictures.paths[1]) - second).max() <= 1
+
+
+def test_a_shorter_story_takes_its_leftovers_away(trained, tmp_path):
+    settings, story, _, lora = trained
+    settings = settings.but(output=str(tmp_path))
+    render(story, settings, lora)
+    pictures = render(Story(list(story)[:1], negative_prompt="模糊"), settings, lora)
+    assert [path.name for path in sorted(pictures.folder.glob("panel-*.png"))] == ["panel-1.png"]
+
+
+def test_a_panel_is_the_same_alone_and_in_a_batch_within_one_level(trained, tmp_path):
+    settings, story, _, lora = trained
+    together = render(story, settings.but(output=str(tmp_path / "a"), render_batch_size=3), lora)
+    alone = render(story, settings.but(output=str(tmp_path / "b"), render_batch_size=1), lora)
+    for one, other in zip(together.paths, alone.paths):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
+def test_the_same_settings_give_the_same_bytes(drawn, tmp_path):
+    settings, story, lora, pictures = drawn
+    again = render(story, settings.but(output=str(tmp_path)), lora)
+    assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in pictures.paths]
+
+
+def test_what_one_picture_said_does_not_reach_another(trained, tmp_path):
+    settings, story, _, lora = trained
+    one = render(Story(["红色短发男孩"]), settings.but(output=str(tmp_path / "1")), lora)
+    two = render(Story(["红色短发男孩", "绿色长发女孩"]), settings.but(output=str(tmp_path / "2")), lora)
+    assert np.abs(pixels(one.paths[0]) - pixels(two.paths[0])).max() <= 1
+
+
+def test_render_parity_with_diffusers_alone(trained, tmp_path):
+    """KolorsPipeline from the folder, the LoRA by load_lora_weights, prompts as strings: the same picture."""
+    from diffusers import KolorsPipeline
+
+    settings, story, _, lora = trained
+    ours = render(story, settings.but(output=str(tmp_path), render_batch_size=3), lora)
+    pipe = KolorsPipeline.from_pretrained(MINI.folder, torch_dtype=torch.float32)
+    pipe.scheduler = drawing.scheduler(MINI)
+    pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
+    panels = story.resolved(settings.seed)
+    theirs = pipe(
+        [panel["prompt"] for panel in panels], negative_prompt=[panel["negative_prompt"] for panel in panels], num_inference_steps=4,
+        guidance_scale=settings.guidance_scale, height=64, width=64, generator=[torch.Generator().manual_seed(panel["seed"]) for panel in panels],
+    ).images
+    for mine, their in zip(ours.paths, theirs):
+        assert np.abs(pixels(mine) - np.asarray(their, int)).max() <= 1
+
+
+def test_every_module_of_the_file_attaches(trained):
+    lora = trained[3]
+    pipe = drawing.load_pipeline(MINI)
+    assert drawing.attach(pipe, MINI, lora.path) == len(lora_file.modules(lora.path)) > 20
+
+
+def test_a_lora_of_another_base_is_refused(trained, tmp_path):
+    settings, story, _, lora = trained
+    tensors = load_file(lora.path)
+    other = tmp_path / "other.safetensors"
+    save_file(tensors, other, metadata={"ss_base_model_version": "sdxl"})
+    with pytest.raises(LoraError, match="was trained on the base 'sdxl', not on 'mini'") as error:
+        render(story, settings.but(output=str(tmp_path)), other)
+    assert "\n" not in str(error.value)
+    save_file({name.replace("_attentions_0_", "_attentions_9_"): tensor for name, tensor in tensors.items()}, other)
+    with pytest.raises(LoraError, match="are not in the base 'mini'"):
+        render(story, settings.but(output=str(tmp_path)), other)
+    save_file({name: torch.ones(3, 5) if "lora_down" in name else tensor for name, tensor in tensors.items()}, other)
+    with pytest.raises(LoraError, match="does not fit the base 'mini'"):
+        render(story, settings.but(output=str(tmp_path)), other)
+
+
+def test_a_missing_lora_is_one_sentence(trained, tmp_path):
+    settings, story, *_ = trained
+    with pytest.raises(LoraError, match="There is no LoRA at"):
+        render(story, settings.but(output=str(tmp_path)), tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("spoil, said", [(float("nan"), "is not finite"), (0.0, "came out blank")])
+def test_a_black_picture_is_an_error(spoil, said):
+    pipe = drawing.load_pipeline(MINI)
+    for parameter in pipe.vae.decoder.parameters():
+        parameter.data.fill_(spoil)
+    said_ = drawing.encode(pipe, ["a"])
+    with pytest.raises(RenderingError, match=said):
+        drawing.draw(pipe, said_, said_, [1], 64, 2, 2.0)
+
+
+def test_parameters_without_negative_prompt_or_lora():
+    panel = dict(prompt="a", negative_prompt="", steps=2, sampler="s", schedule_type="k", guidance_scale=4.5, seed=1, width=8, height=8, base_fingerprint="f" * 64, base="mini", lora=None)
+    assert png.parameters(panel) == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini"

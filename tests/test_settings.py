@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+import pytest
+
+from storyboard import Settings, StoryboardError
+from storyboard.errors import SettingsError
+
+
+def test_defaults_come_from_the_base():
+    settings = Settings()
+    assert settings.base == "mini" and settings.alpha == settings.rank
+    assert settings.resolution % 32 == 0 and settings.train_steps > 100
+
+
+def test_unknown_base_is_named_with_those_there_are():
+    with pytest.raises(SettingsError, match=r"'flux'.*'mini'"):
+        Settings(base="flux")
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"rank": 0}, "rank=0 must be a whole number from 1 to 256"),
+    ({"resolution": 100}, "resolution=100 must be a multiple of 32"),
+    ({"guidance_scale": 0.5}, "guidance_scale=0.5 must be a number from 1"),
+    ({"seed": -1}, "seed=-1"),
+    ({"train_steps": 2.5}, "train_steps=2.5 must be a whole number"),
+    ({"train_steps": True}, "train_steps=True"),
+    ({"output": " "}, "output=' '"),
+])
+def test_a_value_out_of_range_is_one_sentence(changes, said):
+    with pytest.raises(SettingsError) as error:
+        Settings(**changes)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_errors_share_a_base_class():
+    assert issubclass(SettingsError, StoryboardError)
+
+
+def test_importing_the_package_is_quick():
+    code = "import time; t = time.perf_counter(); import storyboard; from storyboard import Settings; Settings(); print(time.perf_counter() - t); import sys; assert 'torch' not in sys.modules"
+    seconds = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert seconds < 1

@@ -1,0 +1,214 @@
+import csv
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from storyboard import Story, artifacts, bases, train
+from storyboard.errors import LoraError, ResourceError, SettingsError, TrainingError
+from storyboard.training import cache, inject, loop, lora_file
+from storyboard.training.diffsynth_kolors import KolorsTrainingPipeline
+
+MINI = bases.get("mini")
+
+
+def shrink(settings, tmp_path, **changes):
+    """The trained fixture's settings, writing elsewhere, its cache at hand."""
+    again = settings.but(output=str(tmp_path / "again"), **changes)
+    if (settings.folder / "cache").exists() and "resolution" not in changes:
+        shutil.copytree(settings.folder / "cache", again.folder / "cache")
+    return again
+
+
+def test_the_lora_is_in_kohyas_form_with_alpha_and_metadata(trained):
+    settings, _, captions, lora = trained
+    tensors = load_file(lora.path)
+    names = lora_file.modules(lora.path)
+    assert tensors.keys() == {f"{name}.{part}" for name in names for part in ("lora_down.weight", "lora_up.weight", "alpha")}
+    assert all(tensors[f"{name}.alpha"] == settings.alpha and tensors[f"{name}.lora_down.weight"].shape[0] == settings.rank for name in names)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    facts = lora_file.metadata(lora.path)
+    assert facts["ss_network_dim"] == "16" and facts["ss_base_model_version"] == "mini" and facts["modelspec.architecture"].endswith("/lora")
+    assert "二次元" in facts["ss_tag_frequency"] and facts["ss_num_train_images"] == str(len(captions))
+
+
+def test_losses_are_written_with_the_schedule(trained):
+    settings, _, _, lora = trained
+    with open(lora.path.parent / "loss.csv", encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [int(row["step"]) for row in rows] == list(range(1, settings.train_steps + 1))
+    assert all(0 < float(row["loss"]) < 10 for row in rows)
+
+
+def test_panels_are_drawn_at_the_start_and_three_times_along_the_way(trained):
+    settings, story, _, lora = trained
+    assert [shot["step"] for shot in lora.previews] == [0, 4, 8, 12]
+    assert all((lora.path.parent / name).is_file() for shot in lora.previews for name in shot["pictures"])
+    first, last = lora.previews[0]["pictures"][0], lora.previews[-1]["pictures"][0]
+    assert (lora.path.parent / first).read_bytes() != (lora.path.parent / last).read_bytes()
+
+
+def test_nothing_is_trained_twice_not_even_for_another_story(trained, capsys):
+    settings, _, captions, lora = trained
+    written = lora.path.stat().st_mtime_ns
+    again = train(captions, settings, Story(["quite another"]))
+    assert again == lora and again.path.stat().st_mtime_ns == written and "train: nothing to do" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(trained, tmp_path):
+    settings, story, captions, lora = trained
+    assert train(captions, shrink(settings, tmp_path), story).digest == lora.digest
+    other = train(captions, settings.but(output=str(tmp_path / "other"), seed=1), None)
+    assert other.digest != lora.digest
+
+
+def test_broken_off_it_goes_on_to_the_same_weights(trained, tmp_path, monkeypatch, capsys):
+    settings, _, captions, lora = trained
+    again = shrink(settings, tmp_path)
+    real = loop.diffusion_loss
+    calls = []
+
+    def breaks_at_the_eighth(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(loop, "diffusion_loss", breaks_at_the_eighth)
+    with pytest.raises(KeyboardInterrupt):
+        train(captions, again)
+    assert not (again.folder / "lora").exists()
+    monkeypatch.setattr(loop, "diffusion_loss", real)
+    resumed = train(captions, again)
+    assert "going on from step 6" in capsys.readouterr().out
+    mine, whole = load_file(resumed.path), load_file(lora.path)
+    assert all(torch.equal(mine[name], whole[name]) for name in whole) and resumed.losses == lora.losses
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_earlier_lora(trained, tmp_path, monkeypatch):
+    settings, _, captions, _ = trained
+    again = shrink(settings, tmp_path, train_steps=2)
+    before = train(captions, again).digest
+    monkeypatch.setattr(loop, "diffusion_loss", lambda *a, **k: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(TrainingError, match="The loss is nan at step 1 of 3.*halve learning_rate") as error:
+        train(captions, again.but(train_steps=3))
+    assert "\n" not in str(error.value) and artifacts.digest_of_file(again.folder / "lora" / "lora.safetensors") == before
+
+
+def test_more_pictures_a_step_than_there_are(trained, tmp_path):
+    settings, _, captions, _ = trained
+    with pytest.raises(SettingsError, match="train_batch_size=1000 is more than the"):
+        train(captions, settings.but(train_batch_size=1000, output=str(tmp_path)))
+
+
+def test_a_full_disk_is_found_before_training(trained, tmp_path, monkeypatch):
+    settings, _, captions, _ = trained
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    with pytest.raises(ResourceError, match="lacks"):
+        train(captions, settings.but(output=str(tmp_path)))
+
+
+def test_loss_parity_with_diffsynth_and_diffusers():
+    from diffsynth.diffusion.loss import FlowMatchSFTLoss
+    from diffusers import DDPMScheduler
+
+    pipe = KolorsTrainingPipeline.load(MINI, ("text_encoder", "unet"), "cpu", torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(3, 4, 8, 8, generator=generator), torch.randn(3, 4, 8, 8, generator=generator)
+    timesteps = torch.tensor([3, 500, 1099])
+    said = pipe.encode_prompts(["紫色短发女孩", "a cat", ""])
+    said["add_time_ids"] = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 3)
+    with torch.no_grad():
+        ours = loop.diffusion_loss(pipe, latents, noise, timesteps, **said).item()
+        scheduler = DDPMScheduler(num_train_timesteps=1100, beta_start=0.00085, beta_end=0.014, beta_schedule="scaled_linear")
+        noise_pred = pipe.unet(
+            scheduler.add_noise(latents, noise, timesteps), timesteps, encoder_hidden_states=said["prompt_embeds"],
+            added_cond_kwargs={"text_embeds": said["pooled_prompt_embeds"], "time_ids": said["add_time_ids"]},
+        ).sample
+        assert ours == pytest.approx(torch.nn.functional.mse_loss(noise_pred, noise).item(), abs=1e-5)
+
+        one = {name: tensor[1:2] for name, tensor in said.items()}
+        torch.manual_seed(7)
+        theirs = FlowMatchSFTLoss(pipe, input_latents=latents[1:2], **one).item()
+        torch.manual_seed(7)
+        chosen = pipe.scheduler.timesteps[torch.randint(0, 1100, (1,))].long()
+        assert loop.diffusion_loss(pipe, latents[1:2], torch.randn_like(latents[1:2]), chosen, **one).item() == pytest.approx(theirs, abs=1e-5)
+
+
+def test_text_embeddings_parity_with_the_kolors_pipeline():
+    from storyboard.rendering import drawing
+
+    prompts = ["二次元，紫色短发女孩，微笑", "a girl with long hair", ""]
+    ours = KolorsTrainingPipeline.load(MINI, ("text_encoder",), "cpu", torch.float32).encode_prompts(prompts)
+    embeds, pooled = drawing.encode(drawing.load_pipeline(MINI), prompts)
+    assert (ours["prompt_embeds"] - embeds).abs().max() < 1e-5 and (ours["pooled_prompt_embeds"] - pooled).abs().max() < 1e-5
+
+
+def test_injection_touches_the_asked_modules_alone(trained):
+    settings = trained[0]
+    pipe = KolorsTrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
+    inject(pipe, settings)
+    trainable = [name for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad]
+    assert trainable and all(".lora_A." in name or ".lora_B." in name for name in trainable)
+    assert {parameter.dtype for parameter in pipe.unet.parameters() if parameter.requires_grad} == {torch.float32}
+
+
+def test_the_cache_holds_every_picture_once_in_its_bucket(trained):
+    settings, _, captions, _ = trained
+    cached = cache.Cache.load(settings.folder / "cache" / "cache.safetensors")
+    assert len(cached) == len(captions) and torch.isfinite(cached.prompt_embeds).all()
+    for (height, width), latents in cached.latents.items():
+        assert latents.shape[1:] == (4, height // 8, width // 8)
+        assert cached.time_ids[height, width][:, 4:].unique(dim=0).tolist() == [[height, width]]
+
+
+def test_a_picture_covers_the_bucket_nearest_in_shape():
+    pixels, bucket, crop = cache.fit(Image.new("RGB", (320, 480)), cache.buckets(192, 32))
+    assert bucket == (224, 160) and pixels.shape == (224, 160, 3) and crop == (8, 0)
+
+
+@pytest.mark.parametrize("resolution, step", [(192, 32), (512, 64), (1024, 64)])
+def test_buckets_have_about_the_same_area(resolution, step):
+    found = cache.buckets(resolution, step)
+    assert (resolution, resolution) in found and len(found) > 2
+    for height, width in found:
+        assert height % step == width % step == 0 and max(height, width) / min(height, width) <= 2
+        assert 0.75 < height * width / resolution**2 < 1.34
+
+
+def test_an_epoch_sees_every_picture_once_and_repeats_for_its_seed(trained):
+    cached = cache.Cache.load(trained[0].folder / "cache" / "cache.safetensors")
+    order = loop.batches(cached, 4, seed=3, epoch=1)
+    seen = sorted((bucket, i) for bucket, indices in order for i in indices.tolist())
+    assert seen == sorted((bucket, i) for bucket, latents in cached.latents.items() for i in range(len(latents)))
+    same, other = loop.batches(cached, 4, 3, 1), loop.batches(cached, 4, 3, 2)
+    flat = lambda batches: [(bucket, indices.tolist()) for bucket, indices in batches]
+    assert flat(same) == flat(order) != flat(other)
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [loop.learning_rate(step, 100, 1.0) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and max(rates) == 1.0 and rates.index(1.0) == 4
+    assert all(a >= b for a, b in zip(rates[5:], rates[6:])) and rates[-1] < 0.03
+
+
+def test_a_lora_that_learnt_nothing_or_broke_is_refused(tmp_path):
+    state = {"a.to_q.lora_A.default.weight": torch.ones(2, 4), "a.to_q.lora_B.default.weight": torch.zeros(4, 2)}
+    with pytest.raises(LoraError, match="all zeros"):
+        lora_file.save(tmp_path / "l.safetensors", state, 2, {})
+    state["a.to_q.lora_B.default.weight"][0, 0] = float("inf")
+    with pytest.raises(LoraError, match="not finite"):
+        lora_file.save(tmp_path / "l.safetensors", state, 2, {})
+
+
+@pytest.mark.parametrize("write, said", [
+    (lambda path: path.write_bytes(b"no weights"), "is not a whole safetensors file"),
+    (lambda path: save_file({"x.lora_A.weight": torch.ones(2)}, path), "holds no LoRA in kohya's form"),
+])
+def test_a_file_that_is_no_kohya_lora_is_refused(tmp_path, write, said):
+    path = tmp_path / "l.safetensors"
+    write(path)
+    with pytest.raises(LoraError, match=said):
+        lora_file.modules(path)
