@@ -32,7 +32,7 @@ def main() -> int:
         return 2
     try:
         papermill.execute_notebook(
-            str(arguments.notebook), str(executed), parameters=parameters, kernel_name="python3", progress_bar=False, log_output=True,
+            str(arguments.notebook), str(executed), parameters=parameters, kernel_name="python3", progress_bar=False,
             stdout_file=sys.stdout, stderr_file=sys.stderr, cwd=str(Path.cwd()),
         )
     except PapermillExecutionError as error:

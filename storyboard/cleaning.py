@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -123,6 +124,8 @@ def _data_juicer() -> Iterator:
     os.environ.update(quiet)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            logging.getLogger("ray").setLevel(logging.WARNING)
+            import data_juicer.core  # noqa: F401  (imports ray)
             import datasets
             from data_juicer.ops import load_ops
             from data_juicer.utils.lazy_loader import LazyLoader

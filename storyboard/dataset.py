@@ -106,18 +106,29 @@ def read_folder(folder: Path) -> Iterator[dict]:
     and otherwise same-named ``.txt`` files beside the pictures, as kohya's scripts do.
     """
     if (folder / "metadata.jsonl").is_file():
-        with open(folder / "metadata.jsonl", encoding="utf-8-sig") as lines:
-            rows = [_parsed(line, number, folder) for number, line in enumerate(lines, 1) if line.strip()]
+        lines = _text(folder / "metadata.jsonl").splitlines()
+        rows = [_parsed(line, number, folder) for number, line in enumerate(lines, 1) if line.strip()]
         yield from (_listed(row, folder, "metadata.jsonl") for row in rows)
     elif (folder / "metadata.csv").is_file():
-        with open(folder / "metadata.csv", encoding="utf-8-sig", newline="") as lines:
-            yield from [_listed(row, folder, "metadata.csv") for row in csv.DictReader(lines)]
+        lines = io.StringIO(_text(folder / "metadata.csv"), newline="")
+        yield from (_listed(row, folder, "metadata.csv") for row in csv.DictReader(lines))
     else:
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in PICTURES and not path.name.startswith("."):
                 text = path.with_suffix(".txt")
-                caption = text.read_text(encoding="utf-8-sig").strip() if text.is_file() else ""
+                caption = _text(text).strip() if text.is_file() else ""
                 yield {"name": path.relative_to(folder).as_posix(), "text": caption, "file": path}
+
+
+def _text(path: Path) -> str:
+    """A text file in UTF-8 or, as editors on Chinese Windows save it, in GB 18030."""
+    content = path.read_bytes()
+    for encoding in ("utf-8-sig", "gb18030"):
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DatasetError(f"{path} is neither UTF-8 nor GB 18030 text: save it as UTF-8.")
 
 
 def _parsed(line: str, number: int, folder: Path) -> dict:

@@ -4,6 +4,10 @@
 class StoryboardError(Exception):
     """Base class: catch this to catch everything the package raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: a notebook's reader gets the sentence, not the stack."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SettingsError(StoryboardError):
     """A setting, prompt or recipe that cannot work, found before anything expensive began."""

@@ -90,6 +90,15 @@ def test_paths_stay_inside_the_folder(folder, make_settings, tmp_path):
     assert len(captions) == 1 and [item["reason"] for item in captions.unreadable] == ["lies outside the folder"] * 2
 
 
+def test_captions_saved_by_a_chinese_windows_editor(folder, make_settings):
+    (folder / "0.txt").write_bytes("二次元，女孩".encode("gb18030"))
+    (folder / "1.txt").write_bytes("二次元".encode("utf-8-sig"))
+    assert [row["text"] for row in collect(make_settings(dataset=str(folder))).rows[:2]] == ["二次元，女孩", "二次元"]
+    (folder / "2.txt").write_bytes(b"\xff\xff\xff")
+    with pytest.raises(DatasetError, match="2.txt is neither UTF-8 nor GB 18030"):
+        collect(make_settings(dataset=str(folder)))
+
+
 def test_nothing_is_done_twice_and_a_changed_caption_is_seen(folder, make_settings, capsys):
     settings = make_settings(dataset=str(folder))
     first = collect(settings)

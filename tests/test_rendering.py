@@ -7,9 +7,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from storyboard import Pair, Panel, Story, bases, render
+from storyboard import lora as lora_file
 from storyboard.errors import LoraError, RenderingError
 from storyboard.rendering import drawing, png
-from storyboard.training import lora_file
 
 MINI = bases.get("mini")
 

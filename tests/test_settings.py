@@ -37,6 +37,10 @@ def test_errors_share_a_base_class():
     assert issubclass(SettingsError, StoryboardError)
 
 
+def test_a_notebook_shows_the_sentence_alone():
+    assert SettingsError("a: b")._render_traceback_() == ["SettingsError: a: b"]
+
+
 def test_importing_the_package_is_quick():
     code = "import time; t = time.perf_counter(); import storyboard; from storyboard import Settings; Settings(); print(time.perf_counter() - t); import sys; assert 'torch' not in sys.modules"
     seconds = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -7,8 +7,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from storyboard import Story, artifacts, bases, train
+from storyboard import lora as lora_file
 from storyboard.errors import LoraError, ResourceError, SettingsError, TrainingError
-from storyboard.training import cache, inject, loop, lora_file
+from storyboard.training import cache, inject, loop
 from storyboard.training.diffsynth_kolors import KolorsTrainingPipeline
 
 MINI = bases.get("mini")

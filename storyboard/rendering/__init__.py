@@ -6,9 +6,9 @@ from pathlib import Path
 
 from .. import artifacts, bases
 from ..errors import LoraError, ResourceError
+from ..lora import Lora
 from ..settings import Settings
 from ..story import Story
-from ..training import Lora
 from . import png
 
 PACKAGES = ("torch", "diffusers", "peft", "transformers", "pillow")

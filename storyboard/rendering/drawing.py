@@ -1,14 +1,15 @@
 """Drawing with a diffusers Kolors pipeline: load, attach a LoRA whole, encode prompts, denoise."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from .. import lora as lora_file
 from ..bases import Base
 from ..errors import LoraError, RenderingError
+from ..quiet import quiet
 
 SAMPLER = "DPM++ 2M"
 SCHEDULE_TYPE = "Karras"
@@ -20,25 +21,6 @@ def device_and_dtype() -> tuple[str, torch.dtype]:
     if torch.cuda.is_available():
         return "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return "cpu", torch.float32
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from printing progress bars and advice that does not apply here."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    before = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, verbosity in zip(libraries, before):
-            library.set_verbosity(verbosity)
-            library.enable_progress_bar()
 
 
 def scheduler(base: Base):
@@ -58,15 +40,15 @@ def load_pipeline(base: Base, lora: Path | None = None):
         BaseError: Weights are missing or cut off.
         LoraError: The file was made for another base, or did not attach whole.
     """
-    from diffusers import KolorsPipeline
-
     base.check()
     device, dtype = device_and_dtype()
     with quiet():
-        pipe = KolorsPipeline.from_pretrained(base.folder, torch_dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True)
+        from diffusers import KolorsPipeline
+
+        pipe = KolorsPipeline.from_pretrained(base.folder, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True)
+        pipe.to(device)
     pipe.scheduler = scheduler(base)
     pipe.set_progress_bar_config(disable=True)
-    pipe.to(device)
     pipe.unet.to(memory_format=torch.channels_last)
     pipe.vae.to(memory_format=torch.channels_last)
     if lora is not None:
@@ -81,8 +63,6 @@ def attach(pipe, base: Base, lora: Path) -> int:
         LoraError: It names another base, or any of its modules found no place.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
-
-    from ..training import lora_file
 
     named = lora_file.modules(lora)
     trained_on = lora_file.metadata(lora).get("ss_base_model_version")
@@ -105,7 +85,8 @@ def attach(pipe, base: Base, lora: Path) -> int:
 @torch.no_grad()
 def encode(pipe, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """n prompts -> prompt_embeds (n, l, d), pooled_prompt_embeds (n, d)."""
-    embeds, _, pooled, _ = pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
+    with quiet():
+        embeds, _, pooled, _ = pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
     return embeds, pooled
 
 

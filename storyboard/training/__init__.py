@@ -5,46 +5,18 @@ import json
 import math
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import artifacts, bases
 from ..dataset import Captions
 from ..errors import ResourceError, SettingsError
+from ..lora import Lora
 from ..settings import Settings
 from ..story import Story
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "peft", "accelerate")
 PREVIEWS = 4  # panels drawn along the way
 PREVIEW_STEPS = 12
-
-
-@dataclass(frozen=True)
-class Lora:
-    """A trained LoRA on disk.
-
-    Attributes:
-        path: ``lora.safetensors`` in kohya's form.
-        base: Name of the base it belongs to.
-        digest: SHA-256 of the file.
-        losses: One a step.
-        previews: ``{"step", "pictures": [file names]}`` in the order of training.
-    """
-
-    path: Path
-    base: str
-    digest: str
-    losses: list[float] = field(repr=False)
-    previews: list[dict] = field(repr=False)
-
-    def __str__(self) -> str:
-        tail = self.losses[-max(1, len(self.losses) // 10):]
-        return f"{self.path} ({self.path.stat().st_size / 1e6:.1f} MB, {len(self.losses)} steps, loss {sum(tail) / len(tail):.4f} over the last tenth)"
-
-    def _repr_html_(self) -> str:
-        from .. import show
-
-        return show.training(self)
 
 
 def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
@@ -91,9 +63,9 @@ def _load(folder: Path, manifest: dict) -> Lora:
 def _train(captions: Captions, settings: Settings, story: Story | None, folder: Path, checkpoint: Path) -> list[dict]:
     import torch
 
-    from .. import show
+    from .. import lora, show
     from ..rendering import drawing
-    from . import cache, lora_file, loop
+    from . import cache, loop
     from .diffsynth_kolors import KolorsTrainingPipeline
 
     base = bases.get(settings.base)
@@ -116,7 +88,7 @@ def _train(captions: Captions, settings: Settings, story: Story | None, folder: 
                 live.step(step.number, step.loss, step.seconds_left)
 
         state = loop.run(pipe, cached, settings, folder, checkpoint, watch)
-    lora_file.save(folder / "lora.safetensors", state, settings.alpha, _metadata(captions, settings, base))
+    lora.save(folder / "lora.safetensors", state, settings.alpha, _metadata(captions, settings, base))
     return previews
 
 

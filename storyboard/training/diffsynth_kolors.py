@@ -12,10 +12,13 @@ from diffsynth.core import ModelConfig, hash_model_file
 from diffsynth.diffusion.base_pipeline import BasePipeline, PipelineUnit
 from diffsynth.diffusion.ddim_scheduler import DDIMScheduler
 from diffsynth.pipelines.stable_diffusion_xl import SDXLUnit_ShapeChecker, model_fn_stable_diffusion_xl
-from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
-from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
 from ..bases import Base
+from ..quiet import quiet
+
+with quiet():
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
 # The pool imports a class by the module that defines it, past diffusers' lazy modules.
 CLASSES = {
@@ -129,7 +132,8 @@ class KolorsTrainingPipeline(BasePipeline):
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         """n prompts -> prompt_embeds (n, text_length, d), pooled_prompt_embeds (n, d)."""
-        return self.prompt_unit.process(self, prompts)
+        with quiet():
+            return self.prompt_unit.process(self, prompts)
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:

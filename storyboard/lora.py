@@ -1,15 +1,47 @@
-"""The LoRA on disk: kohya's keys with alpha, the one form that diffusers, ComfyUI and A1111's family all load whole."""
+"""The LoRA, all that crosses from training to rendering: a file in kohya's form.
+
+kohya's keys with alpha are the one form that diffusers, ComfyUI and A1111's family all load whole.
+"""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
-from ..errors import LoraError
+from .errors import LoraError
 
 PREFIX = "lora_unet_"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A trained LoRA on disk.
+
+    Attributes:
+        path: ``lora.safetensors`` in kohya's form.
+        base: Name of the base it belongs to.
+        digest: SHA-256 of the file.
+        losses: One a step.
+        previews: ``{"step", "pictures": [file names]}`` in the order of training.
+    """
+
+    path: Path
+    base: str
+    digest: str
+    losses: list[float] = field(repr=False)
+    previews: list[dict] = field(repr=False)
+
+    def __str__(self) -> str:
+        tail = self.losses[-max(1, len(self.losses) // 10):]
+        return f"{self.path} ({self.path.stat().st_size / 1e6:.1f} MB, {len(self.losses)} steps, loss {sum(tail) / len(tail):.4f} over the last tenth)"
+
+    def _repr_html_(self) -> str:
+        from . import show
+
+        return show.training(self)
 
 
 def to_kohya(state: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
