@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import artifacts
+from . import artifacts, show
 from .dataset import Captions
 from .errors import DatasetError, SettingsError
 from .settings import Settings
@@ -49,8 +49,6 @@ class CleaningReport:
         return "\n".join(lines + [f"  {o['operator']:<28} kept {o['kept']:>6}  dropped {o['dropped']:>5}" for o in self.operators])
 
     def _repr_html_(self) -> str:
-        from . import show
-
         return show.cleaning(self)
 
 
@@ -104,7 +102,7 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
             folder, "clean", mark, digest=digest, total=len(captions) + len(captions.unreadable), operators=operators, dropped=dropped, unreadable=captions.unreadable,
         )
     report = _load(manifest, captions, target)
-    print(report)
+    show.tell(report)
     return report
 
 
@@ -185,13 +183,15 @@ def _run(captions: Captions, operators: list, work: Path) -> tuple[list[str], li
             lines.write(json.dumps({"id": row["id"], "text": row["text"], "images": [str(captions.path(row).resolve())]}, ensure_ascii=False) + "\n")
     by_id = {row["id"]: row for row in captions.rows}
     data = NestedDataset(datasets.load_dataset("json", data_files=str(source), split="train", cache_dir=str(work)))
-    counts, dropped, statistics = [], [], {}
+    counts, dropped, statistics, known = [], [], {}, set()
     for op in operators:
         began, before = time.perf_counter(), list(data["id"])
         measured = op.run(data, reduce=False) if isinstance(op, (Filter, Deduplicator)) else op.run(data)
         if Fields.stats in measured.column_names:
             for row_id, values in zip(measured["id"], measured[Fields.stats]):
                 statistics[row_id] = {key: _plain(value) for key, value in values.items() if value is not None}
+        every = {key for values in statistics.values() for key in values}
+        new, known = every - known or every, every  # an operator that measures what an earlier one has shows all
         readable = set(measured["id"]) if len(measured) else set()
         if isinstance(op, Deduplicator):
             data = op.process(measured)[0] if len(measured) else measured
@@ -201,7 +201,8 @@ def _run(captions: Captions, operators: list, work: Path) -> tuple[list[str], li
         for row_id in before:
             if row_id not in left:
                 row = by_id[row_id]
-                reason = _reason(op, row_id, statistics.get(row_id, {})) if row_id in readable else "could not be measured: the picture may be broken"
+                found = {key: value for key, value in statistics.get(row_id, {}).items() if key in new}
+                reason = _reason(op, row_id, found) if row_id in readable else "could not be measured: the picture may be broken"
                 dropped.append({"id": row_id, "text": row["text"], "image": row["images"][0], "operator": op._name, "reason": reason})
         counts.append({"operator": op._name, "kept": len(left), "dropped": len(before) - len(left), "seconds": round(time.perf_counter() - began, 2)})
         if not left:
@@ -221,9 +222,8 @@ def _reason(op, row_id: str, measured: dict) -> str:
     if row_id in getattr(op, "repeats", {}):
         return f"repeats {op.repeats[row_id]}"
     asked = {k: v for k, v in op._init_kwargs.items() if k.split("_")[0] in ("min", "max")}
-    subjects = {key.split("_", 1)[1] for key in asked}
-    shown = {k: v for k, v in measured.items() if any(subject.rstrip("s")[:4] in k for subject in subjects)} or measured
-    return ", ".join(f"{k} {v}" for k, v in shown.items()) + " (" + ", ".join(f"{k} {v}" for k, v in asked.items()) + ")"
+    listed = lambda facts: ", ".join(f"{key} {value}" for key, value in facts.items())
+    return f"{listed(measured)} ({listed(asked)})"
 
 
 def _write(captions: Captions, kept: list[str], folder: Path) -> str:

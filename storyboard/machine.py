@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import artifacts, bases
+from . import artifacts, bases, show
 from .cleaning import read_recipe
 from .errors import ResourceError
 from .settings import Settings
@@ -27,8 +27,6 @@ class Machine:
         return "\n".join(f"  {name:<12} {value}" for name, value in self.rows)
 
     def _repr_html_(self) -> str:
-        from . import show
-
         return show.table("This machine", ["what", "found"], self.rows)
 
 
@@ -47,7 +45,7 @@ def check(settings: Settings) -> Machine:
     steps = settings.train_steps * settings.train_batch_size * (settings.resolution / 192) ** 2
     weights = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
-    return Machine([
+    machine = Machine([
         ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
         ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
         ("device", device),
@@ -55,6 +53,8 @@ def check(settings: Settings) -> Machine:
         ("base", f"{base.title}, {weights / 1e6:.0f} MB of weights present"),
         ("time", f"cleaning under a minute, training about {max(1, round(steps * minutes))} min ({settings.train_steps} steps of {settings.train_batch_size}), rendering under a minute"),
     ])
+    show.tell(machine)
+    return machine
 
 
 def installed() -> Machine:

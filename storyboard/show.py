@@ -147,6 +147,17 @@ class Pair:
         return _page(*rows, f"mean difference {self.difference():.0f} of 255")
 
 
+def in_notebook() -> bool:
+    """Whether a person sees the cells: there is a kernel, and it was not started to print to a terminal."""
+    return "ipykernel" in sys.modules and not os.environ.get(TERMINAL)
+
+
+def tell(thing: object) -> None:
+    """Print ``thing`` where it is not about to show itself in a cell."""
+    if not in_notebook():
+        print(thing, flush=True)
+
+
 class Live:
     """Progress of a long stage: redrawn in a notebook's cell, printed now and then in a terminal."""
 
@@ -165,6 +176,8 @@ class Live:
         return self
 
     def __exit__(self, kind, *_) -> None:
+        if kind is None:  # what the stage returns shows itself below
+            self.pictures, self.losses = [], []
         self._draw(force=True)
 
     def step(self, number: int, loss: float | None = None, seconds_left: float | None = None) -> None:
@@ -188,7 +201,7 @@ class Live:
         line = f"{self.title}: {self.number} of {self.total}, {minutes}:{seconds:02d} left"
         if self.losses:
             line += f", loss {smooth(self.losses[-200:])[-1]:.4f}"
-        if (self.handle is None or os.environ.get(TERMINAL)) and self.number * 10 // self.total > self.printed:
+        if not in_notebook() and self.number * 10 // self.total > self.printed:
             self.printed = self.number * 10 // self.total
             print(line, flush=True)
         if self.handle is not None and (force or now - self.drawn > EVERY):
