@@ -1,5 +1,6 @@
 """Captioned pictures from ModelScope, streamed into a folder that ``collect`` reads; a broken-off download goes on."""
 
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from . import artifacts
 from .errors import DatasetError, ResourceError
 
 DEFAULT = "AI-ModelScope/lowres_anime"
+FILES_A_PAGE = 200
 LOCAL_ROOT = "STORYBOARD_HUB"  # environment variable: a folder laid out as <owner>/<name>, read instead of the network
 
 
@@ -68,12 +70,17 @@ def _stream(location: str, dataset_id: str):
 
 def _hub_size(dataset_id: str) -> int:
     from modelscope.hub.api import HubApi
+    from modelscope_hub.errors import HubError
 
+    total = 0
     try:
-        files = HubApi().get_dataset_files(dataset_id)
-    except Exception as error:  # the client raises its own, requests' and urllib3's errors alike
+        for page in itertools.count(1):
+            files = HubApi().get_dataset_files(dataset_id, page_number=page, page_size=FILES_A_PAGE)
+            total += sum(file.get("Size") or 0 for file in files)
+            if len(files) < FILES_A_PAGE:
+                return total
+    except (HubError, OSError) as error:
         raise DatasetError(f"ModelScope does not answer for {dataset_id} ({type(error).__name__}): check the name and the network, or set dataset to \"sample\".") from error
-    return sum(file.get("Size") or 0 for file in files)
 
 
 def _local_size(folder: Path) -> int:
