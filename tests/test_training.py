@@ -4,11 +4,10 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from storyboard import Story, artifacts, bases, train
-from storyboard import lora as lora_file
-from storyboard.errors import LoraError, ResourceError, SettingsError, TrainingError
+from storyboard.errors import ResourceError, SettingsError, TrainingError
 from storyboard.training import cache, inject, loop
 from storyboard.training.diffsynth_kolors import KolorsTrainingPipeline
 
@@ -21,18 +20,6 @@ def shrink(settings, tmp_path, **changes):
     if (settings.folder / "cache").exists() and "resolution" not in changes:
         shutil.copytree(settings.folder / "cache", again.folder / "cache")
     return again
-
-
-def test_the_lora_is_in_kohyas_form_with_alpha_and_metadata(trained):
-    settings, _, captions, lora = trained
-    tensors = load_file(lora.path)
-    names = lora_file.modules(lora.path)
-    assert tensors.keys() == {f"{name}.{part}" for name in names for part in ("lora_down.weight", "lora_up.weight", "alpha")}
-    assert all(tensors[f"{name}.alpha"] == settings.alpha and tensors[f"{name}.lora_down.weight"].shape[0] == settings.rank for name in names)
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
-    facts = lora_file.metadata(lora.path)
-    assert facts["ss_network_dim"] == "16" and facts["ss_base_model_version"] == "mini" and facts["modelspec.architecture"].endswith("/lora")
-    assert "二次元" in facts["ss_tag_frequency"] and facts["ss_num_train_images"] == str(len(captions))
 
 
 def test_losses_are_written_with_the_schedule(trained):
@@ -193,23 +180,3 @@ def test_learning_rate_warms_up_and_falls():
     rates = [loop.learning_rate(step, 100, 1.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and max(rates) == 1.0 and rates.index(1.0) == 4
     assert all(a >= b for a, b in zip(rates[5:], rates[6:])) and rates[-1] < 0.03
-
-
-def test_a_lora_that_learnt_nothing_or_broke_is_refused(tmp_path):
-    state = {"a.to_q.lora_A.default.weight": torch.ones(2, 4), "a.to_q.lora_B.default.weight": torch.zeros(4, 2)}
-    with pytest.raises(LoraError, match="all zeros"):
-        lora_file.save(tmp_path / "l.safetensors", state, 2, {})
-    state["a.to_q.lora_B.default.weight"][0, 0] = float("inf")
-    with pytest.raises(LoraError, match="not finite"):
-        lora_file.save(tmp_path / "l.safetensors", state, 2, {})
-
-
-@pytest.mark.parametrize("write, said", [
-    (lambda path: path.write_bytes(b"no weights"), "is not a whole safetensors file"),
-    (lambda path: save_file({"x.lora_A.weight": torch.ones(2)}, path), "holds no LoRA in kohya's form"),
-])
-def test_a_file_that_is_no_kohya_lora_is_refused(tmp_path, write, said):
-    path = tmp_path / "l.safetensors"
-    write(path)
-    with pytest.raises(LoraError, match=said):
-        lora_file.modules(path)
