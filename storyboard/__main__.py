@@ -11,9 +11,19 @@ from pathlib import Path
 from . import show
 
 
+def value_of(text: str) -> object:
+    """A number, None, or the text itself."""
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return None if text == "None" else text
+
+
 def main() -> int:
     import papermill
-    import yaml
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     parser = argparse.ArgumentParser(prog="python -m storyboard", description="Run baseline.ipynb from top to bottom.")
@@ -21,15 +31,18 @@ def main() -> int:
     parser.add_argument("--notebook", type=Path, default=Path(__file__).resolve().parents[1] / "baseline.ipynb")
     arguments = parser.parse_args()
 
-    parameters = {name: yaml.safe_load(value) for name, value in arguments.parameter}
-    output = Path(parameters.get("output", "outputs"))
-    output.mkdir(parents=True, exist_ok=True)
-    executed = output / "baseline.executed.ipynb"
-    os.environ[show.TERMINAL] = "1"
-    known = {name for name in papermill.inspect_notebook(str(arguments.notebook))}
+    if not arguments.notebook.is_file():
+        print(f"There is no notebook at {arguments.notebook}: give the path of baseline.ipynb.", file=sys.stderr)
+        return 2
+    parameters = {name: value_of(text) for name, text in arguments.parameter}
+    known = set(papermill.inspect_notebook(str(arguments.notebook)))
     if unknown := parameters.keys() - known:
         print(f"The notebook has no setting {min(unknown)!r}: choose from {', '.join(sorted(known))}.", file=sys.stderr)
         return 2
+    output = Path(str(parameters.get("output", "outputs")))
+    output.mkdir(parents=True, exist_ok=True)
+    executed = output / "baseline.executed.ipynb"
+    os.environ[show.TERMINAL] = "1"
     try:
         papermill.execute_notebook(
             str(arguments.notebook), str(executed), parameters=parameters, kernel_name="python3", progress_bar=False,
@@ -37,6 +50,9 @@ def main() -> int:
         )
     except PapermillExecutionError as error:
         print(f"Cell {error.exec_count} of the notebook stopped with {error.ename}: {error.evalue}", file=sys.stderr)
+        return 1
+    except DeadKernelError:
+        print("The notebook's kernel died, most often for lack of memory: close other programs, or lower train_batch_size and render_batch_size.", file=sys.stderr)
         return 1
     print(f"The story is drawn: {output / 'story' / 'story.png'} (the executed notebook: {executed})")
     return 0

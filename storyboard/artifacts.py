@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+RELEASE = 1  # part of every fingerprint: raise it when a stage comes to give another result for the same inputs
+STALE = 6 * 3600  # seconds after which a temporary folder belongs to a run that was killed
 
 
 def digest_of_file(path: Path) -> str:
@@ -25,7 +28,7 @@ def digest_of_file(path: Path) -> str:
 
 def fingerprint(**inputs: object) -> str:
     """SHA-256 over the canonical JSON of ``inputs``: equal inputs, equal fingerprint, in any process."""
-    canonical = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    canonical = json.dumps(inputs | {"release": RELEASE}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -89,6 +92,9 @@ def building(folder: Path) -> Iterator[Path]:
     What stood there before stays untouched until the new one is whole.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:

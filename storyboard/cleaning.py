@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import inspect
 import io
 import json
 import logging
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import artifacts, show
-from .dataset import Captions
+from .dataset import Captions, digest_of, read_text
 from .errors import DatasetError, SettingsError
 from .settings import Settings
 
@@ -65,11 +66,11 @@ def read_recipe(name: str) -> tuple[Path, list[dict]]:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise SettingsError(f"There is no recipe {name!r}: set recipe to one of {known}, or to the path of a YAML file.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     process = content.get("process") if isinstance(content, dict) else None
-    if not process or not all(isinstance(op, dict) and len(op) == 1 for op in process):
+    if not isinstance(process, list) or not process or not all(isinstance(op, dict) and len(op) == 1 for op in process):
         raise SettingsError(f"{path} needs a list called process, each entry one operator with its parameters, as in recipes/sample.yaml.")
     return path, [{name: parameters or {} for name, parameters in op.items()} for op in process]
 
@@ -117,26 +118,29 @@ def _data_juicer() -> Iterator:
     from PIL import ImageFile
 
     strict = ImageFile.LOAD_TRUNCATED_IMAGES
-    quiet = {"HF_HUB_OFFLINE": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    before = {name: os.environ.get(name) for name in quiet}
-    os.environ.update(quiet)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            logging.getLogger("ray").setLevel(logging.WARNING)
-            import data_juicer.core  # noqa: F401  (imports ray)
-            import datasets
-            from data_juicer.ops import load_ops
-            from data_juicer.utils.lazy_loader import LazyLoader
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        import data_juicer.core  # noqa: F401  (imports ray)
+        import datasets
+        import huggingface_hub.constants
+        from data_juicer.ops import load_ops
+        from data_juicer.utils.lazy_loader import LazyLoader
 
-            from . import operators  # noqa: F401  (registers ours)
-        LazyLoader._install_package = classmethod(_refuse_to_install)
-        _quieten()
-        datasets.disable_progress_bars()
+        from . import operators  # noqa: F401  (registers ours)
+    LazyLoader._install_package = classmethod(_refuse_to_install)
+    _quieten()
+    datasets.disable_progress_bars()
+    # loading a local file would otherwise ask a hub to count it; by the environment it could not be undone
+    holders = (datasets.config, huggingface_hub.constants)
+    offline = [holder.HF_HUB_OFFLINE for holder in holders]
+    try:
+        for holder in holders:
+            holder.HF_HUB_OFFLINE = True
         yield load_ops
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = strict
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        for holder, value in zip(holders, offline):
+            holder.HF_HUB_OFFLINE = value
 
 
 def _refuse_to_install(cls, specification, *_):
@@ -147,12 +151,14 @@ def _quieten() -> None:
     from loguru import logger
 
     logger.remove()
-    logger.add(lambda message: print(message, end=""), level="ERROR", format="{message}")
+    # an unreadable row is in the report; only what ends the run matters here
+    logger.add(lambda message: print(message, end=""), level="CRITICAL", format="{message}")
 
 
 def _instantiate(load_ops, process: list[dict], path: Path, rows: int) -> list:
     """Data-Juicer's operators, one row at a time: an exception would otherwise empty the whole batch it is in."""
-    from data_juicer.ops.base_op import OPERATORS
+    from data_juicer.ops import Deduplicator, Filter, Mapper
+    from data_juicer.ops.base_op import OP, OPERATORS
 
     workers = min(os.cpu_count() or 1, 1 + rows // ROWS_PER_PROCESS)
     made = []
@@ -161,6 +167,12 @@ def _instantiate(load_ops, process: list[dict], path: Path, rows: int) -> list:
         if name not in OPERATORS.modules:
             near = difflib.get_close_matches(name, OPERATORS.modules, 1)
             raise SettingsError(f"{path} names the operator {name!r}, which Data-Juicer does not have" + (f": did you mean {near[0]!r}?" if near else "."))
+        operator = OPERATORS.modules[name]
+        if not issubclass(operator, (Filter, Deduplicator, Mapper)):
+            raise SettingsError(f"{path} names {name}, which neither filters, deduplicates nor maps single rows: take it out.")
+        taken = {parameter for cls in operator.__mro__ if cls is not object for parameter in inspect.signature(cls.__init__).parameters} | OP._BASE_PARAMS.keys()
+        if strange := parameters.keys() - taken:
+            raise SettingsError(f"{path} gives {name} the parameter {min(strange)!r}, which it does not take: it takes {', '.join(sorted(inspect.signature(operator.__init__).parameters.keys() - {'self', 'args', 'kwargs'}))}.")
         try:
             made += load_ops([{name: {**parameters, "num_proc": workers, "batch_size": 1, "skip_op_error": True}}])
         except (TypeError, ValueError) as error:
@@ -168,8 +180,8 @@ def _instantiate(load_ops, process: list[dict], path: Path, rows: int) -> list:
     return made
 
 
-def _run(captions: Captions, operators: list, work: Path) -> tuple[list[str], list[dict], list[dict], dict]:
-    """Every operator in turn -> kept ids, counts per operator, dropped rows with reasons, statistics per row."""
+def _run(captions: Captions, operators: list, work: Path) -> tuple[dict[str, str], list[dict], list[dict], dict]:
+    """Every operator in turn -> kept ids with their captions, counts per operator, dropped rows with reasons, statistics per row."""
     import time
 
     import datasets
@@ -191,12 +203,13 @@ def _run(captions: Captions, operators: list, work: Path) -> tuple[list[str], li
             for row_id, values in zip(measured["id"], measured[Fields.stats]):
                 statistics[row_id] = {key: _plain(value) for key, value in values.items() if value is not None}
         every = {key for values in statistics.values() for key in values}
-        new, known = every - known or every, every  # an operator that measures what an earlier one has shows all
+        is_filter = isinstance(op, Filter)
+        new, known = (every - known or every) if is_filter else set(), every  # what an earlier one has measured shows all
         readable = set(measured["id"]) if len(measured) else set()
         if isinstance(op, Deduplicator):
             data = op.process(measured)[0] if len(measured) else measured
         else:
-            data = op.run(measured) if isinstance(op, Filter) and len(measured) else measured
+            data = op.run(measured) if is_filter and len(measured) else measured
         left = set(data["id"]) if len(data) else set()
         for row_id in before:
             if row_id not in left:
@@ -207,7 +220,7 @@ def _run(captions: Captions, operators: list, work: Path) -> tuple[list[str], li
         counts.append({"operator": op._name, "kept": len(left), "dropped": len(before) - len(left), "seconds": round(time.perf_counter() - began, 2)})
         if not left:
             break
-    return [row_id for row_id in (data["id"] if len(data) else [])], counts, dropped, statistics
+    return dict(zip(data["id"], data["text"])) if len(data) else {}, counts, dropped, statistics
 
 
 def _plain(value):
@@ -221,16 +234,18 @@ def _reason(op, row_id: str, measured: dict) -> str:
     """What the operator measured of the row beside what the recipe asks."""
     if row_id in getattr(op, "repeats", {}):
         return f"repeats {op.repeats[row_id]}"
+    if not measured:
+        return "repeats another picture"  # Data-Juicer's own deduplicators do not say which
     asked = {k: v for k, v in op._init_kwargs.items() if k.split("_")[0] in ("min", "max")}
     listed = lambda facts: ", ".join(f"{key} {value}" for key, value in facts.items())
     return f"{listed(measured)} ({listed(asked)})"
 
 
-def _write(captions: Captions, kept: list[str], folder: Path) -> str:
+def _write(captions: Captions, kept: dict[str, str], folder: Path) -> str:
     """Kept pictures (hard links where the disk allows), ``metadata.jsonl`` and ``metadata.csv``; returns the digest."""
     import csv
 
-    rows = [row for row in captions.rows if row["id"] in set(kept)]
+    rows = [row | {"text": kept[row["id"]]} for row in captions.rows if row["id"] in kept]
     (folder / "images").mkdir()
     for row in rows:
         source, place = captions.path(row), folder / row["images"][0]
@@ -243,4 +258,4 @@ def _write(captions: Captions, kept: list[str], folder: Path) -> str:
         table = csv.writer(lines)
         table.writerow(["image", "prompt"])
         table.writerows([row["images"][0], row["text"]] for row in rows)
-    return artifacts.fingerprint(rows=[[row["text"], artifacts.digest_of_file(captions.path(row))] for row in rows])
+    return digest_of(folder, rows)

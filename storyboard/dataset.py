@@ -53,7 +53,7 @@ class Captions:
         manifest = artifacts.read_manifest(folder) or {}
         with open(folder / "metadata.jsonl", encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
-        return cls(folder, rows, manifest.get("unreadable", []), manifest.get("digest", ""))
+        return cls(folder, rows, manifest.get("unreadable", []), manifest.get("digest") or digest_of(folder, rows))
 
     def __str__(self) -> str:
         return f"{len(self)} captioned pictures in {self.folder}" + (f", {len(self.unreadable)} left out as unreadable" if self.unreadable else "")
@@ -62,6 +62,11 @@ class Captions:
         from . import show
 
         return show.captions(self)
+
+
+def digest_of(folder: Path, rows: list[dict]) -> str:
+    """SHA-256 over every caption and every picture's content."""
+    return artifacts.fingerprint(rows=[[row["text"], artifacts.digest_of_file(folder / row["images"][0])] for row in rows])
 
 
 def collect(settings: Settings) -> Captions:
@@ -80,7 +85,7 @@ def collect(settings: Settings) -> Captions:
         if settings.dataset == "sample" or not hub.looks_like_id(settings.dataset):
             raise DatasetError(f"There is no folder {str(source)!r}: set dataset to \"sample\", to a folder of pictures, or to a ModelScope id such as {hub.DEFAULT!r}.")
         source = hub.fetch(settings.dataset, settings.folder / "hub")
-    listed = list(read_folder(source))
+    listed = list(read_folder(source, settings.folder))
     if not any(item["file"] for item in listed):
         raise DatasetError(f"No picture in {str(source)!r}: put .png, .jpg or .webp files there, each with a caption of the same name in .txt, or a metadata.jsonl.")
     stamps = [[item["name"], item["text"], *_stamp(item["file"])] for item in listed]
@@ -99,28 +104,32 @@ def collect(settings: Settings) -> Captions:
     return captions
 
 
-def read_folder(folder: Path) -> Iterator[dict]:
+def read_folder(folder: Path, output: Path | None = None) -> Iterator[dict]:
     """What a folder says of its pictures: ``name``, ``text`` and ``file`` (None with a ``reason`` if it cannot be).
 
     Understands ``metadata.jsonl`` and ``metadata.csv`` as Hugging Face's imagefolder and Data-Juicer write them,
-    and otherwise same-named ``.txt`` files beside the pictures, as kohya's scripts do.
+    and otherwise same-named ``.txt`` or ``.caption`` files beside the pictures, as kohya's scripts do. What lies in
+    ``output``, in hidden folders or behind a dangling link is passed over.
     """
+    made = output.resolve() if output else None
     if (folder / "metadata.jsonl").is_file():
-        lines = _text(folder / "metadata.jsonl").splitlines()
+        lines = read_text(folder / "metadata.jsonl").split("\n")
         rows = [_parsed(line, number, folder) for number, line in enumerate(lines, 1) if line.strip()]
         yield from (_listed(row, folder, "metadata.jsonl") for row in rows)
     elif (folder / "metadata.csv").is_file():
-        lines = io.StringIO(_text(folder / "metadata.csv"), newline="")
+        lines = io.StringIO(read_text(folder / "metadata.csv"), newline="")
         yield from (_listed(row, folder, "metadata.csv") for row in csv.DictReader(lines))
     else:
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in PICTURES and not path.name.startswith("."):
-                text = path.with_suffix(".txt")
-                caption = _text(text).strip() if text.is_file() else ""
-                yield {"name": path.relative_to(folder).as_posix(), "text": caption, "file": path}
+            inside = path.relative_to(folder)
+            hidden = any(part.startswith(".") for part in inside.parts)
+            if path.suffix.lower() not in PICTURES or hidden or not path.is_file() or (made and path.resolve().is_relative_to(made)):
+                continue
+            text = next((p for p in (path.with_suffix(".txt"), path.with_suffix(".caption")) if p.is_file()), None)
+            yield {"name": inside.as_posix(), "text": read_text(text).strip() if text else "", "file": path}
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A text file in UTF-8 or, as editors on Chinese Windows save it, in GB 18030."""
     content = path.read_bytes()
     for encoding in ("utf-8-sig", "gb18030"):
@@ -185,7 +194,7 @@ def _bring(listed: list[dict], folder: Path, target: Path) -> Captions:
     unreadable = [row for row in results if "id" not in row]
     if not rows:
         raise DatasetError(f"None of the {len(listed)} pictures could be read, the first because: {unreadable[0]['reason']}.")
-    digest = artifacts.fingerprint(rows=[[row["text"], row["digest"]] for row in rows])
+    digest = artifacts.fingerprint(rows=[[row["text"], row["digest"]] for row in rows])  # digest_of, its hashes at hand
     lines = [{key: value for key, value in row.items() if key != "digest"} for row in rows]
     artifacts.write_atomically(folder / "metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return Captions(target, lines, unreadable, digest)
@@ -198,6 +207,7 @@ def normalise(source: Path, stem: Path) -> Path:
         OSError, SyntaxError, ValueError: The file is broken.
         PIL.Image.DecompressionBombError: It has more pixels than Pillow's limit allows.
     """
+    import numpy as np
     from PIL import Image, ImageCms, ImageFile, ImageOps
 
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # Data-Juicer switches it on for the whole process
@@ -215,6 +225,8 @@ def normalise(source: Path, stem: Path) -> Path:
         upright = upright.convert("RGBA")
         white = Image.new("RGBA", upright.size, "white")
         upright = Image.alpha_composite(white, upright)
+    if upright.mode.startswith("I"):  # 16-bit grey: convert() would clip it
+        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
     if profile and upright.mode in ("RGB", "L", "CMYK"):
         try:
             upright = ImageCms.profileToProfile(upright, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB")

@@ -19,7 +19,7 @@ def looks_like_id(text: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
 
 
-def fetch(dataset_id: str, cache: Path, limit: int | None = None) -> Path:
+def fetch(dataset_id: str, cache: Path) -> Path:
     """Stream the ``train`` split of a ModelScope data set into ``cache/<owner>--<name>``.
 
     Says what will be downloaded and how large it is before it starts. Every picture is on disk before the next is
@@ -46,8 +46,6 @@ def fetch(dataset_id: str, cache: Path, limit: int | None = None) -> Path:
     have = _repair(listing)
     with open(listing, "a", encoding="utf-8") as lines:
         for place, row in enumerate(_stream(location, dataset_id)):
-            if limit is not None and place >= limit:
-                break
             if place < have:
                 continue
             name = _save(row, folder, place, dataset_id)
@@ -61,10 +59,11 @@ def fetch(dataset_id: str, cache: Path, limit: int | None = None) -> Path:
 
 def _stream(location: str, dataset_id: str):
     from modelscope.msdatasets import MsDataset
+    from modelscope_hub.errors import HubError
 
     try:
         yield from MsDataset.load(location, split="train", use_streaming=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (HubError, OSError, ValueError, RuntimeError) as error:
         raise DatasetError(f"{dataset_id} broke off ({type(error).__name__}: {error}): run this cell again to go on from there, or set dataset to \"sample\".") from error
 
 
@@ -104,7 +103,7 @@ def _save(row: dict, folder: Path, place: int, dataset_id: str) -> str:
         raise DatasetError(f"Row {place} of {dataset_id} holds no picture, only {', '.join(row)}: choose a data set of pictures.")
     name = f"{place:06d}.png"
     temporary = folder / f".{name}"
-    image.save(temporary, format="PNG")
+    (image if image.mode in ("RGB", "RGBA", "L", "P") else image.convert("RGB")).save(temporary, format="PNG")
     os.replace(temporary, folder / name)
     return name
 

@@ -94,6 +94,9 @@ def modules(path: Path) -> set[str]:
     except (OSError, SafetensorError) as error:
         raise LoraError(f"{path} is not a whole safetensors file ({error}): train it again or give another file.") from error
     found = {key.removesuffix(".lora_down.weight") for key in keys if key.startswith(PREFIX) and key.endswith(".lora_down.weight")}
+    known = {f"{name}.{part}" for name in found for part in ("lora_down.weight", "lora_up.weight", "alpha")}
+    if found and (strange := set(keys) - known):
+        raise LoraError(f"{path} holds {len(strange)} tensors beside its UNet LoRA (such as {min(strange)}), which would be left out: give a plain LoRA of the UNet alone.")
     if not found:
         raise LoraError(f"{path} holds no LoRA in kohya's form: convert it first, or give the lora.safetensors that training wrote.")
     return found

@@ -14,6 +14,7 @@ from .errors import ResourceError
 from .settings import Settings
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
+MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
 DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
 
 
@@ -31,7 +32,7 @@ class Machine:
 
 
 def check(settings: Settings) -> Machine:
-    """Look at device, memory, disk, weights, recipe and data set.
+    """Look at device, memory, disk, weights and recipe.
 
     Raises:
         ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
@@ -60,7 +61,7 @@ def check(settings: Settings) -> Machine:
 def installed() -> Machine:
     """Versions of what the notebook stands on, and whether the kernel still holds older ones."""
     found = artifacts.versions(*PACKAGES)
-    stale = [name for name, number in found.items() if getattr(sys.modules.get(name), "__version__", number).split("+")[0] != number.split("+")[0]]
+    stale = [name for name, number in found.items() if getattr(sys.modules.get(MODULES.get(name, name)), "__version__", number).split("+")[0] != number.split("+")[0]]
     advice = f"restart the kernel, it still holds an older {', '.join(stale)}" if stale else "no restart needed"
     return Machine([*found.items(), ("kernel", advice)])
 
@@ -81,7 +82,10 @@ def _device() -> tuple[str, float]:
 def _driver() -> str | None:
     if not shutil.which("nvidia-smi"):
         return None
-    answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=False)
+    try:
+        answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return None
     return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None
 
 

@@ -52,10 +52,11 @@ class ImageNearDeduplicator(Deduplicator):
     """Keeps one of pictures that differ by recompression, scaling or exposure alone, in their stead the first.
 
     Compares 24 x 24 colour thumbnails, exposure taken out: a changed expression moves some cell by far more than a
-    new JPEG does. Candidates are neighbours in mean luminance, so that a large set is not compared pair by pair.
+    new JPEG does. Only pictures of about the same mean luminance are compared, each with all others at once.
 
     Args:
-        max_difference: Largest difference of any cell and channel that still counts as the same, 0 to 255.
+        max_difference: Largest difference of any cell and channel that still counts as the same, 0 to 255; in
+            pictures of low contrast, such as thin lines on white, no more than 15 % of the thumbnail's range.
         max_exposure: Largest difference of the mean that is taken out, 0 to 255.
     """
 
@@ -73,12 +74,15 @@ class ImageNearDeduplicator(Deduplicator):
         thumbnails = np.stack([np.frombuffer(raw, np.uint8) for raw in dataset["thumbnail"]]).astype(np.float32)
         means = thumbnails.mean(1)
         centred = thumbnails - means[:, None]
+        limits = np.minimum(self.max_difference, 0.15 * np.ptp(thumbnails, axis=1))
         order = np.argsort(means, kind="stable")
+        ascending = means[order]
         first = np.arange(len(means))  # of each picture, the earliest one that it repeats
         for place, here in enumerate(order):
-            end = np.searchsorted(means[order], means[here] + self.max_exposure, "right")
+            end = np.searchsorted(ascending, means[here] + self.max_exposure, "right")
             near = order[place + 1:end]
-            for there in near[np.abs(centred[near] - centred[here]).max(1) <= self.max_difference]:
+            differences = np.abs(centred[near] - centred[here]).max(1)
+            for there in near[differences <= np.minimum(limits[near], limits[here])]:
                 kept, dropped = sorted((first[here], first[there]))
                 first[first == first[dropped]] = kept
         ids = dataset["id"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from . import bases
 from .errors import SettingsError
+from .story import MAX_SEED
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Settings:
     def __post_init__(self) -> None:
         base = bases.get(self.base)
         for field in fields(self):
-            if getattr(self, field.name) is None and field.name != "alpha":
+            if getattr(self, field.name) is None and hasattr(base, field.name):
                 object.__setattr__(self, field.name, getattr(base, field.name))
-        if self.alpha is None:
-            object.__setattr__(self, "alpha", float(self.rank))
-        self._in_range("seed", 0, 2**63 - 1, whole=True)
+        self._in_range("seed", 0, MAX_SEED, whole=True)
         self._in_range("resolution", base.resolution_step, 4096, whole=True)
         self._in_range("rank", 1, 256, whole=True)
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", float(self.rank))
         self._in_range("alpha", 1e-6, 1e6)
         self._in_range("learning_rate", 1e-8, 1.0)
         self._in_range("train_steps", 1, 10**6, whole=True)
@@ -65,7 +66,7 @@ class Settings:
         self._in_range("render_batch_size", 1, 64, whole=True)
         if self.resolution % base.resolution_step:
             raise SettingsError(f"resolution={self.resolution} must be a multiple of {base.resolution_step} for the base {self.base!r}.")
-        for name in ("dataset", "recipe", "output"):
+        for name in ("base", "dataset", "recipe", "output"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be a name or a path.")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from .errors import SettingsError
 
 MAX_PANELS = 64
+MAX_SEED = 2**63 - 1 - MAX_PANELS  # a panel without a seed adds its place
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Panel:
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) or not self.prompt.strip():
             raise SettingsError(f"Panel(prompt={self.prompt!r}) has nothing to draw: write what the picture shows.")
-        if self.seed is not None and (not isinstance(self.seed, int) or not 0 <= self.seed < 2**63):
-            raise SettingsError(f"Panel(seed={self.seed!r}) must be a whole number from 0 to 2**63 - 1, or be left out.")
+        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED):
+            raise SettingsError(f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, or be left out.")
+        if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
+            raise SettingsError(f"Panel(negative_prompt={self.negative_prompt!r}) must be text, or be left out.")
 
 
 class Story(Sequence[Panel]):
@@ -49,6 +52,8 @@ class Story(Sequence[Panel]):
                 raise SettingsError(f"Panel {place} of the story is {type(panel).__name__}: write Panel(\"...\") or a plain string.")
         if not 1 <= len(self.panels) <= MAX_PANELS:
             raise SettingsError(f"The story has {len(self.panels)} panels: give it 1 to {MAX_PANELS} (the contest asks for 8).")
+        if not isinstance(negative_prompt, str):
+            raise SettingsError(f"Story(negative_prompt={negative_prompt!r}) must be text; leave it out for none.")
         self.negative_prompt = negative_prompt
 
     def __getitem__(self, place):

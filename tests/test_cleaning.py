@@ -1,10 +1,11 @@
 import csv
+import random
 import shutil
 
 import pytest
 import yaml
 from conftest import picture
-from PIL import ImageFilter, ImageFile
+from PIL import Image, ImageDraw, ImageFile, ImageFilter
 
 from storyboard import clean, collect
 from storyboard.cleaning import read_recipe
@@ -50,6 +51,21 @@ def test_near_duplicates_go_and_their_first_stays(folder, make_settings, recipe)
     assert [(row["id"], row["reason"]) for row in report.dropped] == [("0007", "repeats 0002")]
 
 
+def test_thin_lines_on_white_are_not_taken_for_each_other(folder, make_settings, recipe):
+    for seed in range(10):
+        sketch = Image.new("RGB", (1024, 1024), "white")
+        pen = ImageDraw.Draw(sketch)
+        pen.line([(random.Random(seed * 9 + i).randrange(1024), random.Random(seed * 7 + i + 1).randrange(1024)) for i in range(8)], "black", 1)
+        sketch.save(folder / f"{seed}.png")
+    assert len(run(folder, make_settings, recipe, [{"image_near_deduplicator": {}}]).captions) == 10
+
+
+def test_a_mapper_rewrites_the_captions(folder, make_settings, recipe):
+    (folder / "2.txt").write_text("看 https://example.com/x 画", encoding="utf-8")
+    report = run(folder, make_settings, recipe, [{"clean_links_mapper": {}}])
+    assert "http" not in report.captions.rows[2]["text"] and report.captions.rows[1]["text"] == "画 1"
+
+
 def test_blurred_pictures_go(folder, make_settings, recipe):
     picture(4).filter(ImageFilter.GaussianBlur(8)).save(folder / "4.png")
     report = run(folder, make_settings, recipe, [{"image_sharpness_filter": {"min_sharpness": 0.15}}])
@@ -90,6 +106,8 @@ def test_a_recipe_that_drops_everything_is_an_error_and_loses_nothing(folder, ma
     ([{"image_shap_filter": {}}], "'image_shap_filter'.*did you mean 'image_shape_filter'"),
     ("process: [", "is not YAML"), ("other: 1", "needs a list called process"), ("process: [a]", "needs a list called process"),
     ([{"image_shape_filter": {"any_or_all": "some"}}], "gives image_shape_filter parameters that it does not take"),
+    ([{"image_shape_filter": {"min_widht": 5}}], "the parameter 'min_widht', which it does not take: it takes any_or_all, max_height"),
+    ([{"random_selector": {"select_ratio": 0.5}}], "neither filters, deduplicates nor maps"), ("process: 5", "needs a list called process"),
 ])
 def test_a_wrong_recipe_is_one_sentence(folder, make_settings, recipe, process, said):
     with pytest.raises(SettingsError, match=said) as error:

@@ -68,10 +68,39 @@ def test_every_mode_becomes_rgb(folder, make_settings, mode):
 
 
 def test_a_colour_profile_becomes_srgb(folder, make_settings):
+    """A profile whose red and green primaries are exchanged: what is stored as red shows as green."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture(53).save(folder / "0.png", icc_profile=profile)
+    exchanged = profile.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")
+    Image.new("RGB", (64, 64), (250, 10, 10)).save(folder / "0.png", icc_profile=exchanged)
     seen = load(collect(make_settings(dataset=str(folder))))
-    assert "icc_profile" not in seen.info and np.abs(np.asarray(seen, int) - np.asarray(picture(53), int)).max() <= 2
+    red, green, blue = np.asarray(seen)[32, 32].tolist()
+    assert "icc_profile" not in seen.info and green > 240 and red < 60 and blue < 60
+
+
+def test_sixteen_bit_grey_keeps_its_shades(folder, make_settings):
+    Image.fromarray(np.full((64, 64), 10000, np.uint16)).save(folder / "0.png")
+    assert np.asarray(load(collect(make_settings(dataset=str(folder)))))[0, 0].tolist() == [38, 38, 38]
+
+
+def test_what_was_made_is_not_collected_again(folder, make_settings):
+    settings = make_settings(dataset=str(folder), output=str(folder / "outputs"))
+    (folder / ".hidden").mkdir()
+    picture(70).save(folder / ".hidden" / "x.png")
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    assert [len(collect(settings)) for _ in range(2)] == [10, 10]
+
+
+def test_kohyas_caption_files_and_unusual_line_ends(folder, make_settings):
+    (folder / "0.txt").rename(folder / "0.caption")
+    assert collect(make_settings(dataset=str(folder))).rows[0]["text"] == "画 0"
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "1.png", "text": "a\u2028b"}, ensure_ascii=False), encoding="utf-8")
+    assert collect(make_settings(dataset=str(folder))).rows[0]["text"] == "a\u2028b"
+
+
+def test_a_foreign_caption_folder_has_a_digest_of_its_content(folder, make_settings):
+    captions = collect(make_settings(dataset=str(folder)))
+    (captions.folder / artifacts.MANIFEST).unlink()
+    assert dataset.Captions.load(captions.folder).digest == captions.digest
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not a picture</html>", None])

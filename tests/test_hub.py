@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import picture
 
-from storyboard import collect, hub
+from storyboard import clean, collect, hub
 from storyboard.errors import DatasetError
 
 
@@ -28,16 +28,35 @@ def test_a_data_set_is_streamed_sized_and_collected(local_hub, make_settings, ca
     assert "MB" in capsys.readouterr().out
 
 
-def test_a_broken_stream_goes_on_where_it_stopped(local_hub, tmp_path):
-    folder = hub.fetch("someone/anime", tmp_path / "cache", limit=2)
-    (folder / "complete").unlink()
+def test_a_broken_stream_goes_on_where_it_stopped(local_hub, tmp_path, monkeypatch):
+    real = hub._save
+
+    def breaks_at_the_third(row, folder, place, dataset_id):
+        if place == 2:
+            raise KeyboardInterrupt
+        return real(row, folder, place, dataset_id)
+
+    monkeypatch.setattr(hub, "_save", breaks_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch("someone/anime", tmp_path / "cache")
+    folder = tmp_path / "cache" / "someone--anime"
     with open(folder / "metadata.jsonl", "a", encoding="utf-8") as lines:
         lines.write('{"file_name": "0000')  # the break came in the middle of a line
     written = (folder / "000000.png").stat().st_mtime_ns
-    hub.fetch("someone/anime", tmp_path / "cache")
+    monkeypatch.setattr(hub, "_save", real)
+    assert hub.fetch("someone/anime", tmp_path / "cache") == folder
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["text"] for row in rows] == [f"二次元 {seed}" for seed in range(5)]
     assert (folder / "000000.png").stat().st_mtime_ns == written
+
+
+def test_the_hub_can_be_asked_after_cleaning_in_the_same_kernel(local_hub, folder, make_settings):
+    import datasets
+    import huggingface_hub.constants
+
+    settings = make_settings(dataset=str(folder))
+    clean(collect(settings), settings)
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE and not datasets.config.HF_HUB_OFFLINE
 
 
 def test_a_missing_data_set_is_one_sentence(local_hub, make_settings):

@@ -45,6 +45,7 @@ def test_a_lora_that_learnt_nothing_or_broke_is_refused(tmp_path):
 @pytest.mark.parametrize("write, said", [
     (lambda path: path.write_bytes(b"no weights"), "is not a whole safetensors file"),
     (lambda path: save_file({"x.lora_A.weight": torch.ones(2)}, path), "holds no LoRA in kohya's form"),
+    (lambda path: save_file({"lora_unet_a.lora_down.weight": torch.ones(2), "lora_te_b.lora_down.weight": torch.ones(2)}, path), "holds 1 tensors beside its UNet LoRA"),
 ])
 def test_a_file_that_is_no_kohya_lora_is_refused(tmp_path, write, said):
     path = tmp_path / "l.safetensors"

@@ -24,9 +24,7 @@ def test_a_missing_recipe_stops_the_run_here(make_settings):
 
 def test_a_kernel_that_holds_an_older_package_is_told(monkeypatch):
     assert ("kernel", "no restart needed") in installed().rows
-    import PIL
     import torch
 
     monkeypatch.setattr(torch, "__version__", "1.0.0+cu118")
     assert installed().rows[-1][1] == "restart the kernel, it still holds an older torch"
-    assert PIL

@@ -25,7 +25,7 @@ def test_unknown_base_is_named_with_those_there_are():
     ({"seed": -1}, "seed=-1"),
     ({"train_steps": 2.5}, "train_steps=2.5 must be a whole number"),
     ({"train_steps": True}, "train_steps=True"),
-    ({"output": " "}, "output=' '"),
+    ({"output": " "}, "output=' '"), ({"seed": None}, "seed=None"), ({"dataset": None}, "dataset=None"), ({"rank": None}, "rank=None"), ({"seed": 2**63}, "seed=9223372036854775808"),
 ])
 def test_a_value_out_of_range_is_one_sentence(changes, said):
     with pytest.raises(SettingsError) as error:

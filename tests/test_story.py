@@ -33,7 +33,12 @@ def test_a_story_that_cannot_be_says_why(panels, said):
         Story(panels)
 
 
-@pytest.mark.parametrize("arguments, said", [({"prompt": "  "}, "nothing to draw"), ({"prompt": "a", "seed": -1}, "seed=-1"), ({"prompt": "a", "seed": "x"}, "seed='x'")])
+def test_a_storys_negative_prompt_is_text():
+    with pytest.raises(SettingsError, match="negative_prompt=None"):
+        Story(["a"], negative_prompt=None)
+
+
+@pytest.mark.parametrize("arguments, said", [({"prompt": "  "}, "nothing to draw"), ({"prompt": "a", "seed": -1}, "seed=-1"), ({"prompt": "a", "seed": "x"}, "seed='x'"), ({"prompt": "a", "negative_prompt": 3}, "negative_prompt=3")])
 def test_a_panel_that_cannot_be_says_why(arguments, said):
     with pytest.raises(SettingsError, match=said):
         Panel(**arguments)

@@ -176,6 +176,26 @@ def test_an_epoch_sees_every_picture_once_and_repeats_for_its_seed(trained):
     assert flat(same) == flat(order) != flat(other)
 
 
+@pytest.mark.parametrize("seed", [0, 156680208700286, 2**63 - 65])
+def test_any_seed_gives_an_order_of_its_own(trained, seed):
+    cached = cache.Cache.load(trained[0].folder / "cache" / "cache.safetensors")
+    flat = lambda number: [indices.tolist() for _, indices in loop.batches(cached, 4, number, 0)]
+    assert flat(seed) == flat(seed) != flat(seed - 1 if seed else 1)
+
+
+def test_a_preview_that_fails_does_not_stop_the_training(trained, tmp_path, monkeypatch, capsys):
+    from storyboard.errors import RenderingError
+    from storyboard.rendering import drawing
+
+    def fails(*_, **__):
+        raise RenderingError("it came out blank")
+
+    settings, story, captions, lora = trained
+    monkeypatch.setattr(drawing, "draw", fails)
+    again = train(captions, shrink(settings, tmp_path), story)
+    assert again.digest == lora.digest and "no preview at step 0: it came out blank" in capsys.readouterr().out
+
+
 def test_learning_rate_warms_up_and_falls():
     rates = [loop.learning_rate(step, 100, 1.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and max(rates) == 1.0 and rates.index(1.0) == 4

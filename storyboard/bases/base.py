@@ -50,11 +50,14 @@ class Base:
     guidance_scale: float
 
     def check(self) -> None:
-        """Raise BaseError unless every weight file is there and as long as its own header says."""
-        for name in (self.text_encoder_file, self.unet_file, self.vae_file):
+        """Raise BaseError unless every file is there, and weights are as long as their own header says."""
+        weights = (self.text_encoder_file, self.unet_file, self.vae_file)
+        for name in (*weights, "model_index.json", "text_encoder/config.json", "unet/config.json", "vae/config.json", "tokenizer/tokenizer.model"):
             path = self.folder / name
             if not path.is_file():
                 raise BaseError(f"The base {self.name!r} lacks {path}: restore it from the repository (git checkout -- {os.path.relpath(self.folder)}).")
+            if name not in weights:
+                continue
             expected = header_length(path) + max((entry["data_offsets"][1] for entry in read_header(path).values()), default=0)
             if path.stat().st_size != expected:
                 raise BaseError(f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again.")
@@ -90,6 +93,9 @@ def read_header(path: Path) -> dict:
     length = header_length(path)
     with open(path, "rb") as file:
         file.seek(8)
-        header = json.loads(file.read(length - 8))
+        try:
+            header = json.loads(file.read(length - 8))
+        except ValueError as error:
+            raise BaseError(f"{path} has a damaged header: get it again.") from error
     header.pop("__metadata__", None)
     return header

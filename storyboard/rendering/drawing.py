@@ -13,13 +13,13 @@ from ..quiet import quiet
 
 SAMPLER = "DPM++ 2M"
 SCHEDULE_TYPE = "Karras"
-BLANK = 2.0  # standard deviation of a picture's values, 0 to 255, under which it shows nothing
+BLANK = 2.0  # standard deviation within a channel, 0 to 255, under which a picture shows nothing
 
 
 def device_and_dtype() -> tuple[str, torch.dtype]:
     """CUDA in bf16 where the card has it, CUDA in fp32 where not, the CPU in fp32."""
     if torch.cuda.is_available():
-        return "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return "cpu", torch.float32
 
 
@@ -119,7 +119,7 @@ def draw(
         if not torch.isfinite(decoded).all():
             raise RenderingError(f"The picture of seed {seeds[place]} is not finite: lower the LoRA's learning_rate or guidance_scale and render again.")
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
-        if pixels.std() < BLANK:
+        if pixels.flatten(1).std(1).max() < BLANK:
             raise RenderingError(f"The picture of seed {seeds[place]} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate.")
         pictures.append(Image.fromarray(pixels.byte().permute(1, 2, 0).numpy()))
     return pictures

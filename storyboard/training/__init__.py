@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import artifacts, bases
 from ..dataset import Captions
-from ..errors import ResourceError, SettingsError
+from ..errors import RenderingError, ResourceError, SettingsError
 from ..lora import Lora
 from ..settings import Settings
 from ..story import Story
@@ -121,7 +121,11 @@ class _Painter:
     def paint(self, unet, step: int) -> dict:
         self.pipe.unet = unet
         settings, seeds = self.settings, [panel["seed"] for panel in self.panels]
-        pictures = self.drawing.draw(self.pipe, self.positive, self.negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
+        try:
+            pictures = self.drawing.draw(self.pipe, self.positive, self.negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
+        except RenderingError as error:  # a look at a LoRA half trained; the story itself is drawn with a check
+            print(f"train: no preview at step {step}: {error}", flush=True)
+            pictures = []
         names = [f"previews/step-{step:06d}-panel-{place}.png" for place in range(1, len(pictures) + 1)]
         for picture, name in zip(pictures, names):
             picture.save(self.folder / name)

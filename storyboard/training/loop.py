@@ -1,6 +1,7 @@
 """The training loop: buckets in batches, AdamW, warm-up and cosine, clipping, NaN guard, exact resume."""
 
 import csv
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -57,9 +58,15 @@ def diffusion_loss(pipe: KolorsTrainingPipeline, latents: torch.Tensor, noise: t
     return torch.nn.functional.mse_loss(noise_pred.float(), noise.float())
 
 
+def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    """A stream of its own for each purpose and number, whatever the size of the seed."""
+    mixed = hashlib.sha256(f"{seed}-{purpose}-{number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)
+
+
 def batches(cache: Cache, size: int, seed: int, epoch: int) -> list[tuple[tuple[int, int], torch.Tensor]]:
     """The epoch's order: every picture once, no batch across buckets, batches shuffled; the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+    generator = _generator(seed, "order", epoch)
     found = []
     for bucket, latents in sorted(cache.latents.items()):
         found += [(bucket, indices) for indices in torch.randperm(len(latents), generator=generator).split(size)]
@@ -121,7 +128,7 @@ def _position(cache: Cache, settings: Settings, step: int) -> tuple[list, int, i
 
 def _draw(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pipe: KolorsTrainingPipeline, seed: int, step: int) -> dict[str, torch.Tensor]:
     """A batch with its noise, timesteps and conditioning, on the device."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    generator = _generator(seed, "step", step)
     latents = cache.latents[bucket][indices]
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = torch.randint(0, pipe.base.num_train_timesteps, (len(indices),), generator=generator)
