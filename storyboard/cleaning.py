@@ -211,6 +211,8 @@ def _run(captions: Captions, operators: list, work: Path) -> tuple[dict[str, str
         else:
             data = op.run(measured) if is_filter and len(measured) else measured
         left = set(data["id"]) if len(data) else set()
+        if len(left) != len(data):
+            raise SettingsError(f"The recipe's {op._name} makes several rows of one, which would count a picture more than once: take it out.")
         for row_id in before:
             if row_id not in left:
                 row = by_id[row_id]

@@ -47,10 +47,10 @@ def load_pipeline(base: Base, lora: Path | None = None):
 
         pipe = KolorsPipeline.from_pretrained(base.folder, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True)
         pipe.to(device)
+        pipe.unet.to(memory_format=torch.channels_last)
+        pipe.vae.to(memory_format=torch.channels_last)
     pipe.scheduler = scheduler(base)
     pipe.set_progress_bar_config(disable=True)
-    pipe.unet.to(memory_format=torch.channels_last)
-    pipe.vae.to(memory_format=torch.channels_last)
     if lora is not None:
         attach(pipe, base, lora)
     return pipe

@@ -11,6 +11,7 @@ from .. import artifacts, bases
 from ..dataset import Captions
 from ..errors import RenderingError, ResourceError, SettingsError
 from ..lora import Lora
+from ..quiet import quiet
 from ..settings import Settings
 from ..story import Story
 
@@ -75,7 +76,8 @@ def _train(captions: Captions, settings: Settings, story: Story | None, folder: 
     painter = _Painter(base, settings, story, folder) if story else None
     pipe = KolorsTrainingPipeline.load(base, ("unet",), device, dtype)
     inject(pipe, settings)
-    pipe.unet.to(memory_format=torch.channels_last)
+    with quiet():
+        pipe.unet.to(memory_format=torch.channels_last)
     with show.Live("train", settings.train_steps) as live:
         shown = {round(settings.train_steps * third / 3) for third in range(4)}
         previews: list[dict] = []

@@ -12,6 +12,7 @@ from .. import artifacts
 from ..bases import Base
 from ..dataset import Captions
 from ..errors import TrainingError
+from ..quiet import quiet
 from ..settings import Settings
 from .diffsynth_kolors import KolorsTrainingPipeline
 
@@ -104,7 +105,8 @@ def _encode(captions: Captions, settings: Settings, base: Base, device: str, dty
     embeds, pooled = (torch.cat([part[key].cpu() for part in encoded]) for key in ("prompt_embeds", "pooled_prompt_embeds"))
 
     pipe = KolorsTrainingPipeline.load(base, ("vae",), device, dtype)
-    pipe.vae.to(memory_format=torch.channels_last)
+    with quiet():
+        pipe.vae.to(memory_format=torch.channels_last)
     waiting: dict[tuple[int, int], list] = {}
     parts: dict[str, dict] = {"latents": {}, "time_ids": {}, "captions": {}}
 
