@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, advice or deprecation notes of diffusers and transformers; their errors still come through."""
+    """No progress bars, warnings or advice of diffusers and transformers; their errors still come through."""
     import diffusers.utils.logging
     import transformers.utils.logging
 
@@ -18,7 +18,7 @@ def quiet() -> Iterator[None]:
         library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore")
             yield
     finally:
         for library, verbosity in zip(libraries, before):
