@@ -19,19 +19,20 @@ DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the check cell shows: ``rows`` of (what, found)."""
+class Facts:
+    """What a cell shows in two columns: ``rows`` of (what, found)."""
 
     rows: list[tuple[str, str]]
+    title: str = "This machine"
 
     def __str__(self) -> str:
         return "\n".join(f"  {name:<12} {value}" for name, value in self.rows)
 
     def _repr_html_(self) -> str:
-        return show.table("This machine", ["what", "found"], self.rows)
+        return show.table(self.title, ["what", "found"], self.rows)
 
 
-def check(settings: Settings) -> Machine:
+def check(settings: Settings) -> Facts:
     """Look at device, memory, disk, weights and recipe.
 
     Raises:
@@ -46,7 +47,7 @@ def check(settings: Settings) -> Machine:
     steps = settings.train_steps * settings.train_batch_size * (settings.resolution / 192) ** 2
     weights = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
-    machine = Machine([
+    found = Facts([
         ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
         ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
         ("device", device),
@@ -54,16 +55,16 @@ def check(settings: Settings) -> Machine:
         ("base", f"{base.title}, {weights / 1e6:.0f} MB of weights present"),
         ("time", f"cleaning under a minute, training about {max(1, round(steps * minutes))} min ({settings.train_steps} steps of {settings.train_batch_size}), rendering under a minute"),
     ])
-    show.tell(machine)
-    return machine
+    show.tell(found)
+    return found
 
 
-def installed() -> Machine:
+def installed() -> Facts:
     """Versions of what the notebook stands on, and whether the kernel still holds older ones."""
     found = artifacts.versions(*PACKAGES)
     stale = [name for name, number in found.items() if getattr(sys.modules.get(MODULES.get(name, name)), "__version__", number).split("+")[0] != number.split("+")[0]]
     advice = f"restart the kernel, it still holds an older {', '.join(stale)}" if stale else "no restart needed"
-    return Machine([*found.items(), ("kernel", advice)])
+    return Facts([*found.items(), ("kernel", advice)], "Packages")
 
 
 def _device() -> tuple[str, float]:
@@ -96,11 +97,11 @@ def _memory() -> str:
         return "an unknown amount"  # not on Windows
 
 
-def files(settings: Settings) -> "Machine":
+def files(settings: Settings) -> Facts:
     """What the run left behind, with sizes: the last cell's table."""
     wanted = ("lora/lora.safetensors", "lora/loss.csv", "story/story.png", "story/story.json", "cleaned/metadata.csv", "cleaned/metadata.jsonl")
     paths = [settings.folder / name for name in wanted] + sorted((settings.folder / "story").glob("panel-*.png"), key=lambda p: int(p.stem.split("-")[1]))
-    return Machine([(_size(path), str(path)) for path in paths if path.is_file()])
+    return Facts([(_size(path), str(path)) for path in paths if path.is_file()], "Yours to take")
 
 
 def _size(path: Path) -> str:

@@ -15,7 +15,7 @@ GAP = 8  # pixels between pictures of a grid
 EVERY = 2.0  # seconds between redraws of a running cell
 TERMINAL = "STORYBOARD_TERMINAL"  # set by `python -m storyboard`: print progress, nobody sees the cells
 CSS = (
-    "<style>.sb{font:13px/1.5 system-ui,sans-serif}.sb table{border-collapse:collapse}.sb td,.sb th{padding:2px 10px;text-align:left}"
+    "<style>.sb{font:13px/1.5 system-ui,sans-serif}.sb table{border-collapse:collapse}.sb td,.sb th{padding:2px 10px;text-align:left!important}"
     ".sb figure{display:inline-block;margin:4px;vertical-align:top}.sb figcaption{font-size:11px;max-width:150px}.sb img{display:block;border-radius:4px}"
     ".sb .bar{display:inline-block;height:10px;border-radius:3px;background:#8e44ad}.sb .bar.out{background:#d9d3e3}</style>"
 )
