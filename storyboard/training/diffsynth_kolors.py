@@ -116,7 +116,7 @@ class KolorsTrainingPipeline(BasePipeline):
     def load(cls, base: Base, components: tuple[str, ...], device: str, torch_dtype: torch.dtype) -> "KolorsTrainingPipeline":
         """Load only ``components`` (of text_encoder, vae, unet) through DiffSynth's pool; the VAE always in fp32."""
         pipe = cls(base, device, torch_dtype)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet(), contextlib.redirect_stdout(io.StringIO()):
             for component in components:
                 name = register(base, component)
                 config = ModelConfig(
