@@ -74,10 +74,10 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> 
     before = {entry["file"]: entry for entry in (artifacts.read_manifest(folder) or {}).get("panels", [])}
     todo = [place for place, panel in enumerate(panels) if not _drawn(folder, place, panel, before)]
     mark = artifacts.fingerprint(stage="render", panels=[panel["fingerprint"] for panel in panels])
-    pictures = Pictures(folder, panels)
     if not todo and artifacts.finished(folder, mark):
+        pictures = Pictures(folder, [before[f"panel-{place}.png"] for place in range(1, len(panels) + 1)])
         print(f"render: nothing to do, {pictures}")
-        return Pictures(folder, [before[f"panel-{place}.png"] for place in range(1, len(panels) + 1)])
+        return pictures
     folder.mkdir(parents=True, exist_ok=True)
     entries = _draw(base, lora_path, panels, todo, before, settings, folder)
     _finish(folder, mark, entries)

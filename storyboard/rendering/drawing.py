@@ -11,8 +11,6 @@ from ..bases import Base
 from ..errors import LoraError, RenderingError
 from ..quiet import quiet
 
-SAMPLER = "DPM++ 2M"
-SCHEDULE_TYPE = "Karras"
 BLANK = 2.0  # standard deviation within a channel, 0 to 255, under which a picture shows nothing
 
 
