@@ -33,6 +33,14 @@ SCENE = {
     "city": (["城市", "高楼"], ["city", "skyscrapers"]), "stage": (["舞台", "舞台灯光"], ["stage", "stage lights"]),
     "garden": (["花园", "草地鲜花"], ["garden", "meadow with flowers"]), "space": (["太空", "宇宙"], ["space", "outer space"]),
 }
+PROP = {
+    "balloon": (["拿着气球", "气球"], ["holding a balloon", "balloon"]), "umbrella": (["撑着雨伞", "雨伞"], ["under an umbrella", "umbrella"]),
+    "book": (["看书", "书本"], ["reading a book", "book"]), "guitar": (["弹吉他", "吉他"], ["playing the guitar", "guitar"]),
+    "cat": (["抱着小猫", "小猫"], ["with a cat", "cat"]), "flowers": (["捧着花束", "花束"], ["holding a bouquet", "bouquet"]),
+    "cup": (["喝咖啡", "咖啡"], ["drinking coffee", "coffee"]), "ice_cream": (["吃冰淇淋", "冰淇淋"], ["eating ice cream", "ice cream"]),
+    "camera": (["拿着相机", "拍照"], ["with a camera", "taking photos"]), "microphone": (["拿着话筒", "唱歌"], ["with a microphone", "singing"]),
+    "lantern": (["提着灯笼", "灯笼"], ["carrying a lantern", "lantern"]), "gift": (["拿着礼物", "礼物"], ["holding a gift", "gift"]),
+}
 STYLE = {
     "avataaars": ("扁平插画", "flat illustration"), "personas": ("极简头像", "minimal avatar"),
     "toonHead": ("卡通", "cartoon"), "micah": ("手绘头像", "hand-drawn avatar"), "lorelei": ("二次元", "anime"),
@@ -46,7 +54,7 @@ FILLER = (
 
 
 def parts(attributes: dict, language: str, rng: random.Random | None = None, drop: float = 0.0) -> list[str]:
-    """The phrases of one picture in order: style, person, expression, glasses, clothes, background.
+    """The phrases of one picture in order: style, person, expression, glasses, clothes, prop, background.
 
     With ``rng`` synonyms are chosen at random and each phrase is left out with probability ``drop``.
     """
@@ -71,6 +79,8 @@ def parts(attributes: dict, language: str, rng: random.Random | None = None, dro
     if keep():
         color = word(COLORS[attributes["clothes_color"]])
         said.append(f"{color}衣服" if zh else f"{color} clothes")
+    if attributes.get("prop") and keep():
+        said.append(choose(PROP[attributes["prop"]]))
     if keep():
         place = attributes["background"]
         said.append(choose(SCENE[place]) if place in SCENE else word(COLORS[place]) + ("背景" if zh else " background"))

@@ -1,9 +1,11 @@
 // Draws captionable avatars: node render_art.mjs OUT COUNT SEED [SIDE [STYLE...]]
 // Writes OUT/<id>.png (SIDE x SIDE, 256 unless told) and OUT/meta.json, one object of exact attributes a picture.
+// What benchmarks/prompts.json asks for is never drawn: those combinations are held out.
 import { createAvatar } from '@dicebear/core';
 import * as collection from '@dicebear/collection';
 import { Resvg } from '@resvg/resvg-js';
 import fs from 'node:fs';
+import { PROPS, prop } from './props.mjs';
 import { background, PLAIN, SCENES } from './scenery.mjs';
 
 const [out, count, seed, side = '256', ...only] = process.argv.slice(2);
@@ -60,30 +62,35 @@ const STYLES = {
   lorelei: {
     hair: { 'long girl': ['variant35', 'variant21', 'variant15', 'variant16'], 'short girl': ['variant19', 'variant13', 'variant32', 'variant17', 'variant18', 'variant23', 'variant37'], 'short boy': ['variant12', 'variant08', 'variant04', 'variant03', 'variant07', 'variant20'] },
     face: {
-      smiling: { mouth: ['happy01', 'happy02', 'happy05'], eyes: ['variant04', 'variant10', 'variant14', 'variant23'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy07', 'happy16'], eyes: ['variant19', 'variant22'], eyebrows: ['variant01'] },
+      smiling: { mouth: ['happy01', 'happy02'], eyes: ['variant04', 'variant10', 'variant14', 'variant23'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy05'], eyes: ['variant19', 'variant22'], eyebrows: ['variant01'] },
       sad: { mouth: ['sad04', 'sad05'], eyes: ['variant04', 'variant10', 'variant20'], eyebrows: ['variant10'] }, surprised: { mouth: ['sad01'], eyes: ['variant24', 'variant21', 'variant09'], eyebrows: ['variant05'] },
-      asleep: { mouth: ['sad09', 'sad03'], eyes: ['variant19', 'variant01'], eyebrows: ['variant01'] }, winking: { mouth: ['happy02', 'happy05'], eyes: ['variant18'], eyebrows: ['variant01'] },
+      asleep: { mouth: ['sad09', 'sad03'], eyes: ['variant19', 'variant01'], eyebrows: ['variant01'] }, winking: { mouth: ['happy01', 'happy02'], eyes: ['variant18'], eyebrows: ['variant01'] },
     },
     make: (hair, color, _clothes, glasses) => ({ hair: [hair], hairColor: [color], beardProbability: 0, earringsProbability: 0, frecklesProbability: 0, hairAccessoriesProbability: 0, glasses: ['variant01'], glassesProbability: glasses ? 100 : 0 }),
     ink: true,
   },
+  // Only for the VAE's eye for ink lines: heads and faces at random, without captions.
+  openPeeps: { hair: { 'long girl': [''], 'short girl': [''], 'short boy': [''] }, face: { smiling: {} }, make: (_hair, color, clothes) => ({ headContrastColor: [color], clothingColor: [clothes], maskProbability: 0, facialHairProbability: 0 }), ink: true, whole: true },
 };
+const combination = (a) => [a.hair_color, a.expression, a.clothes_color, a.background].join();
+const HELD_OUT = new Set(JSON.parse(fs.readFileSync(new URL('../benchmarks/prompts.json', import.meta.url))).map(combination));
 
 // Lorelei ends at the neck: ink-line shoulders in the same hand, on its 980 x 980 canvas.
 const shoulders = (color) => `<path d="M90 1130C100 960 190 880 330 850Q430 940 560 850C720 880 800 960 815 1130Z" fill="#${color}" stroke="#000" stroke-width="16" stroke-linejoin="round"/>`
   + '<path d="M330 850Q430 940 560 850" fill="none" stroke="#000" stroke-width="26" stroke-linecap="round"/><path d="M225 1130Q232 1030 216 990M690 1130Q682 1040 700 990" fill="none" stroke="#000" stroke-width="11" stroke-linecap="round"/>';
 
-function draw(style, attributes, avatarOptions, clothes) {
+function draw(style, attributes, avatarOptions, clothes, skin) {
   const spec = STYLES[style];
   const svg = createAvatar(collection[style], avatarOptions).toString();
-  const inner = svg.replace(/^<svg /, spec.ink ? '<svg x="-5" y="-6" width="254" height="254" overflow="visible" ' : '<svg x="4" y="8" width="248" height="248" ');
-  const body = spec.ink ? `<g transform="translate(-5 -6) scale(${254 / 980})">${shoulders(clothes)}</g>` : '';
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 256 256" width="256" height="256">${background(attributes.background, spec.ink, rnd)}${inner}${body}</svg>`;
+  const inner = svg.replace(/^<svg /, spec.ink && !spec.whole ? '<svg x="-5" y="-6" width="254" height="254" overflow="visible" ' : '<svg x="4" y="8" width="248" height="248" ');
+  const body = spec.ink && !spec.whole ? `<g transform="translate(-5 -6) scale(${254 / 980})">${shoulders(clothes)}</g>` : '';
+  const held = attributes.prop ? prop(attributes.prop, spec.ink, skin, clothes) : { back: '', front: '' };
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 256 256" width="256" height="256">${background(attributes.background, spec.ink, rnd)}${held.back}${inner}${body}${held.front}</svg>`;
 }
 
 fs.mkdirSync(out, { recursive: true });
 const meta = [];
-const names = only.length ? only : Object.keys(STYLES).filter((s) => s !== 'lorelei');
+const names = only.length ? only : Object.keys(STYLES).filter((s) => !STYLES[s].ink);
 for (let id = 0; id < Number(count); id += 1) {
   const style = names[id % names.length], spec = STYLES[style];
   const expression = pick(Object.keys(spec.face));
@@ -93,12 +100,14 @@ for (let id = 0; id < Number(count); id += 1) {
   const attributes = {
     id, style, hair_color: rnd() < 0.2 ? 'purple' : pick(Object.keys(HAIR)), hair_length: length, person, expression, glasses,
     clothes_color: pick(Object.keys(CLOTHES)), background: rnd() < 0.6 ? pick(Object.keys(SCENES)) : pick(Object.keys(PLAIN)),
+    prop: rnd() < 0.45 ? pick(Object.keys(PROPS)) : null,
   };
+  while (HELD_OUT.has(combination(attributes))) attributes.clothes_color = pick(Object.keys(CLOTHES));
   const skin = pick(spec.ink ? SKIN.slice(0, 3) : SKIN);
   const face = Object.fromEntries(Object.entries(spec.face[expression]).map(([k, v]) => [k, [pick(v)]]));
   const clothes = CLOTHES[attributes.clothes_color];
   const options = { seed: `${style}-${seed}-${id}`, skinColor: [skin], baseColor: [skin], ...face, ...spec.make(pick(spec.hair[who]), HAIR[attributes.hair_color], clothes, glasses) };
-  fs.writeFileSync(`${out}/${id}.png`, new Resvg(draw(style, attributes, options, clothes), { fitTo: { mode: 'width', value: Number(side) } }).render().asPng());
+  fs.writeFileSync(`${out}/${id}.png`, new Resvg(draw(style, attributes, options, clothes, skin), { fitTo: { mode: 'width', value: Number(side) } }).render().asPng());
   meta.push(attributes);
 }
 fs.writeFileSync(`${out}/meta.json`, JSON.stringify(meta));

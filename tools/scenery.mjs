@@ -7,7 +7,7 @@ export const PLAIN = {
 
 const range = (n) => [...Array(n).keys()];
 
-function pen(ink) {
+export function pen(ink) {
   const outline = ink ? ' stroke="#16161d" stroke-width="2.5" stroke-linejoin="round"' : '';
   const attrs = (fill, line) => `fill="#${fill}"${line ? outline : ''}`;
   return {

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import sentencepiece
 
-from captions import BLURRED, COLORS, EXPRESSION, FILLER, HAIR, LENGTH, PERSON, SCENE, STYLE, caption
+from captions import BLURRED, COLORS, EXPRESSION, FILLER, HAIR, LENGTH, PERSON, PROP, SCENE, STYLE, caption
 
 EXTRA = "的在着和与穿一个里有她他正坐站看开心哭走向去来上下天大小很人物角色风格背景衣服头发眼睛戴眼镜，。、！？"
 
 
 def zh_words() -> list[str]:
     single = [pair[0] for table in (HAIR, COLORS, LENGTH, PERSON, STYLE) for pair in table.values()]
-    several = [word for table in (EXPRESSION, SCENE) for pair in table.values() for word in pair[0]]
+    several = [word for table in (EXPRESSION, PROP, SCENE) for pair in table.values() for word in pair[0]]
     return sorted({*single, *several, *FILLER[0], *BLURRED[0].split("，"), "戴眼镜", "衣服", "背景"}, key=len, reverse=True)
 
 
