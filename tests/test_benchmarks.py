@@ -1,0 +1,55 @@
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
+
+import captions  # noqa: E402
+import classifier  # noqa: E402
+import prompt_following  # noqa: E402
+
+
+def combination(row):
+    return row["hair_color"], row["expression"], row["clothes_color"], row["background"]
+
+
+def test_prompts_are_many_and_even():
+    asked = prompt_following.prompts()
+    assert len({combination(row) for row in asked}) == len(asked) and 2 * len(asked) >= 200
+    for name, values in classifier.VALUES.items():
+        counts = Counter(row[name] for row in asked)
+        assert all(counts[value] >= 5 for value in values if value != "lorelei"), name
+    assert 2 * len(prompt_following.prompts(quick=True)) == 40
+
+
+def test_no_caption_of_the_sample_set_has_a_combination_that_is_asked_for():
+    said = [json.loads(line)["text"] for line in (ROOT / "data/sample/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in prompt_following.prompts():
+        parts = captions.parts(row, "zh")
+        mood, clothes, place = parts[2], f"{captions.COLORS[row['clothes_color']][0]}衣服", parts[-1]
+        hair = captions.HAIR[row["hair_color"]][0]
+        assert not [text for text in said if any(f"{hair}{length}" in text for length in ("长发", "短发")) and {mood, clothes, place} <= set(text.split("，"))]
+
+
+def test_the_classifier_reads_real_renders():
+    pixels, rows = prompt_following.real_renders()
+    assert len(rows) >= 500
+    scores = classifier.accuracy(classifier.read(classifier.load(), pixels), rows)
+    assert min(scores.values()) >= 97, scores
+
+
+def test_accuracy_counts_what_reads_as_asked():
+    row = {name: values[0] for name, values in classifier.VALUES.items()}
+    scores = classifier.accuracy([row, row | {"style": "micah"}], [row, row])
+    assert scores["style"] == 50 and scores["hair_color"] == 100
+
+
+def test_quick_run_ends_in_json(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks/prompt_following.py"), "--quick", "--output", str(tmp_path)]
+    result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout.splitlines()[-1])
+    assert list(result) == ["base", "lora", "classifier", "zh", "en"]
+    assert list(result["base"]) == list(prompt_following.REPORTED) == list(result["classifier"]) and result["lora"] is None
+    assert min(result["base"].values()) >= 85 and min(result["zh"], result["en"]) >= 90, result
