@@ -44,7 +44,7 @@ def check(settings: Settings) -> Facts:
     if missing := artifacts.free_space_needed(settings.folder, DISK_NEEDED):
         raise ResourceError(f"The disk of {settings.folder} lacks {missing / 1e9:.1f} GB of the {DISK_NEEDED / 1e9:.0f} GB a run needs: free some space or set output to another disk.")
     device, minutes = _device()
-    steps = settings.train_steps * settings.train_batch_size * (settings.resolution / 192) ** 2
+    steps = settings.train_steps * settings.train_batch_size * (settings.resolution / 256) ** 2
     weights = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
     found = Facts([
@@ -68,7 +68,7 @@ def installed() -> Facts:
 
 
 def _device() -> tuple[str, float]:
-    """What will compute, and minutes a training picture at 192 x 192 (measured on two cores; a card is guessed faster)."""
+    """What will compute, and minutes a training picture at 256 x 256 (measured on two cores; a card is guessed faster)."""
     import torch
 
     if torch.cuda.is_available():

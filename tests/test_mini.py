@@ -48,7 +48,7 @@ def test_the_vae_gives_back_what_it_was_given():
     shown = []
     for path in paths:
         with Image.open(path) as image:
-            target = torch.tensor(np.asarray(image.convert("RGB").resize((192, 192), Image.LANCZOS))).permute(2, 0, 1)[None].float() / 127.5 - 1
+            target = torch.tensor(np.asarray(image.convert("RGB").resize((256, 256), Image.LANCZOS))).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
             decoded = pipe.vae.decode(pipe.vae.encode(target).latent_dist.mean).sample.clamp(-1, 1)
         shown.append(float(10 * torch.log10(4 / (decoded - target).square().mean())))
