@@ -20,8 +20,10 @@ BASE = Base(
     beta_end=0.014,
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "net.0.proj", "net.2", "conv1", "conv2", "time_emb_proj"),
     learning_rate=2e-3,
-    train_steps=1200,
+    train_steps=600,
     train_batch_size=8,
     num_inference_steps=25,
     guidance_scale=3.0,
+    min_snr_gamma=5.0,
+    high_noise_weight=0.3,
 )

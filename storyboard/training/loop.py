@@ -21,6 +21,7 @@ WARMUP = 0.05  # of all steps
 FLOOR = 0.02  # of the peak learning rate, at the end
 CAPTION_DROPOUT = 0.1  # trained without caption, so that guidance has a style to push off from
 MAX_GRAD_NORM = 1.0
+MAX_WEIGHT = 50.0
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,33 @@ def learning_rate(step: int, total: int, peak: float) -> float:
     return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def diffusion_loss(pipe: KolorsTrainingPipeline, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, **conditioning: torch.Tensor) -> torch.Tensor:
+def timestep_weights(alphas_cumprod: torch.Tensor, gamma: float, high_noise: float) -> torch.Tensor:
+    """(t,) weights of the error in the noise, at most MAX_WEIGHT: min-SNR (https://arxiv.org/abs/2303.09556) and a floor.
+
+    An error in the picture weighs ``min(SNR, gamma) + high_noise``. Without the floor hardly anything is learnt where
+    SNR is near 0, and it is there that sampling decides on place and mood.
+    """
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    return ((snr.clamp(max=gamma) + high_noise) / snr).clamp(max=MAX_WEIGHT)
+
+
+def diffusion_loss(
+    pipe: KolorsTrainingPipeline, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, weights: torch.Tensor | None = None, **conditioning: torch.Tensor,
+) -> torch.Tensor:
     """Mean squared error of the predicted noise (https://arxiv.org/abs/2006.11239, eq. 14), a timestep for each picture.
 
     DiffSynth's FlowMatchSFTLoss for one picture; its scheduler gives one timestep to a whole batch.
 
     Args:
         latents, noise: (n, 4, h, w); timesteps: (n,) integers below ``num_train_timesteps``.
+        weights: One for each of the schedule's timesteps; None is 1 for all.
         conditioning: prompt_embeds (n, l, d), pooled_prompt_embeds (n, d), add_time_ids (n, 6).
     """
     alphas = torch.tensor(pipe.scheduler.alphas_cumprod, device=latents.device)[timesteps].view(-1, 1, 1, 1)
     noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
     noise_pred = pipe.model_fn(unet=pipe.unet, latents=noisy.to(pipe.torch_dtype), timestep=timesteps, **conditioning)
-    return torch.nn.functional.mse_loss(noise_pred.float(), noise.float())
+    error = torch.nn.functional.mse_loss(noise_pred.float(), noise.float(), reduction="none").mean((1, 2, 3))
+    return (error if weights is None else error * weights[timesteps]).mean()
 
 
 def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
@@ -85,6 +100,10 @@ def run(pipe: KolorsTrainingPipeline, cache: Cache, settings: Settings, folder: 
     accelerator = Accelerator(cpu=pipe.device_type == "cpu", mixed_precision="bf16" if pipe.torch_dtype == torch.bfloat16 else "no")
     named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2)
+    weights = None
+    if pipe.base.min_snr_gamma is not None:
+        alphas = torch.tensor(pipe.scheduler.alphas_cumprod, dtype=torch.float32, device=pipe.device)
+        weights = timestep_weights(alphas, pipe.base.min_snr_gamma, pipe.base.high_noise_weight)
     losses = _resume(named, optimizer, checkpoint) if checkpoint.exists() else []
     first, total, began = len(losses), settings.train_steps, time.perf_counter()
     order, epoch, place = _position(cache, settings, first)
@@ -98,7 +117,7 @@ def run(pipe: KolorsTrainingPipeline, cache: Cache, settings: Settings, folder: 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, settings.learning_rate)
         with accelerator.autocast():
-            loss = diffusion_loss(pipe, **_draw(cache, bucket, indices, pipe, settings.seed, step))
+            loss = diffusion_loss(pipe, weights=weights, **_draw(cache, bucket, indices, pipe, settings.seed, step))
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({settings.learning_rate:g}) and run this cell again; the earlier LoRA is untouched.")
