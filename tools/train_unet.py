@@ -1,7 +1,7 @@
 """Train UNet and text encoder of ``mini`` jointly: python tools/train_unet.py ART WORK --phases 128:600:32 256:2500:16
 
 Needs ``WORK/vae.ckpt`` (train_vae.py) and ``WORK/tokenizer.model`` (train_tokenizer.py). Latents are computed once
-for each resolution. Min-SNR weighting (https://arxiv.org/abs/2303.09556, gamma 5), EMA weights, attributes and
+for each resolution. Min-SNR weighting (https://arxiv.org/abs/2303.09556), EMA weights, attributes and
 whole captions dropped at random. Eyes and mouths cover little of a picture and say all about its mood, so errors
 there weigh more (``expression_weights``). Size conditioning tells the resolutions apart, as in SDXL
 (https://arxiv.org/abs/2307.01952). Several processes: ``torchrun --nproc-per-node 2 tools/train_unet.py ...``.
@@ -97,6 +97,17 @@ def expression_weights(latents: torch.Tensor, rows: list[dict], strength: float)
     return weights
 
 
+def prop_weights(latents: torch.Tensor, rows: list[dict], strength: float) -> dict[str, torch.Tensor]:
+    """prop -> (1, h, w) weights of mean 1, highest where the mean picture changes when the prop is there."""
+    of = lambda prop: latents[[i for i, row in enumerate(rows) if row.get("prop") == prop]].mean(0)
+    without, weights = of(None), {}
+    for prop in sorted({row["prop"] for row in rows if row.get("prop")}):
+        change = (of(prop) - without).square().sum(0, keepdim=True)
+        weight = 1 + strength * (change / change.max()).sqrt()
+        weights[prop] = weight / weight.mean()
+    return weights | {None: torch.ones_like(without[:1])}
+
+
 class Mini(torch.nn.Module):
     def __init__(self, tokenizer: ChatGLMTokenizer):
         super().__init__()
@@ -164,6 +175,8 @@ def main() -> None:
     parser.add_argument("--warm", type=Path, help="a diffusers folder to begin with")
     parser.add_argument("--compile", action="store_true", help="torch.compile and bf16 autocast")
     parser.add_argument("--face", type=float, default=4.0, help="how much more an error counts where expressions differ")
+    parser.add_argument("--prop", type=float, default=3.0, help="how much more an error counts where a prop is held")
+    parser.add_argument("--min-snr-gamma", type=float, default=5.0, help="inf towards the end: smooth fills and crisp lines are a matter of low noise")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -206,7 +219,7 @@ def main() -> None:
     betas = torch.linspace(SCHEDULE["beta_start"] ** 0.5, SCHEDULE["beta_end"] ** 0.5, SCHEDULE["num_train_timesteps"]) ** 2
     alphas = torch.cumprod(1 - betas, 0)
     snr = alphas / (1 - alphas)
-    step_weight = ((snr.clamp(max=5) + HIGH_NOISE) / snr).clamp(max=50)
+    step_weight = ((snr.clamp(max=arguments.min_snr_gamma) + HIGH_NOISE) / snr).clamp(max=50)
     torch.manual_seed(arguments.seed + 1000 * start + rank)
     rng = random.Random(f"{arguments.seed}-{start}-{rank}")
 
@@ -230,7 +243,8 @@ def main() -> None:
             latents, factor = cached_latents(arguments.art, arguments.work, resolution)
             if world > 1 and not rank:
                 dist.barrier()
-            resolution_now, weights = resolution, expression_weights(latents, rows, arguments.face)
+            resolution_now = resolution
+            faces, props = expression_weights(latents, rows, arguments.face), prop_weights(latents, rows, arguments.prop)
         decay = min(1, (step + 1) / 200) * (0.5 * (1 + math.cos(math.pi * step / total)) + 0.01)
         for optimizer, peak in zip(optimizers, peaks):
             optimizer.param_groups[0]["lr"] = peak * decay
@@ -243,7 +257,7 @@ def main() -> None:
         noisy = (signal.sqrt() * clean + (1 - signal).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.compile):
             predicted = mini(noisy, timesteps, captions, resolution).float()
-        weight = torch.stack([weights[rows[i]["style"]] for i in chosen.tolist()])
+        weight = torch.stack([faces[row["style"]] * props[row.get("prop")] for row in (rows[i] for i in chosen.tolist())])
         error = ((predicted - noise).square() * weight).mean((1, 2, 3))
         loss = (error * step_weight[timesteps]).mean()
         for optimizer in optimizers:

@@ -1,0 +1,39 @@
+"""One row of the table of training settings: python benchmarks/sweep.py OUT train_steps=600 base.min_snr_gamma=20
+
+Trains a LoRA on the sample set with the given settings (``base.`` names a field of the base), draws every third
+held-out prompt in Chinese and reads the attributes back. Called again with other settings of rendering it trains
+nothing anew. The last line is JSON.
+"""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import classifier  # noqa: E402
+import prompt_following  # noqa: E402
+from storyboard import Settings, clean, collect, train  # noqa: E402
+from storyboard.bases import mini  # noqa: E402
+
+
+def main() -> None:
+    output, *changes = sys.argv[1:]
+    changed = {name: float(value) if value == "inf" else json.loads(value) for name, value in (change.split("=", 1) for change in changes)}
+    mini.BASE = replace(mini.BASE, **{name.removeprefix("base."): value for name, value in changed.items() if name.startswith("base.")})
+    settings = Settings(output=output, **{name: value for name, value in changed.items() if not name.startswith("base.")})
+    captions = clean(collect(settings), settings).captions
+    began = time.perf_counter()
+    lora = train(captions, settings)
+    seconds = time.perf_counter() - began
+    asked = [row | {"style": "lorelei"} for row in prompt_following.prompts()[::3]]
+    pictures = prompt_following.drawn(asked, "zh", settings, lora.path, Path(output) / "benchmark")
+    scores = classifier.accuracy(classifier.read(classifier.load(), pictures), asked)
+    print(json.dumps({"settings": changed, "training_seconds": round(seconds), "loss": round(mean(lora.losses[-100:]), 4)} | scores))
+
+
+if __name__ == "__main__":
+    main()
