@@ -3,6 +3,9 @@
 A small convolutional network, trained on real renders of the art alone (``tools/render_art.mjs``, packed by
 ``tools/pack_art.py ART 128``) and never on generated pictures. Blur, noise, shifts and changed brightness while
 training stand for what a VAE does to a drawing. Writes ``benchmarks/classifier.safetensors``.
+
+ART was ``render_art.mjs art 12000 7`` and ``render_art.mjs lorelei 3000 2025 256 lorelei``; the renders it is tested on,
+``benchmarks/renders``, came of other seeds.
 """
 
 import argparse

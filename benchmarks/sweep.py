@@ -1,4 +1,4 @@
-"""One row of the table of training settings: python benchmarks/sweep.py OUT train_steps=600 base.min_snr_gamma=20
+"""One row of the table of training settings: python benchmarks/sweep.py OUT rank=8 base.high_noise_weight=0.1
 
 Trains a LoRA on the sample set with the given settings (``base.`` names a field of the base), draws every third
 held-out prompt in Chinese and reads the attributes back. Called again with other settings of rendering it trains
@@ -22,7 +22,7 @@ from storyboard.bases import mini  # noqa: E402
 
 def main() -> None:
     output, *changes = sys.argv[1:]
-    changed = {name: float(value) if value == "inf" else json.loads(value) for name, value in (change.split("=", 1) for change in changes)}
+    changed = {name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)}
     mini.BASE = replace(mini.BASE, **{name.removeprefix("base."): value for name, value in changed.items() if name.startswith("base.")})
     settings = Settings(output=output, **{name: value for name, value in changed.items() if not name.startswith("base.")})
     captions = clean(collect(settings), settings).captions

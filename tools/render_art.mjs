@@ -60,7 +60,7 @@ const STYLES = {
     make: (hair, color, clothes, glasses) => ({ hair: [hair], hairProbability: 100, hairColor: [color], shirtColor: [clothes], shirt: ['crew', 'collared', 'open'], facialHairProbability: 0, earringsProbability: 0, glasses: ['round'], glassesColor: ['000000'], glassesProbability: glasses ? 100 : 0 }),
   },
   lorelei: {
-    hair: { 'long girl': ['variant35', 'variant21', 'variant15', 'variant16'], 'short girl': ['variant19', 'variant13', 'variant32', 'variant17', 'variant18', 'variant23', 'variant37'], 'short boy': ['variant12', 'variant08', 'variant04', 'variant03', 'variant07', 'variant20'] },
+    hair: { 'long girl': ['variant35', 'variant21', 'variant15', 'variant16'], 'short girl': ['variant19', 'variant32', 'variant17', 'variant18', 'variant37'], 'short boy': ['variant12', 'variant08', 'variant04', 'variant03', 'variant07', 'variant20'] },
     face: {
       smiling: { mouth: ['happy01', 'happy02'], eyes: ['variant04', 'variant10', 'variant14', 'variant23'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy05'], eyes: ['variant19', 'variant22'], eyebrows: ['variant01'] },
       sad: { mouth: ['sad04', 'sad05'], eyes: ['variant04', 'variant10', 'variant20'], eyebrows: ['variant10'] }, surprised: { mouth: ['sad01'], eyes: ['variant24', 'variant21', 'variant09'], eyebrows: ['variant05'] },

@@ -26,7 +26,7 @@ class Base:
         text_length: Tokens a prompt is padded to.
         num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
         lora_targets: Suffixes of UNet modules that get a LoRA.
-        min_snr_gamma, high_noise_weight: Weighting of timesteps in training (``training.loop.timestep_weights``); None weighs all alike.
+        high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
         learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale: Defaults of ``Settings``.
     """
 
@@ -49,7 +49,6 @@ class Base:
     train_batch_size: int
     num_inference_steps: int
     guidance_scale: float
-    min_snr_gamma: float | None = None
     high_noise_weight: float = 0.0
 
     def check(self) -> None:

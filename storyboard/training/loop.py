@@ -44,14 +44,14 @@ def learning_rate(step: int, total: int, peak: float) -> float:
     return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def timestep_weights(alphas_cumprod: torch.Tensor, gamma: float, high_noise: float) -> torch.Tensor:
-    """(t,) weights of the error in the noise, at most MAX_WEIGHT: min-SNR (https://arxiv.org/abs/2303.09556) and a floor.
+def timestep_weights(alphas_cumprod: torch.Tensor, high_noise: float) -> torch.Tensor:
+    """(t,) weights ``1 + high_noise / SNR`` of the error in the noise, at most MAX_WEIGHT.
 
-    An error in the picture weighs ``min(SNR, gamma) + high_noise``. Without the floor hardly anything is learnt where
-    SNR is near 0, and it is there that sampling decides on place and mood.
+    An error in the noise is ``SNR`` times that in the picture (https://arxiv.org/abs/2202.00512, section 4), so this
+    adds ``high_noise`` times the picture's error to the loss. Without it hardly anything is learnt where SNR is near
+    0, and it is there that sampling decides on place and mood.
     """
-    snr = alphas_cumprod / (1 - alphas_cumprod)
-    return ((snr.clamp(max=gamma) + high_noise) / snr).clamp(max=MAX_WEIGHT)
+    return (1 + high_noise * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=MAX_WEIGHT)
 
 
 def diffusion_loss(
@@ -100,10 +100,7 @@ def run(pipe: KolorsTrainingPipeline, cache: Cache, settings: Settings, folder: 
     accelerator = Accelerator(cpu=pipe.device_type == "cpu", mixed_precision="bf16" if pipe.torch_dtype == torch.bfloat16 else "no")
     named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2)
-    weights = None
-    if pipe.base.min_snr_gamma is not None:
-        alphas = torch.tensor(pipe.scheduler.alphas_cumprod, dtype=torch.float32, device=pipe.device)
-        weights = timestep_weights(alphas, pipe.base.min_snr_gamma, pipe.base.high_noise_weight)
+    weights = timestep_weights(torch.tensor(pipe.scheduler.alphas_cumprod, dtype=torch.float32, device=pipe.device), pipe.base.high_noise_weight)
     losses = _resume(named, optimizer, checkpoint) if checkpoint.exists() else []
     first, total, began = len(losses), settings.train_steps, time.perf_counter()
     order, epoch, place = _position(cache, settings, first)
