@@ -28,10 +28,11 @@ def test_prompts_are_many_and_even():
 def test_no_caption_of_the_sample_set_has_a_combination_that_is_asked_for():
     said = [json.loads(line)["text"] for line in (ROOT / "data/sample/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in prompt_following.prompts():
-        parts = captions.parts(row, "zh")
-        mood, clothes, place = parts[2], f"{captions.COLORS[row['clothes_color']][0]}衣服", parts[-1]
-        hair = captions.HAIR[row["hair_color"]][0]
-        assert not [text for text in said if any(f"{hair}{length}" in text for length in ("长发", "短发")) and {mood, clothes, place} <= set(text.split("，"))]
+        for language, comma, hair in ("zh", "，", "{}{}发"), ("en", ", ", "with {1} {0} hair"):
+            parts = captions.parts(row, language)
+            rest = {parts[2], next(part for part in parts if "衣服" in part or "clothes" in part), parts[-1]}
+            heads = [hair.format(captions.HAIR[row["hair_color"]][language == "en"], length) for length in (("长", "短") if language == "zh" else ("long", "short"))]
+            assert not [text for text in said if any(head in text for head in heads) and rest <= set(text.split(comma))]
 
 
 def test_the_classifier_reads_real_renders():

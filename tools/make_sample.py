@@ -1,7 +1,7 @@
 """Make the sample set: python tools/make_sample.py ART data/sample
 
 ART is ``node tools/render_art.mjs ART 360 2024 512 lorelei``. 300 good pictures of one style, and further ones each
-spoilt in a way that real sets are; ``flaws.json`` says which is which, for tests alone.
+spoilt in a way that real sets are; ``flaws.json`` says which is which, for tests alone. Every third caption is English.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def main() -> None:
             FLAWS[flaw][3](open_art(attributes), path, rng)
         if flaw != "good":
             flaws[name] = {"flaw": flaw, "outcome": FLAWS[flaw][2], "art": attributes["id"]}
-        rows.append({"file_name": name, "text": "" if flaw == "empty_caption" else caption(attributes, "zh")})
+        rows.append({"file_name": name, "text": "" if flaw == "empty_caption" else caption(attributes, "en" if place % 3 == 2 else "zh")})
     for entry in flaws.values():
         art = entry.pop("art")
         if entry["flaw"] == "near_duplicate":
