@@ -40,7 +40,7 @@ def test_every_png_says_how_it_was_made(drawn):
     settings, story, lora, pictures = drawn
     with Image.open(pictures.paths[0]) as image:
         text, facts = image.text["parameters"], json.loads(image.text["storyboard"])
-    assert text.startswith("二次元，紫色短发女孩，微笑\nNegative prompt: 模糊\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 3, Seed: 42, Size: 64x64")
+    assert text.startswith("二次元，紫色短发女孩，微笑\nNegative prompt: 模糊\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 2, Seed: 42, Size: 64x64")
     assert facts["lora"] == lora.digest and facts["base_fingerprint"] == MINI.fingerprint()
     listed = json.loads((pictures.folder / "story.json").read_text(encoding="utf-8"))["panels"]
     assert listed[0].items() >= facts.items() and str(settings.folder) not in json.dumps(listed)
