@@ -24,7 +24,8 @@ def test_the_set_is_as_described():
         "too_small", "extreme_ratio", "near_duplicate", "blurred", "truncated_jpeg", "truncated_png", "exif_rotated", "rgba", "palette", "empty_caption", "missing_file",
     }
     assert sum(path.stat().st_size for path in dataset.SAMPLE.rglob("*") if path.is_file()) < 10e6
-    assert all("二次元" in row["text"] for row in rows if row["text"])
+    languages = Counter("zh" if row["text"].startswith("二次元，") else "en" if row["text"].startswith("anime, ") else None for row in rows if row["text"])
+    assert set(languages) == {"zh", "en"} and min(languages.values()) >= 100
 
 
 def test_flaws_are_dropped_or_mended_and_good_pictures_stay(report):
