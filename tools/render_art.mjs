@@ -59,14 +59,15 @@ const STYLES = {
     },
     make: (hair, color, clothes, glasses) => ({ hair: [hair], hairProbability: 100, hairColor: [color], shirtColor: [clothes], shirt: ['crew', 'collared', 'open'], facialHairProbability: 0, earringsProbability: 0, glasses: ['round'], glassesColor: ['000000'], glassesProbability: glasses ? 100 : 0 }),
   },
+  // As an illustrator's own set is: one drawing for each expression, two haircuts for each head.
   lorelei: {
-    hair: { 'long girl': ['variant35', 'variant21', 'variant15', 'variant16'], 'short girl': ['variant19', 'variant32', 'variant17', 'variant18', 'variant37'], 'short boy': ['variant12', 'variant08', 'variant04', 'variant03', 'variant07', 'variant20'] },
+    hair: { 'long girl': ['variant16', 'variant21'], 'short girl': ['variant19', 'variant17'], 'short boy': ['variant12', 'variant06'] },
     face: {
-      smiling: { mouth: ['happy01', 'happy02'], eyes: ['variant04', 'variant10', 'variant14', 'variant23'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy05'], eyes: ['variant19', 'variant22'], eyebrows: ['variant01'] },
-      sad: { mouth: ['sad04', 'sad05'], eyes: ['variant04', 'variant10', 'variant20'], eyebrows: ['variant10'] }, surprised: { mouth: ['sad01'], eyes: ['variant24', 'variant21', 'variant09'], eyebrows: ['variant05'] },
-      asleep: { mouth: ['sad09', 'sad03'], eyes: ['variant19', 'variant01'], eyebrows: ['variant01'] }, winking: { mouth: ['happy01', 'happy02'], eyes: ['variant18'], eyebrows: ['variant01'] },
+      smiling: { mouth: ['happy01'], eyes: ['variant04'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy05'], eyes: ['variant22'], eyebrows: ['variant01'] },
+      sad: { mouth: ['sad05'], eyes: ['variant12'], eyebrows: ['variant10'] }, surprised: { mouth: ['sad01'], eyes: ['variant21'], eyebrows: ['variant05'] },
+      asleep: { mouth: ['sad03'], eyes: ['variant19'], eyebrows: ['variant01'] }, winking: { mouth: ['happy02'], eyes: ['variant15'], eyebrows: ['variant01'] },
     },
-    make: (hair, color, _clothes, glasses) => ({ hair: [hair], hairColor: [color], beardProbability: 0, earringsProbability: 0, frecklesProbability: 0, hairAccessoriesProbability: 0, glasses: ['variant01'], glassesProbability: glasses ? 100 : 0 }),
+    make: (hair, color, _clothes, glasses) => ({ head: ['variant04'], hair: [hair], hairColor: [color], beardProbability: 0, earringsProbability: 0, frecklesProbability: 0, hairAccessoriesProbability: 0, glasses: ['variant01'], glassesProbability: glasses ? 100 : 0 }),
     ink: true,
   },
   // Only for the VAE's eye for ink lines: heads and faces at random, without captions.
