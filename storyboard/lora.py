@@ -69,11 +69,12 @@ def save(path: Path, state: dict[str, torch.Tensor], alpha: float, metadata: dic
         raise LoraError("The LoRA holds values that are not finite: lower learning_rate and run the training cell again.")
     if not any(tensor.any() for name, tensor in tensors.items() if "lora_up" in name):
         raise LoraError("The LoRA is all zeros, it has learnt nothing: raise train_steps and run the training cell again.")
-    path.write_bytes(_sorted_header(serialise(tensors, {key: str(value) for key, value in metadata.items()})))
+    path.write_bytes(serialised(tensors, metadata))
 
 
-def _sorted_header(content: bytes) -> bytes:
-    """safetensors writes metadata in the order of a hash map, which changes from run to run: sort it."""
+def serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> bytes:
+    """A safetensors file, byte for byte the same for the same content: its metadata, a hash map upstream, is sorted."""
+    content = serialise(tensors, {key: str(value) for key, value in metadata.items()})
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8:8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

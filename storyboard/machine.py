@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import artifacts, bases, show
+from . import artifacts, bases, show, weights
 from .cleaning import read_recipe
 from .errors import ResourceError
 from .settings import Settings
@@ -38,21 +38,20 @@ def check(settings: Settings) -> Facts:
     Raises:
         ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
     """
-    base = bases.get(settings.base)
-    base.check()
+    base = weights.fetch(bases.get(settings.base))
     read_recipe(settings.recipe)
     if missing := artifacts.free_space_needed(settings.folder, DISK_NEEDED):
         raise ResourceError(f"The disk of {settings.folder} lacks {missing / 1e9:.1f} GB of the {DISK_NEEDED / 1e9:.0f} GB a run needs: free some space or set output to another disk.")
     device, minutes = _device()
     steps = settings.train_steps * settings.train_batch_size * (settings.resolution / 256) ** 2
-    weights = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
     found = Facts([
         ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
         ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
         ("device", device),
         ("disk", f"{free / 1e9:.0f} GB free"),
-        ("base", f"{base.title}, {weights / 1e6:.0f} MB of weights present"),
+        ("base", f"{base.title}, {size / 1e6:.0f} MB of weights present"),
         ("time", f"cleaning under a minute, training about {max(1, round(steps * minutes))} min ({settings.train_steps} steps of {settings.train_batch_size}), rendering under a minute"),
     ])
     show.tell(found)

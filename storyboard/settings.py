@@ -27,6 +27,9 @@ class Settings:
         num_inference_steps: Denoising steps for a picture.
         guidance_scale: Classifier-free guidance; 1 switches it off.
         render_batch_size: Panels drawn at once.
+        text_encoder_bits: 8 or 4 load Kolors' text encoder quantised, on a CUDA card with bitsandbytes; None keeps it whole.
+        precision: Of the base, "bf16", "fp16" or "fp32"; the LoRA is always trained in fp32.
+        gradient_checkpointing: Compute activations twice, for a third of the memory; None decides by the card.
 
     Raises:
         SettingsError: A value out of range or an unknown base, in one sentence.
@@ -46,6 +49,9 @@ class Settings:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     render_batch_size: int = 4
+    text_encoder_bits: int | None = None
+    precision: str | None = None
+    gradient_checkpointing: bool | None = None
 
     def __post_init__(self) -> None:
         base = bases.get(self.base)
@@ -64,6 +70,12 @@ class Settings:
         self._in_range("num_inference_steps", 2, 1000, whole=True)
         self._in_range("guidance_scale", 1.0, 50.0)
         self._in_range("render_batch_size", 1, 64, whole=True)
+        if self.precision not in (None, "fp32", "bf16", "fp16"):
+            raise SettingsError(f"precision={self.precision!r} must be \"bf16\", \"fp16\", \"fp32\" or None.")
+        if self.gradient_checkpointing not in (None, True, False):
+            raise SettingsError(f"gradient_checkpointing={self.gradient_checkpointing!r} must be True, False or None.")
+        if self.text_encoder_bits not in (None, 4, 8):
+            raise SettingsError(f"text_encoder_bits={self.text_encoder_bits!r} must be 8, 4 or None.")
         if self.resolution % base.resolution_step:
             raise SettingsError(f"resolution={self.resolution} must be a multiple of {base.resolution_step} for the base {self.base!r}.")
         for name in ("base", "dataset", "recipe", "output"):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from storyboard import Settings, Story, clean, collect, train  # noqa: E402
 
@@ -50,3 +50,29 @@ def trained(tmp_path_factory):
     story = Story(["二次元，紫色短发女孩，微笑", "二次元，绿色长发女孩，难过", "anime, a boy with short red hair"], negative_prompt="模糊")
     captions = clean(collect(settings), settings).captions
     return settings, story, captions, train(captions, settings, story)
+
+
+@pytest.fixture(scope="session")
+def hub_root(tmp_path_factory):
+    """A local folder laid out like a hub, with tiny Kolors, SDXL and SD 1.5."""
+    import tiny
+
+    root = tmp_path_factory.mktemp("hub")
+    for name in tiny.HUB:
+        tiny.build(name, root)
+    return root
+
+
+@pytest.fixture
+def hub(hub_root, monkeypatch):
+    """name -> that base from the stand-in hub."""
+    from storyboard import bases, weights
+
+    monkeypatch.setenv("STORYBOARD_HUB", str(hub_root))
+    return lambda name: weights.fetch(bases.get(name))
+
+
+@pytest.fixture
+def captions(folder, make_settings, tmp_path):
+    """The ten pictures of ``folder``, collected."""
+    return collect(make_settings(dataset=str(folder), output=str(tmp_path / "collected")))

@@ -35,7 +35,7 @@ def test_fingerprint_follows_content_not_place(copy):
     (lambda path: path.write_bytes(b"<html>not weights</html>"), "is not a safetensors file"),
 ])
 def test_missing_truncated_or_foreign_weights_are_named(copy, spoil, said):
-    spoil(copy.folder / copy.unet_file)
+    spoil(copy.weight_files("unet")[0])
     with pytest.raises(BaseError, match=said) as error:
         copy.check()
     assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from storyboard import bases
+from storyboard import Settings, bases, conditioning, memory, models
 from storyboard.rendering import drawing
 
 RENDERS = Path(__file__).resolve().parents[1] / "benchmarks" / "renders"
@@ -26,12 +26,13 @@ def share_of_hue(image, low, high):
 
 
 @pytest.fixture(scope="module")
-def faces():
-    base = bases.get("mini")
-    pipe = drawing.load_pipeline(base)
+def faces(tmp_path_factory):
+    base, settings = bases.get("mini"), Settings(output=str(tmp_path_factory.mktemp("faces")))
+    plan = memory.plan(base, settings)
+    pipe = drawing.load_pipeline(base, plan)
     prompts = [f"卡通，{hair}长发女孩，微笑，白色衣服，白色背景" for hair in HUES] + [f"cartoon, a girl with long {hair} hair, smiling, white clothes, white background" for hair in ("purple", "green", "red", "blue")]
-    negative = drawing.encode(pipe, ["模糊，低质量"] * len(prompts))
-    return drawing.draw(pipe, drawing.encode(pipe, prompts), negative, list(range(len(prompts))), base.resolution, 15, base.guidance_scale)
+    said = conditioning.encode(base, [*prompts, "模糊，低质量"], settings, plan)
+    return drawing.draw(pipe, [said[prompt] for prompt in prompts], [said["模糊，低质量"]] * len(prompts), list(range(len(prompts))), base.resolution, 15, base.guidance_scale)
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
@@ -45,7 +46,7 @@ def test_the_hair_has_the_asked_colour(faces, language):
 @pytest.mark.parametrize("style,least", [("avataaars", 30), ("personas", 30), ("toonHead", 30), ("micah", 30), ("lorelei", 28)])
 def test_the_vae_gives_back_held_out_art(style, least):
     """256 x 256 renders that no part of ``mini`` was trained on; Lorelei is a style that it never saw."""
-    vae, shown = drawing.load_pipeline(bases.get("mini")).vae, []
+    vae, shown = models.load(bases.get("mini"), "vae", torch.float32), []
     rows = [row for row in json.loads((RENDERS / "meta.json").read_text(encoding="utf-8")) if row["style"] == style][:24]
     for row in rows:
         with Image.open(RENDERS / f"{row['id']}.webp") as image:

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storyboard import Pair, Panel, Story, bases, render
+from storyboard import Pair, Panel, Settings, Story, bases, memory, render
 from storyboard import lora as lora_file
+from storyboard.conditioning import Embedding
 from storyboard.errors import LoraError, RenderingError
 from storyboard.rendering import drawing, png
 
@@ -125,7 +126,7 @@ def test_render_parity_with_diffusers_alone(trained, tmp_path):
 
 def test_every_module_of_the_file_attaches(trained):
     lora = trained[3]
-    pipe = drawing.load_pipeline(MINI)
+    pipe = drawing.load_pipeline(MINI, memory.plan(MINI, Settings()))
     assert drawing.attach(pipe, MINI, lora.path) == len(lora_file.modules(lora.path)) > 20
 
 
@@ -133,7 +134,7 @@ def test_a_lora_of_another_base_is_refused(trained, tmp_path):
     settings, story, _, lora = trained
     tensors = load_file(lora.path)
     other = tmp_path / "other.safetensors"
-    save_file(tensors, other, metadata={"ss_base_model_version": "sdxl"})
+    save_file(tensors, other, metadata={"ss_base_model_version": "sdxl_base_v1-0"})
     with pytest.raises(LoraError, match="was trained on the base 'sdxl', not on 'mini'") as error:
         render(story, settings.but(output=str(tmp_path)), other)
     assert "\n" not in str(error.value)
@@ -153,12 +154,12 @@ def test_a_missing_lora_is_one_sentence(trained, tmp_path):
 
 @pytest.mark.parametrize("spoil, said", [(float("nan"), "is not finite"), (0.0, "came out blank")])
 def test_a_black_picture_is_an_error(spoil, said):
-    pipe = drawing.load_pipeline(MINI)
+    pipe = drawing.load_pipeline(MINI, memory.plan(MINI, Settings()))
     for parameter in pipe.vae.decoder.parameters():
         parameter.data.fill_(spoil)
     if spoil == 0.0:  # one strong colour all over is as blank as black
         pipe.vae.decoder.conv_out.bias.data = torch.tensor([1.0, -1.0, -1.0])
-    said_ = drawing.encode(pipe, ["a"])
+    said_ = [Embedding(torch.zeros(256, 192), torch.zeros(192))]
     with pytest.raises(RenderingError, match=said):
         drawing.draw(pipe, said_, said_, [1], 64, 2, 2.0)
 

@@ -3,9 +3,11 @@
 import pkgutil
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 from ..errors import SettingsError
 from .base import Base
+from .files import opened
 
 __all__ = ["Base", "get", "names"]
 
@@ -13,15 +15,18 @@ __all__ = ["Base", "get", "names"]
 @cache
 def names() -> tuple[str, ...]:
     """Names of all bases, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "files")))
 
 
 def get(name: str) -> Base:
-    """The base called ``name``.
+    """The base called ``name``, or the one at the path ``name``: a diffusers folder or a ``.safetensors`` file.
 
     Raises:
         SettingsError: There is none; says which there are.
+        BaseError: What lies at the path cannot be fine-tuned here.
     """
-    if name not in names():
-        raise SettingsError(f"There is no base called {name!r}: set base to one of {', '.join(map(repr, names()))}.")
-    return import_module(f"{__name__}.{name}").BASE
+    if name in names():
+        return import_module(f"{__name__}.{name}").BASE
+    if Path(name).expanduser().exists():
+        return opened(Path(name).expanduser(), {known: get(known) for known in names()})
+    raise SettingsError(f"There is no base called {name!r}: set base to one of {', '.join(map(repr, names()))}, or to the path of a diffusers folder or a .safetensors file.")

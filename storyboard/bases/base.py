@@ -8,8 +8,16 @@ from pathlib import Path
 
 from ..errors import BaseError
 
-# Up to this size a file's whole content enters the fingerprint, beyond it the safetensors header only.
+# Up to this size a file's whole content enters the fingerprint; beyond it the header and pieces from all over the file.
 WHOLE_FILE_LIMIT = 64 * 2**20
+PIECES, PIECE = 256, 2**16
+
+VOCABULARIES = ("tokenizer.model", "vocab.json", "tokenizer.json")
+COMPONENTS = {  # what holds weights, by diffusers' pipeline class
+    "KolorsPipeline": ("text_encoder", "unet", "vae"),
+    "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2", "unet", "vae"),
+    "StableDiffusionPipeline": ("text_encoder", "unet", "vae"),
+}
 
 
 @dataclass(frozen=True)
@@ -19,9 +27,13 @@ class Base:
     Attributes:
         name: How settings call it.
         title: How people call it.
+        pipeline: diffusers' class that draws with it, a key of COMPONENTS.
         architecture: ``modelspec.architecture`` of its LoRAs, without ``/lora``.
-        folder: Local folder that holds the weights.
-        text_encoder_file, unet_file, vae_file: Weights inside ``folder``.
+        kohya_name: ``ss_base_model_version`` of its LoRAs, as kohya's sd-scripts write it.
+        folder: Local folder that holds the weights; None until they are fetched from a hub.
+        checkpoint: A single file in the original layout that the weights come from; None for all others.
+        modelscope, huggingface: Ids at the two hubs, asked in this order; None for a base that is at hand.
+        download: Bytes that the hub sends (as listed when this was written; the true size is printed before).
         resolution: Native side of a square picture, pixels; ``resolution_step`` divides every side.
         text_length: Tokens a prompt is padded to.
         num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
@@ -32,11 +44,9 @@ class Base:
 
     name: str
     title: str
+    pipeline: str
     architecture: str
-    folder: Path
-    text_encoder_file: str
-    unet_file: str
-    vae_file: str
+    kohya_name: str
     resolution: int
     resolution_step: int
     text_length: int
@@ -49,35 +59,77 @@ class Base:
     train_batch_size: int
     num_inference_steps: int
     guidance_scale: float
+    folder: Path | None = None
+    checkpoint: Path | None = None
+    modelscope: str | None = None
+    huggingface: str | None = None
+    download: int = 0
     high_noise_weight: float = 0.0
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Folders that hold weights."""
+        return COMPONENTS[self.pipeline]
+
+    def weight_files(self, component: str) -> list[Path]:
+        """The safetensors files of ``component``, one or several shards; in full precision where there are both.
+
+        Raises:
+            BaseError: There are none, or a shard is missing.
+        """
+        folder = self.folder / component
+        for variant in ("", ".fp16"):
+            for stem in ("model", "diffusion_pytorch_model"):
+                if (index := folder / f"{stem}.safetensors.index{variant}.json").is_file():
+                    shards = sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+                    if missing := [shard for shard in shards if shard.parent != folder or not shard.is_file()]:
+                        raise BaseError(f"The base {self.name!r} lacks {missing[0]}: {self._mend()}.")
+                    return shards
+                if (path := folder / f"{stem}{variant}.safetensors").is_file():
+                    return [path]
+        raise BaseError(f"The base {self.name!r} lacks safetensors weights in {folder}: {self._mend()}.")
+
+    def variant(self, component: str) -> str | None:
+        """``"fp16"`` where the weights are named so, as diffusers' and transformers' ``from_pretrained`` ask."""
+        return "fp16" if ".fp16" in self.weight_files(component)[0].name else None
 
     def check(self) -> None:
         """Raise BaseError unless every file is there, and weights are as long as their own header says."""
-        weights = (self.text_encoder_file, self.unet_file, self.vae_file)
-        for name in (*weights, "model_index.json", "text_encoder/config.json", "unet/config.json", "vae/config.json", "tokenizer/tokenizer.model"):
-            path = self.folder / name
-            if not path.is_file():
-                raise BaseError(f"The base {self.name!r} lacks {path}: restore it from the repository (git checkout -- {os.path.relpath(self.folder)}).")
-            if name not in weights:
-                continue
-            expected = header_length(path) + max((entry["data_offsets"][1] for entry in read_header(path).values()), default=0)
-            if path.stat().st_size != expected:
-                raise BaseError(f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again.")
+        for name in ("model_index.json", *(f"{component}/config.json" for component in self.components)):
+            if not (self.folder / name).is_file():
+                raise BaseError(f"The base {self.name!r} lacks {self.folder / name}: {self._mend()}.")
+        for component in self.components:  # an empty tokenizer folder would pass for a tokenizer of two tokens
+            folder = self.folder / component.replace("text_encoder", "tokenizer")
+            if component.startswith("text_encoder") and not any((folder / name).is_file() for name in VOCABULARIES):
+                raise BaseError(f"The base {self.name!r} lacks a vocabulary in {folder} ({', '.join(VOCABULARIES)}): {self._mend()}.")
+        for component in self.components:
+            for path in self.weight_files(component):
+                expected = header_length(path) + max((entry["data_offsets"][1] for entry in read_header(path).values()), default=0)
+                if path.stat().st_size != expected:
+                    raise BaseError(f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again.")
+
+    def _mend(self) -> str:
+        if self.modelscope:
+            return f"delete {self.folder} and run this cell again, it is fetched anew"
+        return f"restore it from the repository (git checkout -- {os.path.relpath(self.folder)})" if self.name == "mini" else "get it again"
 
     def config(self, component: str) -> dict:
-        """The ``config.json`` of ``unet``, ``vae`` or ``text_encoder``, without private keys."""
+        """The ``config.json`` of a component, without private keys."""
         content = json.loads((self.folder / component / "config.json").read_text(encoding="utf-8"))
         return {key: value for key, value in content.items() if not key.startswith("_")}
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes and content (headers only, beyond 64 MB) of all files of the base."""
+        """SHA-256 over names, sizes and content (beyond 64 MB: header and 256 pieces) of all files of the base."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*")):
-            if path.is_file() and path.suffix in {".json", ".safetensors", ".model"}:
+            if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}:
                 size = path.stat().st_size
                 digest.update(f"{path.relative_to(self.folder).as_posix()}:{size}:".encode())
                 with open(path, "rb") as file:
                     digest.update(file.read(size if size <= WHOLE_FILE_LIMIT else header_length(path)))
+                    for piece in range(PIECES if size > WHOLE_FILE_LIMIT else 0):  # checkpoints of one family share their header
+                        file.seek(piece * (size - PIECE) // (PIECES - 1))
+                        digest.update(file.read(PIECE))
         return digest.hexdigest()
 
 
@@ -92,12 +144,21 @@ def header_length(path: Path) -> int:
 
 def read_header(path: Path) -> dict:
     """Names, types, shapes and offsets of the tensors of a safetensors file."""
+    header = _header(path)
+    header.pop("__metadata__", None)
+    return header
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What else the header of a safetensors file says."""
+    return _header(path).get("__metadata__", {})
+
+
+def _header(path: Path) -> dict:
     length = header_length(path)
     with open(path, "rb") as file:
         file.seek(8)
         try:
-            header = json.loads(file.read(length - 8))
+            return json.loads(file.read(length - 8))
         except ValueError as error:
             raise BaseError(f"{path} has a damaged header: get it again.") from error
-    header.pop("__metadata__", None)
-    return header

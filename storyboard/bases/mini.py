@@ -7,11 +7,10 @@ from .base import Base
 BASE = Base(
     name="mini",
     title="mini (a small Kolors, in this repository)",
+    pipeline="KolorsPipeline",
     architecture="kolors-mini",
+    kohya_name="mini",
     folder=Path(__file__).resolve().parents[2] / "models" / "mini",
-    text_encoder_file="text_encoder/model.safetensors",
-    unet_file="unet/diffusion_pytorch_model.safetensors",
-    vae_file="vae/diffusion_pytorch_model.safetensors",
     resolution=256,
     resolution_step=32,
     text_length=256,

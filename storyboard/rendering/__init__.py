@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import artifacts, bases
+from .. import artifacts, bases, memory, weights
 from ..errors import LoraError, ResourceError
 from ..lora import Lora
 from ..settings import Settings
@@ -55,18 +55,18 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> 
         RenderingError: A picture is blank or not finite; those already drawn stay.
         ResourceError: The disk is full.
     """
-    base = bases.get(settings.base)
-    base.check()
+    base = weights.fetch(bases.get(settings.base))
     lora_path = lora.path if isinstance(lora, Lora) else Path(lora) if lora else None
     if lora_path and not lora_path.is_file():
         raise LoraError(f"There is no LoRA at {lora_path}: run the training cell again, or give the path of a lora.safetensors.")
     folder = settings.folder / ("story" if lora_path else "base")
     if missing := artifacts.free_space_needed(folder, len(story) * settings.resolution**2 * 8):
         raise ResourceError(f"The disk of {folder} lacks {missing / 1e6:,.0f} MB for {len(story)} pictures: free some space or set output to another disk.")
+    plan = memory.plan(base, settings)
     common = {
         "base": base.name, "base_fingerprint": base.fingerprint(), "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
         "width": settings.resolution, "height": settings.resolution, "steps": settings.num_inference_steps, "guidance_scale": settings.guidance_scale,
-        "sampler": "DPM++ 2M", "schedule_type": "Karras", "versions": artifacts.versions(*PACKAGES),
+        "sampler": "DPM++ 2M", "schedule_type": "Karras", "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
     }
     panels = [panel | common for panel in story.resolved(settings.seed)]
     for panel in panels:
@@ -79,7 +79,7 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> 
         print(f"render: nothing to do, {pictures}")
         return pictures
     folder.mkdir(parents=True, exist_ok=True)
-    entries = _draw(base, lora_path, panels, todo, before, settings, folder)
+    entries = _draw(base, plan, lora_path, panels, todo, before, settings, folder)
     _finish(folder, mark, entries)
     pictures = Pictures(folder, entries)
     print(f"render: drew {len(todo)} of {len(panels)} panels, {pictures}")
@@ -92,21 +92,22 @@ def _drawn(folder: Path, place: int, panel: dict, before: dict) -> bool:
     return bool(entry) and entry["fingerprint"] == panel["fingerprint"] and path.is_file() and path.stat().st_size == entry["bytes"]
 
 
-def _draw(base: bases.Base, lora: Path | None, panels: list[dict], todo: list[int], before: dict, settings: Settings, folder: Path) -> list[dict]:
+def _draw(base: bases.Base, plan: memory.Plan, lora: Path | None, panels: list[dict], todo: list[int], before: dict, settings: Settings, folder: Path) -> list[dict]:
     """Draw the panels of ``todo`` in batches; the manifest follows every batch, so that a break loses one at most."""
-    from .. import show
+    from .. import conditioning, show
     from . import drawing
 
     entries = {place: before[f"panel-{place + 1}.png"] for place in range(len(panels)) if place not in todo}
     if todo:
-        pipe = drawing.load_pipeline(base, lora)
-        size, steps = settings.render_batch_size, settings.num_inference_steps
+        words = [panels[place][key] for place in todo for key in ("prompt", "negative_prompt")]
+        said = conditioning.encode(base, words, settings, plan)
+        pipe = drawing.load_pipeline(base, plan, lora)
+        size, steps = plan.render_at_once, settings.num_inference_steps
         with show.Live("render", steps * len(todo)) as live:
             for start in range(0, len(todo), size):
                 batch = todo[start:start + size]
                 chosen = [panels[place] for place in batch]
-                positive = drawing.encode(pipe, [panel["prompt"] for panel in chosen])
-                negative = drawing.encode(pipe, [panel["negative_prompt"] for panel in chosen])
+                positive, negative = ([said[panel[key]] for panel in chosen] for key in ("prompt", "negative_prompt"))
                 images = drawing.draw(
                     pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, steps, settings.guidance_scale,
                     on_step=lambda step: live.step(start * steps + step * len(batch)),

@@ -1,4 +1,4 @@
-"""Drawing with a diffusers Kolors pipeline: load, attach a LoRA whole, encode prompts, denoise."""
+"""Drawing with a diffusers pipeline: load, attach a LoRA whole, denoise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,19 +6,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from .. import bases, models
 from .. import lora as lora_file
 from ..bases import Base
+from ..conditioning import Embedding, stack
 from ..errors import LoraError, RenderingError
+from ..memory import Plan
 from ..quiet import quiet
 
 BLANK = 2.0  # standard deviation within a channel, 0 to 255, under which a picture shows nothing
-
-
-def device_and_dtype() -> tuple[str, torch.dtype]:
-    """CUDA in bf16 where the card has it, CUDA in fp32 where not, the CPU in fp32."""
-    if torch.cuda.is_available():
-        return "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return "cpu", torch.float32
 
 
 def scheduler(base: Base):
@@ -31,26 +27,30 @@ def scheduler(base: Base):
     )
 
 
-def load_pipeline(base: Base, lora: Path | None = None):
-    """A KolorsPipeline of ``base`` with our sampler, and the LoRA file attached if one is given.
+def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None):
+    """The pipeline of ``base`` without text encoders, with our sampler, and the LoRA file attached if one is given.
+
+    Args:
+        unet: Draws in place of the base's own, which is then not loaded.
 
     Raises:
-        BaseError: Weights are missing or cut off.
+        BaseError: Weights are missing, cut off or not those of the base.
         LoraError: The file was made for another base, or did not attach whole.
     """
     base.check()
-    device, dtype = device_and_dtype()
+    vae = models.load(base, "vae", torch.float32)  # SDXL's VAE overflows in fp16
+    pipe = models.pipeline(base, vae=vae, unet=models.load(base, "unet", plan.dtype) if unet is None else unet, scheduler=scheduler(base))
     with quiet():
-        from diffusers import KolorsPipeline
-
-        pipe = KolorsPipeline.from_pretrained(base.folder, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True)
-        pipe.to(device)
         pipe.unet.to(memory_format=torch.channels_last)
         pipe.vae.to(memory_format=torch.channels_last)
-    pipe.scheduler = scheduler(base)
-    pipe.set_progress_bar_config(disable=True)
-    if lora is not None:
-        attach(pipe, base, lora)
+        if lora is not None:
+            attach(pipe, base, lora)
+        if plan.tiling:
+            pipe.vae.enable_tiling()
+        if plan.offload and unet is None:
+            pipe.enable_model_cpu_offload()
+        else:
+            pipe.to(plan.device)
     return pipe
 
 
@@ -64,8 +64,9 @@ def attach(pipe, base: Base, lora: Path) -> int:
 
     named = lora_file.modules(lora)
     trained_on = lora_file.metadata(lora).get("ss_base_model_version")
-    if trained_on not in (None, base.name):
-        raise LoraError(f"{lora} was trained on the base {trained_on!r}, not on {base.name!r}: set base={trained_on!r} or train again.")
+    known = {other.kohya_name: other.name for other in map(bases.get, bases.names())}
+    if trained_on in known and trained_on != base.kohya_name:
+        raise LoraError(f"{lora} was trained on the base {known[trained_on]!r}, not on {base.name!r}: set base={known[trained_on]!r} or train again.")
     available = {"lora_unet_" + name.replace(".", "_"): module for name, module in pipe.unet.named_modules()}
     if strangers := named - available.keys():
         raise LoraError(f"{len(strangers)} of the {len(named)} modules in {lora} are not in the base {base.name!r} (such as {min(strangers)}): it was trained on another base.")
@@ -80,44 +81,52 @@ def attach(pipe, base: Base, lora: Path) -> int:
     return len(attached)
 
 
-@torch.no_grad()
-def encode(pipe, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """n prompts -> prompt_embeds (n, l, d), pooled_prompt_embeds (n, d)."""
-    with quiet():
-        embeds, _, pooled, _ = pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
-    return embeds, pooled
-
-
-@torch.no_grad()
 def draw(
-    pipe, positive: tuple[torch.Tensor, torch.Tensor], negative: tuple[torch.Tensor, torch.Tensor], seeds: list[int],
-    resolution: int, steps: int, guidance_scale: float, on_step: Callable[[int], None] | None = None,
+    pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
+    steps: int, guidance_scale: float, on_step: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
-    """Denoise one batch; picture i starts from ``seeds[i]``'s noise, made on the CPU on every device.
+    """Draw one batch; picture i starts from ``seeds[i]``'s noise, made on the CPU on every device.
 
     A picture is the same alone as in a batch within 1/255 in fp32 (the arithmetic is grouped otherwise).
 
     Raises:
         RenderingError: A picture came out with values that are not finite, or all of one colour.
     """
+    latents = denoise(pipe, positive, negative, seeds, resolution, steps, guidance_scale, on_step)
+    pictures = []
+    for seed, latent in zip(seeds, latents):  # one at a time: the decoder is where memory peaks
+        decoded = decode(pipe, latent[None])[0]
+        if not torch.isfinite(decoded).all():
+            raise RenderingError(f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or guidance_scale and render again.")
+        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
+        if pixels.flatten(1).std(1).max() < BLANK:
+            raise RenderingError(f"The picture of seed {seed} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate.")
+        pictures.append(Image.fromarray(pixels.byte().permute(1, 2, 0).numpy()))
+    return pictures
+
+
+@torch.no_grad()
+def denoise(
+    pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
+    steps: int, guidance_scale: float, on_step: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """Latents (n, 4, resolution / 8, resolution / 8) of n pictures, scaled as the UNet knows them."""
     def report(_pipe, step, _timestep, tensors):
         if on_step:
             on_step(step + 1)
         return tensors
 
-    result = pipe(
-        prompt_embeds=positive[0], pooled_prompt_embeds=positive[1], negative_prompt_embeds=negative[0], negative_pooled_prompt_embeds=negative[1],
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], num_inference_steps=steps, guidance_scale=guidance_scale,
+    (tokens, pooled), (negative_tokens, negative_pooled) = ([part.to(pipe._execution_device, pipe.unet.dtype) for part in stack(each)] for each in (positive, negative))
+    said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
+    if pooled.shape[1]:
+        said |= {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}
+    return pipe(
+        **said, generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], num_inference_steps=steps, guidance_scale=guidance_scale,
         height=resolution, width=resolution, output_type="latent", callback_on_step_end=report,
     ).images
-    latents = result.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
-    pictures = []
-    for place, latent in enumerate(latents):  # one at a time: the decoder is where memory peaks
-        decoded = pipe.vae.decode(latent[None]).sample[0].float().cpu()
-        if not torch.isfinite(decoded).all():
-            raise RenderingError(f"The picture of seed {seeds[place]} is not finite: lower the LoRA's learning_rate or guidance_scale and render again.")
-        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
-        if pixels.flatten(1).std(1).max() < BLANK:
-            raise RenderingError(f"The picture of seed {seeds[place]} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate.")
-        pictures.append(Image.fromarray(pixels.byte().permute(1, 2, 0).numpy()))
-    return pictures
+
+
+@torch.no_grad()
+def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
+    """Latents (n, 4, h, w) -> pictures (n, 3, 8 h, 8 w) in about [-1, 1], fp32 on the CPU."""
+    return pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample.float().cpu()

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from .. import artifacts, bases
+from .. import artifacts, bases, memory, weights
 from ..dataset import Captions
 from ..errors import RenderingError, ResourceError, SettingsError
 from ..lora import Lora
@@ -31,13 +31,13 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         ResourceError: The disk is too small.
         TrainingError: The loss is not finite.
     """
-    base = bases.get(settings.base)
-    base.check()
+    base = weights.fetch(bases.get(settings.base))
     target = settings.folder / "lora"
     if settings.train_batch_size > len(captions):
         raise SettingsError(f"train_batch_size={settings.train_batch_size} is more than the {len(captions)} pictures there are: set it to {len(captions)} or less.")
+    plan = memory.plan(base, settings)
     used = {name: getattr(settings, name) for name in ("seed", "resolution", "rank", "alpha", "learning_rate", "train_steps", "train_batch_size")}
-    mark = artifacts.fingerprint(stage="train", captions=captions.digest, base=base.fingerprint(), settings=used, versions=artifacts.versions(*PACKAGES))
+    mark = artifacts.fingerprint(stage="train", captions=captions.digest, base=base.fingerprint(), settings=used, precision=plan.precision, versions=artifacts.versions(*PACKAGES))
     if manifest := artifacts.finished(target, mark):
         lora = _load(target, manifest)
         print(f"train: nothing to do, {lora}")
@@ -46,7 +46,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for cached embeddings and the LoRA: free some space or set output to another disk.")
     checkpoints = settings.folder / ".checkpoint" / mark[:16]
     with artifacts.building(target) as folder:
-        previews = _train(captions, settings, story, folder, checkpoints / "state.safetensors")
+        previews = _train(base, plan, captions, settings, story, folder, checkpoints / "state.safetensors")
         digest = artifacts.digest_of_file(folder / "lora.safetensors")
         manifest = artifacts.write_manifest(folder, "train", mark, base=base.name, digest=digest, settings=used, previews=previews)
     shutil.rmtree(settings.folder / ".checkpoint", ignore_errors=True)
@@ -61,23 +61,22 @@ def _load(folder: Path, manifest: dict) -> Lora:
     return Lora(folder / "lora.safetensors", manifest["base"], manifest["digest"], losses, manifest["previews"])
 
 
-def _train(captions: Captions, settings: Settings, story: Story | None, folder: Path, checkpoint: Path) -> list[dict]:
+def _train(base: bases.Base, plan: memory.Plan, captions: Captions, settings: Settings, story: Story | None, folder: Path, checkpoint: Path) -> list[dict]:
     import torch
 
     from .. import lora, show
-    from ..rendering import drawing
     from . import cache, loop
-    from .diffsynth_kolors import KolorsTrainingPipeline
+    from .pipeline import TrainingPipeline
 
-    base = bases.get(settings.base)
-    device, dtype = drawing.device_and_dtype()
     print(f"train: caching latents and text embeddings of {len(captions)} pictures", flush=True)
-    cached = cache.prepare(captions, settings, base, device, dtype)
-    painter = _Painter(base, settings, story, folder) if story else None
-    pipe = KolorsTrainingPipeline.load(base, ("unet",), device, dtype)
+    painter = _Painter(base, plan, settings, story, folder) if story else None
+    cached = cache.prepare(captions, settings, base, plan, [panel[key] for panel in story.resolved(settings.seed) for key in ("prompt", "negative_prompt")] if story else [])
+    pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
     inject(pipe, settings)
     with quiet():
         pipe.unet.to(memory_format=torch.channels_last)
+    if plan.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
     with show.Live("train", settings.train_steps) as live:
         shown = {round(settings.train_steps * third / 3) for third in range(4)}
         previews: list[dict] = []
@@ -89,7 +88,7 @@ def _train(captions: Captions, settings: Settings, story: Story | None, folder: 
             if step.number and math.isfinite(step.loss):
                 live.step(step.number, step.loss, step.seconds_left)
 
-        state = loop.run(pipe, cached, settings, folder, checkpoint, watch)
+        state = loop.run(pipe, cached, settings, folder, checkpoint, plan.train_at_once, watch)
     lora.save(folder / "lora.safetensors", state, settings.alpha, _metadata(captions, settings, base))
     return previews
 
@@ -109,22 +108,23 @@ def inject(pipe, settings: Settings) -> None:
 class _Painter:
     """Draws the first panels of the story with the UNet as it stands in training."""
 
-    def __init__(self, base: bases.Base, settings: Settings, story: Story, folder: Path) -> None:
-        from ..rendering import drawing
-
-        self.drawing, self.settings, self.folder = drawing, settings, folder
+    def __init__(self, base: bases.Base, plan: memory.Plan, settings: Settings, story: Story, folder: Path) -> None:
+        self.base, self.plan, self.settings, self.folder = base, plan, settings, folder
         self.panels = story.resolved(settings.seed)[:PREVIEWS]
-        self.pipe = drawing.load_pipeline(base)
-        self.positive = drawing.encode(self.pipe, [panel["prompt"] for panel in self.panels])
-        self.negative = drawing.encode(self.pipe, [panel["negative_prompt"] for panel in self.panels])
-        self.pipe.text_encoder = self.pipe.tokenizer = None  # only their embeddings are needed from here on
+        self.pipe = None
         (folder / "previews").mkdir()
 
     def paint(self, unet, step: int) -> dict:
-        self.pipe.unet = unet
+        from .. import conditioning
+        from ..rendering import drawing
+
+        self.pipe = self.pipe or drawing.load_pipeline(self.base, self.plan, unet=unet)
         settings, seeds = self.settings, [panel["seed"] for panel in self.panels]
+        words = [panel[key] for panel in self.panels for key in ("prompt", "negative_prompt")]
+        said = conditioning.encode(self.base, words, settings, self.plan)  # encoded before, with the captions
+        positive, negative = ([said[panel[key]] for panel in self.panels] for key in ("prompt", "negative_prompt"))
         try:
-            pictures = self.drawing.draw(self.pipe, self.positive, self.negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
+            pictures = drawing.draw(self.pipe, positive, negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
         except RenderingError as error:  # a look at a LoRA half trained; the story itself is drawn with a check
             print(f"train: no preview at step {step}: {error}", flush=True)
             pictures = []
@@ -139,7 +139,7 @@ def _metadata(captions: Captions, settings: Settings, base: bases.Base) -> dict[
     tags = Counter(tag.strip() for row in captions.rows for tag in row["text"].replace("，", ",").split(",") if tag.strip())
     return {
         "ss_network_module": "networks.lora", "ss_network_dim": settings.rank, "ss_network_alpha": settings.alpha,
-        "ss_base_model_version": base.name, "ss_output_name": "lora", "ss_resolution": f"({settings.resolution}, {settings.resolution})",
+        "ss_base_model_version": base.kohya_name, "ss_output_name": "lora", "ss_resolution": f"({settings.resolution}, {settings.resolution})",
         "ss_steps": settings.train_steps, "ss_learning_rate": settings.learning_rate, "ss_seed": settings.seed,
         "ss_batch_size_per_device": settings.train_batch_size, "ss_num_train_images": len(captions),
         "ss_tag_frequency": json.dumps({"storyboard": dict(tags.most_common())}, ensure_ascii=False),

@@ -1,5 +1,6 @@
-"""Latents and text embeddings of a whole set, computed once, kept as safetensors."""
+"""Latents of a whole set, computed once, kept as safetensors, with the captions' embeddings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +9,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from .. import artifacts
+from .. import artifacts, conditioning
 from ..bases import Base
 from ..dataset import Captions
 from ..errors import TrainingError
+from ..memory import Plan
 from ..quiet import quiet
 from ..settings import Settings
-from .diffsynth_kolors import KolorsTrainingPipeline
+from .pipeline import TrainingPipeline
 
-BATCH = 16
+PIXELS_A_BATCH = 16 * 256 * 256  # through the VAE
 MAX_RATIO = 2.0  # of a bucket's longer to its shorter side
 
 
@@ -29,7 +31,7 @@ class Cache:
         time_ids: For each bucket (n, 6): original h, w, crop top, left, target h, w in pixels.
         captions: For each bucket (n,) indices into the embeddings.
         prompt_embeds: (c, text_length, d), one for each different caption; the first is the empty caption's.
-        pooled_prompt_embeds: (c, d).
+        pooled_prompt_embeds: (c, p); p = 0 where the base has none.
     """
 
     latents: dict[tuple[int, int], torch.Tensor]
@@ -40,24 +42,6 @@ class Cache:
 
     def __len__(self) -> int:
         return sum(len(tensor) for tensor in self.latents.values())
-
-    def save(self, path: Path) -> None:
-        tensors = {"prompt_embeds": self.prompt_embeds, "pooled_prompt_embeds": self.pooled_prompt_embeds}
-        for (height, width), latents in self.latents.items():
-            bucket = height, width
-            tensors |= {f"{height}x{width}.{part}": getattr(self, part)[bucket] for part in ("latents", "time_ids", "captions")}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "Cache":
-        tensors = load_file(path)
-        parts: dict[str, dict] = {"latents": {}, "time_ids": {}, "captions": {}}
-        for name, tensor in tensors.items():
-            if "." in name:
-                size, part = name.split(".")
-                height, width = map(int, size.split("x"))
-                parts[part][height, width] = tensor
-        return cls(**parts, prompt_embeds=tensors["prompt_embeds"], pooled_prompt_embeds=tensors["pooled_prompt_embeds"])
 
 
 def buckets(resolution: int, step: int) -> list[tuple[int, int]]:
@@ -80,31 +64,41 @@ def fit(image: Image.Image, choices: list[tuple[int, int]]) -> tuple[np.ndarray,
     return np.asarray(scaled), (height, width), (top, left)
 
 
-def prepare(captions: Captions, settings: Settings, base: Base, device: str, dtype: torch.dtype) -> Cache:
-    """The cache of ``captions``, from ``<output>/cache`` if it was made before."""
-    target = settings.folder / "cache"
+def prepare(captions: Captions, settings: Settings, base: Base, plan: Plan, prompts: Iterable[str] = ()) -> Cache:
+    """The cache of ``captions``, from ``<output>/cache`` if it was made before.
+
+    Args:
+        prompts: Encoded together with the captions, while the text encoders are there.
+    """
+    texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
+    said = conditioning.encode(base, [*texts, *prompts], settings, plan)
+    embeds, pooled = conditioning.stack(said[text] for text in texts)
+    target = settings.folder / "cache" / "latents"
     mark = artifacts.fingerprint(
-        stage="cache", captions=captions.digest, base=base.fingerprint(), resolution=settings.resolution, dtype=str(dtype),
+        stage="latents", captions=captions.digest, base=base.fingerprint(), resolution=settings.resolution, precision=plan.precision,
         versions=artifacts.versions("torch", "diffusers", "diffsynth"),
     )
     if not artifacts.finished(target, mark):
-        cache = _encode(captions, settings, base, device, dtype)
+        parts = _encode(captions, settings, base, plan, {text: index for index, text in enumerate(texts)})
         with artifacts.building(target) as folder:
-            cache.save(folder / "cache.safetensors")
-            artifacts.write_manifest(folder, "cache", mark, pictures=len(cache))
-    return Cache.load(target / "cache.safetensors")
+            tensors = {f"{height}x{width}.{part}": tensor for part, by_bucket in parts.items() for (height, width), tensor in by_bucket.items()}
+            save_file(tensors, folder / "latents.safetensors")
+            artifacts.write_manifest(folder, "latents", mark, pictures=sum(map(len, parts["latents"].values())))
+    return Cache(**_load(target / "latents.safetensors"), prompt_embeds=embeds, pooled_prompt_embeds=pooled)
 
 
-def _encode(captions: Captions, settings: Settings, base: Base, device: str, dtype: torch.dtype) -> Cache:
+def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
+    parts: dict[str, dict] = {"latents": {}, "time_ids": {}, "captions": {}}
+    for name, tensor in load_file(path).items():
+        size, part = name.split(".")
+        height, width = map(int, size.split("x"))
+        parts[part][height, width] = tensor
+    return parts
+
+
+def _encode(captions: Captions, settings: Settings, base: Base, plan: Plan, number: dict[str, int]) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
     choices = buckets(settings.resolution, base.resolution_step)
-    texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
-    number = {text: index for index, text in enumerate(texts)}
-
-    pipe = KolorsTrainingPipeline.load(base, ("text_encoder",), device, dtype)
-    encoded = [pipe.encode_prompts(texts[i:i + BATCH]) for i in range(0, len(texts), BATCH)]
-    embeds, pooled = (torch.cat([part[key].cpu() for part in encoded]) for key in ("prompt_embeds", "pooled_prompt_embeds"))
-
-    pipe = KolorsTrainingPipeline.load(base, ("vae",), device, dtype)
+    pipe = TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype)
     with quiet():
         pipe.vae.to(memory_format=torch.channels_last)
     waiting: dict[tuple[int, int], list] = {}
@@ -124,9 +118,8 @@ def _encode(captions: Captions, settings: Settings, base: Base, device: str, dty
             pixels, bucket, crop = fit(image.convert("RGB"), choices)
         # the size that the picture is drawn at, not the file's: a LoRA of small files should not learn "upscaled"
         waiting.setdefault(bucket, []).append((pixels, (*bucket, *crop, *bucket), number[row["text"]]))
-        if len(waiting[bucket]) == BATCH:
+        if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH:
             encode(bucket)
     for bucket in list(waiting):
         encode(bucket)
-    joined = {part: {bucket: torch.cat(values) for bucket, values in by_bucket.items()} for part, by_bucket in parts.items()}
-    return Cache(**joined, prompt_embeds=embeds, pooled_prompt_embeds=pooled)
+    return {part: {bucket: torch.cat(values).contiguous() for bucket, values in by_bucket.items()} for part, by_bucket in parts.items()}

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from ..errors import TrainingError
+from ..errors import ResourceError, TrainingError
 from ..settings import Settings
 from .cache import Cache
-from .diffsynth_kolors import KolorsTrainingPipeline
+from .pipeline import TrainingPipeline
 
 WARMUP = 0.05  # of all steps
 FLOOR = 0.02  # of the peak learning rate, at the end
@@ -55,7 +54,7 @@ def timestep_weights(alphas_cumprod: torch.Tensor, high_noise: float) -> torch.T
 
 
 def diffusion_loss(
-    pipe: KolorsTrainingPipeline, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, weights: torch.Tensor | None = None, **conditioning: torch.Tensor,
+    pipe: TrainingPipeline, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, weights: torch.Tensor | None = None, **conditioning: torch.Tensor,
 ) -> torch.Tensor:
     """Mean squared error of the predicted noise (https://arxiv.org/abs/2006.11239, eq. 14), a timestep for each picture.
 
@@ -88,20 +87,21 @@ def batches(cache: Cache, size: int, seed: int, epoch: int) -> list[tuple[tuple[
     return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
 
 
-def run(pipe: KolorsTrainingPipeline, cache: Cache, settings: Settings, folder: Path, checkpoint: Path, watch: Callable[[Step], None]) -> dict[str, torch.Tensor]:
-    """Train the LoRA that was injected into ``pipe.unet``; returns its peft state.
+def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, checkpoint: Path, at_once: int, watch: Callable[[Step], None]) -> dict[str, torch.Tensor]:
+    """Train the LoRA that was injected into ``pipe.unet``, ``at_once`` pictures at a time; returns its peft state.
 
     Every random number of a step comes from the seed and the step's number: a run that was broken off and goes on
     from ``checkpoint`` ends with the same weights as one that was not.
 
     Raises:
         TrainingError: The loss is not finite; the last checkpoint stays.
+        ResourceError: Not even one picture fits into memory.
     """
-    accelerator = Accelerator(cpu=pipe.device_type == "cpu", mixed_precision="bf16" if pipe.torch_dtype == torch.bfloat16 else "no")
     named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2)
+    scaler = torch.amp.GradScaler(pipe.device_type, enabled=pipe.torch_dtype == torch.float16)
     weights = timestep_weights(torch.tensor(pipe.scheduler.alphas_cumprod, dtype=torch.float32, device=pipe.device), pipe.base.high_noise_weight)
-    losses = _resume(named, optimizer, checkpoint) if checkpoint.exists() else []
+    losses = _resume(named, optimizer, scaler, checkpoint) if checkpoint.exists() else []
     first, total, began = len(losses), settings.train_steps, time.perf_counter()
     order, epoch, place = _position(cache, settings, first)
     watch(Step(first, total, losses[-1] if losses else math.nan, 0.0, math.nan))
@@ -113,23 +113,54 @@ def run(pipe: KolorsTrainingPipeline, cache: Cache, settings: Settings, folder: 
         place += 1
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, settings.learning_rate)
-        with accelerator.autocast():
-            loss = diffusion_loss(pipe, weights=weights, **_draw(cache, bucket, indices, pipe, settings.seed, step))
-        value = loss.item()
+        drawn = _draw(cache, bucket, indices, pipe, settings.seed, step)
+        value, at_once = _accumulate(pipe, optimizer, scaler, drawn, weights, at_once)
         if not math.isfinite(value):
             raise TrainingError(f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({settings.learning_rate:g}) and run this cell again; the earlier LoRA is untouched.")
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(loss)
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(named.values(), MAX_GRAD_NORM)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         losses.append(value)
         done = step + 1 - first
         watch(Step(step + 1, total, value, optimizer.param_groups[0]["lr"], (time.perf_counter() - began) / done * (total - step - 1)))
         if (step + 1) % max(1, total // 4) == 0 and step + 1 < total:
-            _keep(named, optimizer, losses, checkpoint)
+            _keep(named, optimizer, scaler, losses, checkpoint)
     _write_losses(losses, settings, folder / "loss.csv")
-    _keep(named, optimizer, losses, folder / "training" / "state.safetensors")
+    _keep(named, optimizer, scaler, losses, folder / "training" / "state.safetensors")
     return {name: parameter.detach().cpu() for name, parameter in named.items()}
+
+
+def _accumulate(
+    pipe: TrainingPipeline, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, drawn: dict[str, torch.Tensor], weights: torch.Tensor, at_once: int,
+) -> tuple[float, int]:
+    """Gradients of one step, ``at_once`` pictures at a time; returns its loss and how many fitted at once.
+
+    Where memory runs out, half as many are taken and the step begins anew: the gradients are the same.
+
+    Raises:
+        ResourceError: Not even one picture fits.
+    """
+    pictures = len(drawn["latents"])
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        value = 0.0
+        try:
+            for start in range(0, pictures, at_once):
+                part = {name: tensor[start:start + at_once] for name, tensor in drawn.items()}
+                with torch.autocast(pipe.device_type, pipe.torch_dtype, enabled=pipe.torch_dtype != torch.float32):
+                    loss = diffusion_loss(pipe, weights=weights, **part) * (len(part["latents"]) / pictures)
+                scaler.scale(loss).backward()
+                value += loss.item()
+            return value, at_once
+        except torch.OutOfMemoryError as error:
+            if at_once == 1:
+                raise ResourceError("The memory of the card is too small for one picture: lower resolution, or set gradient_checkpointing=True, and run this cell again; it goes on from the last checkpoint.") from error
+            at_once = (min(at_once, pictures) + 1) // 2
+            print(f"train: out of memory, going on with {at_once} pictures at a time ({pictures} a step as before)", flush=True)
+        optimizer.zero_grad(set_to_none=True)
+        if pipe.device_type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _position(cache: Cache, settings: Settings, step: int) -> tuple[list, int, int]:
@@ -142,7 +173,7 @@ def _position(cache: Cache, settings: Settings, step: int) -> tuple[list, int, i
     return order, epoch, step
 
 
-def _draw(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pipe: KolorsTrainingPipeline, seed: int, step: int) -> dict[str, torch.Tensor]:
+def _draw(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pipe: TrainingPipeline, seed: int, step: int) -> dict[str, torch.Tensor]:
     """A batch with its noise, timesteps and conditioning, on the device."""
     generator = _generator(seed, "step", step)
     latents = cache.latents[bucket][indices]
@@ -158,11 +189,15 @@ def _draw(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pipe: Ko
     return {name: tensor.to(pipe.device) for name, tensor in batch.items()}
 
 
-def _keep(named: dict, optimizer: torch.optim.Optimizer, losses: list[float], path: Path) -> None:
-    """LoRA, AdamW's moments and the losses so far, in one safetensors file."""
+def _keep(named: dict, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, losses: list[float], path: Path) -> None:
+    """LoRA, AdamW's moments, the loss scaler and the losses so far, in one safetensors file."""
     tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
+    tensors |= {f"scaler.{name}": torch.tensor(value, dtype=torch.float64) for name, value in scaler.state_dict().items()}
     for name, parameter in named.items():
         state = optimizer.state[parameter]
+        if not state:  # every step so far overflowed in fp16
+            state = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        tensors["step"] = state["step"]
         tensors |= {f"lora.{name}": parameter.detach(), f"exp_avg.{name}": state["exp_avg"], f"exp_avg_sq.{name}": state["exp_avg_sq"]}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -170,15 +205,18 @@ def _keep(named: dict, optimizer: torch.optim.Optimizer, losses: list[float], pa
     temporary.replace(path)
 
 
-def _resume(named: dict, optimizer: torch.optim.Optimizer, path: Path) -> list[float]:
+def _resume(named: dict, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, path: Path) -> list[float]:
     tensors = load_file(path)
     losses = tensors["losses"].tolist()
     for name, parameter in named.items():
         parameter.data.copy_(tensors[f"lora.{name}"])
         optimizer.state[parameter] = {
-            "step": torch.tensor(float(len(losses))),
+            "step": tensors["step"].clone(),  # fewer than losses where fp16 overflowed
             "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device), "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
         }
+    if scaler.is_enabled():
+        kept = {name.removeprefix("scaler."): tensor.item() for name, tensor in tensors.items() if name.startswith("scaler.")}
+        scaler.load_state_dict({name: type(value)(kept[name]) for name, value in scaler.state_dict().items()})
     print(f"train: going on from step {len(losses)}", flush=True)
     return losses
 

@@ -1,0 +1,124 @@
+"""Weights on disk -> modules of diffusers and transformers; no model code of our own."""
+
+import importlib
+import inspect
+import json
+
+import torch
+
+from .bases import Base
+from .bases.base import read_header
+from .errors import BaseError
+from .quiet import quiet
+
+CHATGLM = "diffusers.pipelines.kolors.text_encoder", "ChatGLMModel"
+CLIP = "transformers", "CLIPTextModel"
+CLASSES = {  # by pipeline, then component: module and class
+    "KolorsPipeline": {"text_encoder": CHATGLM},
+    "StableDiffusionXLPipeline": {"text_encoder": CLIP, "text_encoder_2": ("transformers", "CLIPTextModelWithProjection")},
+    "StableDiffusionPipeline": {"text_encoder": CLIP},
+}
+SHARED = {
+    # DiffSynth's pool imports a class by the module that defines it, past diffusers' lazy modules.
+    "unet": ("diffusers.models.unets.unet_2d_condition", "UNet2DConditionModel"),
+    "vae": ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL"),
+}
+TOKENIZERS = {"KolorsPipeline": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")}
+ROTARY = "rotary_pos_emb.inv_freq"
+
+
+def class_of(base: Base, component: str) -> type:
+    """The class that holds the weights of ``component``."""
+    module, name = (CLASSES[base.pipeline] | SHARED)[component]
+    return getattr(importlib.import_module(module), name)
+
+
+def load(base: Base, component: str, dtype: torch.dtype, **options: object) -> torch.nn.Module:
+    """The module of ``component`` with its weights, in evaluation mode, on the CPU.
+
+    Raises:
+        BaseError: The weights are not those that ``config.json`` describes.
+    """
+    check_layout(base, component)
+    with quiet():
+        model = class_of(base, component).from_pretrained(
+            base.folder / component, variant=base.variant(component), use_safetensors=True, local_files_only=True, dtype=dtype, **options,
+        )
+        if base.pipeline == "KolorsPipeline" and component == "text_encoder":
+            _restore_rotary(model, base)
+    return model.eval()
+
+
+def tokenizer(base: Base, component: str):
+    """The tokenizer that belongs to the text encoder ``component``."""
+    module, name = TOKENIZERS.get(base.pipeline, ("transformers", "CLIPTokenizer"))
+    with quiet():
+        return getattr(importlib.import_module(module), name).from_pretrained(base.folder / component.replace("text_encoder", "tokenizer"), local_files_only=True)
+
+
+def pipeline(base: Base, **parts: object):
+    """diffusers' pipeline of ``base`` from some of its parts, the others None; configured as ``model_index.json`` says."""
+    import diffusers
+
+    kind = getattr(diffusers, base.pipeline)
+    settings = json.loads((base.folder / "model_index.json").read_text(encoding="utf-8"))
+    signature = inspect.signature(kind.__init__).parameters
+    arguments = {name: None for name, parameter in signature.items() if name != "self" and parameter.default is inspect.Parameter.empty}
+    arguments |= {name: settings[name] for name in ("force_zeros_for_empty_prompt",) if name in settings and name in signature}
+    arguments |= {name: False for name in ("requires_safety_checker", "add_watermarker") if name in signature}
+    with quiet():
+        pipe = kind(**arguments | parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def check_layout(base: Base, component: str) -> None:
+    """Compare names and shapes in the files' headers with those of the class; nothing is read but headers.
+
+    Raises:
+        BaseError: Tensors are missing, unknown or of another shape; names the file and the first of them.
+    """
+    files = base.weight_files(component)
+    found = {name: tuple(entry["shape"]) for path in files for name, entry in read_header(path).items()}
+    kind = class_of(base, component)
+    expected = {name: tuple(tensor.shape) for name, tensor in skeleton(base, component).state_dict().items()}
+    plain = {_plain(name): shape for name, shape in found.items()}
+    wrong = [name for name, shape in expected.items() if plain.get(_plain(name)) != shape and not name.endswith(("position_ids", ROTARY))]
+    if wrong:
+        here = plain.get(_plain(wrong[0]))
+        where = files[0] if len(files) == 1 else files[0].parent
+        raise BaseError(
+            f"{where} does not hold a {kind.__name__} as {component}/config.json describes it: {len(wrong)} of {len(expected)} tensors are missing or differ "
+            f"({wrong[0]} should be {list(expected[wrong[0]])} and is {'absent' if here is None else list(here)}): get the weights and the config of the same model."
+        )
+
+
+def skeleton(base: Base, component: str) -> torch.nn.Module:
+    """The module of ``component`` without weights, on the meta device."""
+    kind = class_of(base, component)
+    with quiet(), torch.device("meta"):
+        if getattr(kind, "config_class", None):
+            return kind(kind.config_class.from_pretrained(base.folder / component))
+        return kind.from_config(base.config(component))
+
+
+def module_names(base: Base, component: str) -> set[str]:
+    """Dotted names of all modules in ``component``."""
+    return {name for name, _ in skeleton(base, component).named_modules()}
+
+
+def _plain(name: str) -> str:
+    """CLIP's names with and without ``text_model.``, which transformers 5 leaves out; ChatGLM's with and without ``transformer.``."""
+    return name.removeprefix("text_model.").removeprefix("transformer.")
+
+
+def _restore_rotary(model: torch.nn.Module, base: Base) -> None:
+    """Compute the rotary frequencies where the checkpoint has none: transformers 5 leaves such a buffer uninitialised.
+
+    The formula is ``RotaryEmbedding`` of diffusers/pipelines/kolors/text_encoder.py.
+    """
+    if any(name.endswith(ROTARY) for path in base.weight_files("text_encoder") for name in read_header(path)):
+        return
+    frequencies = model.rotary_pos_emb.inv_freq
+    size = 2 * len(frequencies)
+    frequencies.copy_(1.0 / 10000 ** (torch.arange(0, size, 2, dtype=torch.float32) / size))

@@ -1,0 +1,139 @@
+"""A base's weights, at hand before anything needs them: in the repository, in a folder, in one file, or fetched from a hub."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import artifacts
+from .bases import Base
+from .errors import BaseError, ResourceError
+from .hub import LOCAL_ROOT
+
+CACHE = "STORYBOARD_CACHE"  # environment variable: where fetched places are noted and converted checkpoints lie
+CONFIGS = {".json", ".txt", ".model"}
+
+
+def fetch(base: Base) -> Base:
+    """``base`` with its ``folder`` filled in and checked; downloads, or converts a single file, what is not there yet.
+
+    Raises:
+        BaseError: No hub has it, or what lies there is not whole.
+        ResourceError: The disk is too small.
+    """
+    if base.folder is None:
+        root = cache()
+        if base.checkpoint:
+            from . import checkpoints
+
+            folder = checkpoints.place(base, root)
+            if not (folder / "model_index.json").is_file():
+                checkpoints.convert(base, _from_hubs(base, configs_only=True), folder)
+        else:
+            folder = _from_hubs(base)
+        base = replace(base, folder=folder)
+    base.check()
+    return base
+
+
+def present(base: Base) -> bool:
+    """Whether ``fetch`` would find everything on this machine."""
+    if base.folder:
+        return True
+    if base.checkpoint:
+        from . import checkpoints
+
+        return (checkpoints.place(base, cache()) / "model_index.json").is_file()
+    return _local(base) is not None
+
+
+def cache() -> Path:
+    """Where converted checkpoints lie and fetched folders are noted."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "storyboard").expanduser()
+
+
+def _local(base: Base) -> Path | None:
+    """A folder that stands in for the hub, or the one that an earlier call fetched."""
+    if root := os.environ.get(LOCAL_ROOT):
+        folder = Path(root).expanduser() / base.modelscope
+        if not folder.is_dir():
+            raise BaseError(f"{LOCAL_ROOT} holds no {base.modelscope}: put it at {folder} or unset {LOCAL_ROOT} to use the network.")
+        return folder
+    note = cache() / f"{base.modelscope.replace('/', '--')}.txt"
+    folder = Path(note.read_text(encoding="utf-8").strip()) if note.is_file() else None
+    return folder if folder and (folder / "model_index.json").is_file() else None
+
+
+def _from_hubs(base: Base, configs_only: bool = False) -> Path:
+    """Download from the first hub that answers; only the files that are used, their size printed before."""
+    if folder := _local(base):
+        return folder
+    failures = []
+    for hub in (_modelscope(base.modelscope), _huggingface(base.huggingface)):
+        try:
+            files = hub.files()
+            wanted = chosen(files, base.components, configs_only)
+            size = sum(files[name] for name in wanted)
+            print(f"base: {base.title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
+            if not configs_only and (missing := artifacts.free_space_needed(Path.home(), size)):
+                raise ResourceError(f"{base.title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {Path.home()} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
+            folder = hub.download(wanted)
+        except hub.failures as error:
+            failures.append(f"{hub.name}: {type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}".strip())
+            continue
+        wrong = [name for name in wanted if not (folder / name).is_file() or (folder / name).stat().st_size != files[name]]
+        if wrong:
+            raise BaseError(f"{folder / wrong[0]} is not of the {files[wrong[0]]} bytes that {hub.name} lists: delete it and run this cell again.")
+        if not configs_only:
+            cache().mkdir(parents=True, exist_ok=True)
+            artifacts.write_atomically(cache() / f"{base.modelscope.replace('/', '--')}.txt", f"{folder}\n")
+        return folder
+    raise BaseError(f"{base.title} could not be fetched ({'; '.join(failures)}): check the network and run this cell again, it goes on where it broke off, or set base to a folder that holds it.")
+
+
+def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: bool = False) -> list[str]:
+    """Of a repository's files those that are used: configs, tokenizers, and each component's weights once, fp16 first.
+
+    Raises:
+        BaseError: A component has no safetensors weights there.
+    """
+    folders = {*components, "scheduler", *(component.replace("text_encoder", "tokenizer") for component in components if component.startswith("text_encoder"))}
+    wanted = [name for name in files if name == "model_index.json" or "/" in name and name.rsplit("/", 1)[0] in folders and Path(name).suffix in CONFIGS and "safetensors" not in name]
+    for component in () if configs_only else components:
+        weights = [name for name in files if name.startswith(f"{component}/") and ("safetensors" in name)]
+        stems = ("model", "diffusion_pytorch_model")
+        named = lambda variant: [name for name in weights if Path(name).name.startswith(tuple(f"{stem}{mark}" for stem in stems for mark in (
+            (".fp16.safetensors", ".fp16-", ".safetensors.index.fp16") if variant else (".safetensors", "-0"))))]
+        picked = named("fp16") or [name for name in named("") if "fp16" not in name]
+        if not any(name.endswith(".safetensors") for name in picked):
+            raise BaseError(f"The hub has no safetensors weights for {component}: set base to a folder that holds them.")
+        wanted += picked
+    return sorted(wanted)
+
+
+@dataclass(frozen=True)
+class _Hub:
+    """What both hubs' own clients do for us; they resume a broken download and verify what they got."""
+
+    name: str
+    model: str
+    files: Callable[[], dict[str, int]]
+    download: Callable[[list[str]], Path]
+    failures: tuple[type[Exception], ...]
+
+
+def _modelscope(model: str) -> _Hub:
+    from modelscope import snapshot_download
+    from modelscope.hub.api import HubApi
+    from modelscope_hub.errors import HubError
+
+    files = lambda: {file["Path"]: file["Size"] for file in HubApi().get_model_files(model, recursive=True) if file["Type"] != "tree"}
+    return _Hub("ModelScope", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names)), (HubError, OSError, ValueError))
+
+
+def _huggingface(model: str) -> _Hub:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    files = lambda: {file.rfilename: file.size for file in HfApi().model_info(model, files_metadata=True).siblings}
+    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names)), (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError))

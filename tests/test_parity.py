@@ -1,0 +1,92 @@
+"""Our path against the libraries alone, on tiny random weights of the real classes and layouts."""
+
+import pytest
+import tiny
+import torch
+
+from storyboard import bases, conditioning, memory, train
+from storyboard.rendering import drawing
+from storyboard.training import loop
+from storyboard.training.pipeline import TrainingPipeline
+
+NAMES = ("kolors", "sdxl", "sd15")
+
+
+def of_diffusers(name: str, folder, dtype=torch.float32):
+    """diffusers' own pipeline, with nothing of ours but the sampler's settings."""
+    import diffusers
+
+    pipe = getattr(diffusers, bases.get(name).pipeline).from_pretrained(folder, variant="fp16", dtype=dtype, **({"safety_checker": None} if name == "sd15" else {}))
+    pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(
+        pipe.scheduler.config, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True, final_sigmas_type="zero", timestep_spacing="leading", beta_end=tiny.BETA_END[name],
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def alone(pipe, prompt: str, negative: str, steps: int = 3) -> torch.Tensor:
+    """A picture (3, 64, 64) in [0, 1] drawn by diffusers from text to pixels."""
+    return pipe(
+        prompt=[prompt], negative_prompt=[negative] if negative else None, generator=[torch.Generator("cpu").manual_seed(7)],
+        num_inference_steps=steps, guidance_scale=4.0, height=64, width=64, output_type="pt",
+    ).images[0]
+
+
+def ours(base, settings, prompt: str, negative: str, lora=None) -> torch.Tensor:
+    """The same by our path."""
+    plan = memory.plan(base, settings)
+    said = conditioning.encode(base, [prompt, negative], settings, plan)
+    pipe = drawing.load_pipeline(base, plan, lora)
+    latents = drawing.denoise(pipe, [said[prompt]], [said[negative]], [7], 64, 3, 4.0)
+    return (drawing.decode(pipe, latents)[0] / 2 + 0.5).clamp(0, 1)
+
+
+@pytest.mark.parametrize("negative", ["", "模糊 blurry"])
+@pytest.mark.parametrize("name", NAMES)
+def test_render_parity_with_diffusers_alone(hub, make_settings, name, negative):
+    base, settings = hub(name), make_settings(base=name)
+    pipe, drawn = of_diffusers(name, base.folder), {}
+    for prompt in ("紫色短发女孩，微笑", "a girl with short purple hair"):
+        drawn[prompt] = alone(pipe, prompt, negative)
+        assert (ours(base, settings, prompt, negative) - drawn[prompt]).abs().max() < 1e-4
+    first, second = drawn.values()
+    assert first.std() > 0.05 and (first - second).abs().max() > 0.01  # a test that could fail: prompts do matter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trained_lora_in_diffusers_alone_parity(hub, make_settings, captions, name):
+    base, settings = hub(name), make_settings(base=name, train_steps=10, learning_rate=1e-2, rank=4, alpha=2.0)
+    lora = train(captions, settings)
+    prompt, negative = "a girl with short purple hair", "blurry"
+    pipe = of_diffusers(name, base.folder)
+    plain = alone(pipe, prompt, negative)
+    pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
+    changed = alone(pipe, prompt, negative)
+    assert (ours(base, settings, prompt, negative, lora.path) - changed).abs().max() < 1e-4 and (changed - plain).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_parity_with_diffusers_models_and_scheduler(hub, make_settings, name):
+    import diffusers
+
+    base, settings = hub(name), make_settings(base=name)
+    pipe = TrainingPipeline.load(base, ("unet",), "cpu", torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(2))
+    timesteps = torch.tensor([3, 500, base.num_train_timesteps - 1])
+    prompts = ["紫色短发女孩", "a cat", ""]
+    said = conditioning.encode(base, prompts, settings, memory.plan(base, settings))
+    tokens, pooled = conditioning.stack(said[prompt] for prompt in prompts)
+    time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64], [80, 64, 8, 0, 64, 64], [64, 80, 0, 8, 64, 64]])
+    with torch.no_grad():
+        loss = loop.diffusion_loss(pipe, latents, noise, timesteps, prompt_embeds=tokens, pooled_prompt_embeds=pooled, add_time_ids=time_ids).item()
+
+        theirs = of_diffusers(name, base.folder)
+        scheduler = diffusers.DDPMScheduler.from_config(theirs.scheduler.config)
+        encoded = [theirs.encode_prompt(prompt or None if name == "sdxl" else prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False) for prompt in prompts[:2]]
+        empty = theirs.encode_prompt("x", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)[1:4:2]  # as for no negative prompt
+        added = None
+        if name != "sd15":
+            added = {"text_embeds": torch.cat([encoded[0][2], encoded[1][2], empty[1]]), "time_ids": time_ids}
+        noise_pred = theirs.unet(scheduler.add_noise(latents, noise, timesteps), timesteps, encoder_hidden_states=torch.cat([encoded[0][0], encoded[1][0], empty[0]]), added_cond_kwargs=added).sample
+    assert loss == pytest.approx(torch.nn.functional.mse_loss(noise_pred, noise).item(), abs=1e-5)

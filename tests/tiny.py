@@ -1,0 +1,125 @@
+"""Kolors, SDXL and SD 1.5 in tiny: the real classes and file layouts, random weights, laid out as a hub's folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from storyboard import bases
+
+HUB = {name: bases.get(name).modelscope for name in ("kolors", "sdxl", "sd15")}
+MINI = bases.get("mini").folder
+BETA_END = {"kolors": 0.014, "sdxl": 0.012, "sd15": 0.012}
+CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "projection_dim": 32, "max_position_embeddings": 77}
+
+
+def build(name: str, root: Path) -> Path:
+    """Write the tiny ``name`` below ``root``, in the place its hub id says; returns the folder."""
+    folder = root / HUB[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = {"kolors": _kolors, "sdxl": _sdxl, "sd15": _sd15}[name](root)
+        for module in pipe.components.values():
+            if isinstance(module, torch.nn.Module) and "Text" in type(module).__name__:
+                for parameter in module.parameters():
+                    if parameter.ndim > 1:
+                        parameter.data.mul_(3)  # louder than at birth: prompts shall make a difference
+    pipe.save_pretrained(folder, variant="fp16")
+    if name == "kolors":  # the real text encoder comes in three shards
+        shutil.rmtree(folder / "text_encoder")
+        pipe.text_encoder.save_pretrained(folder / "text_encoder", variant="fp16", max_shard_size="200kB")
+    else:
+        for tokenizer in folder.glob("tokenizer*"):
+            (tokenizer / "tokenizer.json").unlink()
+            for file in CLIP_FILES:
+                shutil.copy(root / "clip" / file, tokenizer)
+        shutil.rmtree(root / "clip")
+    return folder
+
+
+CLIP_FILES = ("vocab.json", "merges.txt")
+
+
+def clip_tokenizer(folder: Path):
+    """CLIP's tokenizer with bytes for a vocabulary and no merges."""
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    folder.mkdir(parents=True)
+    signs = list(bytes_to_unicode().values())
+    words = [*signs, *(sign + "</w>" for sign in signs), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="<|endoftext|>")
+
+
+def _vae(scaling_factor: float):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(32, 32, 32, 32), down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=1, latent_channels=4, norm_num_groups=32, scaling_factor=scaling_factor, sample_size=64,
+    )
+
+
+def _sdxl_unet(**changes: object):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64, 64), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=2, transformer_layers_per_block=(1, 2, 3),
+        attention_head_dim=(2, 4, 4), use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8, **changes,
+    )
+
+
+def _scheduler(name: str):
+    from diffusers import EulerDiscreteScheduler
+
+    return EulerDiscreteScheduler(num_train_timesteps=bases.get(name).num_train_timesteps, beta_start=0.00085, beta_end=BETA_END[name], beta_schedule="scaled_linear", steps_offset=1)
+
+
+def _kolors(root: Path):
+    from diffusers import KolorsPipeline
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
+
+    config = json.loads((MINI / "text_encoder" / "config.json").read_text()) | {"num_layers": 2, "hidden_size": 64, "ffn_hidden_size": 96, "kv_channels": 16, "num_attention_heads": 4}
+    text = ChatGLMModel(ChatGLMConfig(**{key: value for key, value in config.items() if not key.startswith("_")}), empty_init=False)
+    for name, parameter in text.named_parameters():
+        if "layernorm" in name:
+            parameter.data.fill_(1.0)  # its RMSNorm starts from uninitialised memory
+    return KolorsPipeline(
+        vae=_vae(0.13025), text_encoder=text, tokenizer=ChatGLMTokenizer.from_pretrained(MINI / "tokenizer"), scheduler=_scheduler("kolors"),
+        unet=_sdxl_unet(cross_attention_dim=64, encoder_hid_dim=64, encoder_hid_dim_type="text_proj", projection_class_embeddings_input_dim=64 + 6 * 8),
+    )
+
+
+def _sdxl(root: Path):
+    from diffusers import StableDiffusionXLPipeline
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizer = clip_tokenizer(root / "clip")
+    config = CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, **CLIP)
+    large = CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, hidden_act="gelu", **CLIP)
+    pipe = StableDiffusionXLPipeline(
+        vae=_vae(0.13025), text_encoder=CLIPTextModel(config), text_encoder_2=CLIPTextModelWithProjection(large), tokenizer=tokenizer,
+        tokenizer_2=tokenizer, scheduler=_scheduler("sdxl"), unet=_sdxl_unet(cross_attention_dim=64, projection_class_embeddings_input_dim=32 + 6 * 8), add_watermarker=False,
+    )
+    return pipe
+
+
+def _sd15(root: Path):
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = clip_tokenizer(root / "clip")
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64, 64, 64), down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, layers_per_block=2, attention_head_dim=4, cross_attention_dim=32,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=_vae(0.18215), text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, **CLIP)),
+        tokenizer=tokenizer, unet=unet, scheduler=_scheduler("sd15"), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )
+    return pipe
