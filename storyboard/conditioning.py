@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan) -
 def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None) -> None:
     pipe = _text_pipeline(base, device, dtype, bits)
     zeros = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
+    if base.pipeline != "KolorsPipeline" and (foreign := [prompt for prompt in missing if re.search(r"[\u4e00-\u9fff]", prompt)]):
+        print(f"text: {base.title} was taught in English; {len(foreign)} prompts and captions are in Chinese, such as {foreign[0][:40]}")
     for prompt, path in missing.items():
         _warn_if_cut(pipe, base, prompt)
         with quiet():

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import artifacts, bases, show, weights
+from . import artifacts, bases, memory, show, weights
 from .cleaning import read_recipe
 from .errors import ResourceError
 from .settings import Settings
@@ -38,24 +38,46 @@ def check(settings: Settings) -> Facts:
     Raises:
         ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
     """
-    base = weights.fetch(bases.get(settings.base))
+    base = bases.get(settings.base)
+    at_hand = weights.present(base)
+    if at_hand and base.folder:
+        base.check()
     read_recipe(settings.recipe)
-    if missing := artifacts.free_space_needed(settings.folder, DISK_NEEDED):
-        raise ResourceError(f"The disk of {settings.folder} lacks {missing / 1e9:.1f} GB of the {DISK_NEEDED / 1e9:.0f} GB a run needs: free some space or set output to another disk.")
+    needed = DISK_NEEDED + (0 if at_hand else base.download)
+    if missing := artifacts.free_space_needed(settings.folder, needed):
+        raise ResourceError(f"The disk of {settings.folder} lacks {missing / 1e9:.1f} GB of the {needed / 1e9:.0f} GB a run needs: free some space or set output to another disk.")
+    plan = memory.plan(base, settings)
+    memory.check(base, settings)
     device, minutes = _device()
-    steps = settings.train_steps * settings.train_batch_size * (settings.resolution / 256) ** 2
-    size = sum(path.stat().st_size for path in base.folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
     found = Facts([
         ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
         ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
         ("device", device),
+        ("memory", str(plan)),
         ("disk", f"{free / 1e9:.0f} GB free"),
-        ("base", f"{base.title}, {size / 1e6:.0f} MB of weights present"),
-        ("time", f"cleaning under a minute, training about {max(1, round(steps * minutes))} min ({settings.train_steps} steps of {settings.train_batch_size}), rendering under a minute"),
+        ("base", f"{base.title}, {_weights(base, at_hand)}"),
+        ("time", _time(base, settings, minutes)),
     ])
     show.tell(found)
     return found
+
+
+def _weights(base: bases.Base, at_hand: bool) -> str:
+    if base.folder:
+        return f"{sum(path.stat().st_size for path in base.folder.rglob('*') if path.is_file()) / 1e6:,.0f} MB of weights present"
+    if at_hand:
+        return "weights present"
+    if base.checkpoint:
+        return f"{base.checkpoint.stat().st_size / 1e9:.1f} GB to be read once into {weights.cache()}"
+    return f"about {base.download / 1e9:.1f} GB to be fetched from ModelScope ({base.modelscope}) or Hugging Face"
+
+
+def _time(base: bases.Base, settings: Settings, minutes: float) -> str:
+    if base.name != "mini":
+        return f"training {settings.train_steps} steps of {settings.train_batch_size}: the remaining time is shown as soon as it runs"
+    pictures = settings.train_steps * settings.train_batch_size * (settings.resolution / 256) ** 2
+    return f"cleaning under a minute, training about {max(1, round(pictures * minutes))} min ({settings.train_steps} steps of {settings.train_batch_size}), rendering under a minute"
 
 
 def installed() -> Facts:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .bases import Base
+from .errors import ResourceError
 from .settings import Settings
 
 GIB = 2**30
@@ -49,6 +50,21 @@ class Plan:
         train = f"{self.train_at_once} at once{' with gradient checkpointing' if self.gradient_checkpointing else ''}"
         render = f"{self.render_at_once} at once{', VAE in tiles' if self.tiling else ''}{', UNet and VAE in turn' if self.offload else ''}"
         return f"{self.precision}, training {train}, drawing {render}{', text encoder on the CPU' if self.text_on_cpu else ''}"
+
+
+def check(base: Base, settings: Settings, free: float | None = None) -> None:
+    """Raise ResourceError unless a training step of one picture fits, in the most sparing way."""
+    import torch
+
+    large = base.name != "mini" and (base.download or base.checkpoint or sum(path.stat().st_size for path in base.weight_files("unet")) > GIB)
+    if not torch.cuda.is_available() and free is None:
+        if large:
+            raise ResourceError(f"base={base.name!r} needs a CUDA card, and torch finds none here: set base=\"mini\", or open the notebook on a machine with a card.")
+        return
+    free = torch.cuda.mem_get_info()[0] if free is None else free
+    needed = OVERHEAD + UNET[base.pipeline] * (2 if settings.precision == "fp32" else 1) + ACTIVATIONS[True] * (settings.resolution / 1024) ** 2
+    if large and free / GIB < needed:
+        raise ResourceError(f"base={base.name!r} at {settings.resolution} needs about {needed:.0f} GiB of the card's memory, and {free / GIB:.1f} are free: set resolution={settings.resolution // 2}, or base=\"sd15\", or close what else uses the card.")
 
 
 def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:

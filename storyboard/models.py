@@ -3,11 +3,13 @@
 import importlib
 import inspect
 import json
+from collections.abc import Iterator
 
 import torch
+from accelerate import init_empty_weights
 
 from .bases import Base
-from .bases.base import read_header
+from .bases.base import header_length, read_header
 from .errors import BaseError
 from .quiet import quiet
 
@@ -24,6 +26,7 @@ SHARED = {
     "vae": ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL"),
 }
 TOKENIZERS = {"KolorsPipeline": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
 ROTARY = "rotary_pos_emb.inv_freq"
 
 
@@ -33,20 +36,45 @@ def class_of(base: Base, component: str) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def load(base: Base, component: str, dtype: torch.dtype, **options: object) -> torch.nn.Module:
+def load(base: Base, component: str, dtype: torch.dtype, **quantised: object) -> torch.nn.Module:
     """The module of ``component`` with its weights, in evaluation mode, on the CPU.
+
+    Args:
+        quantised: Options that ``from_pretrained`` quantises by; it loads then, onto the card.
 
     Raises:
         BaseError: The weights are not those that ``config.json`` describes.
     """
     check_layout(base, component)
-    with quiet():
-        model = class_of(base, component).from_pretrained(
-            base.folder / component, variant=base.variant(component), use_safetensors=True, local_files_only=True, dtype=dtype, **options,
-        )
-        if base.pipeline == "KolorsPipeline" and component == "text_encoder":
-            _restore_rotary(model, base)
-    return model.eval()
+    if quantised:
+        with quiet():
+            return class_of(base, component).from_pretrained(
+                base.folder / component, variant=base.variant(component), use_safetensors=True, local_files_only=True, dtype=dtype, **quantised,
+            ).eval()
+    model = skeleton(base, component)
+    names = {_plain(name): name for name in model.state_dict()}
+    tensors = {names[_plain(name)]: tensor for name, tensor in read(base, component, dtype) if _plain(name) in names}
+    model.load_state_dict(tensors, strict=False, assign=True)  # check_layout was strict; buffers that are computed may be missing
+    if rotary := [name for name in names.values() if name.endswith(ROTARY) and name not in tensors]:
+        _compute_rotary(model, rotary[0])
+    return model.requires_grad_(False).eval()
+
+
+def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of ``component``, floats cast to ``dtype``, each in memory of its own.
+
+    Not by memory map: the file's pages would count beside the cast copies, and tensors would lie at addresses at which
+    kernels round differently.
+    """
+    for path in base.weight_files(component):
+        start, header = header_length(path), read_header(path)
+        with open(path, "rb", buffering=0) as file:
+            for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+                tensor = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
+                file.seek(start + entry["data_offsets"][0])
+                if tensor.numel():
+                    file.readinto(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+                yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def tokenizer(base: Base, component: str):
@@ -94,17 +122,12 @@ def check_layout(base: Base, component: str) -> None:
 
 
 def skeleton(base: Base, component: str) -> torch.nn.Module:
-    """The module of ``component`` without weights, on the meta device."""
+    """The module of ``component`` without weights: parameters on the meta device, buffers as computed."""
     kind = class_of(base, component)
-    with quiet(), torch.device("meta"):
+    with quiet(), init_empty_weights(include_buffers=False):
         if getattr(kind, "config_class", None):
             return kind(kind.config_class.from_pretrained(base.folder / component))
         return kind.from_config(base.config(component))
-
-
-def module_names(base: Base, component: str) -> set[str]:
-    """Dotted names of all modules in ``component``."""
-    return {name for name, _ in skeleton(base, component).named_modules()}
 
 
 def _plain(name: str) -> str:
@@ -112,13 +135,11 @@ def _plain(name: str) -> str:
     return name.removeprefix("text_model.").removeprefix("transformer.")
 
 
-def _restore_rotary(model: torch.nn.Module, base: Base) -> None:
-    """Compute the rotary frequencies where the checkpoint has none: transformers 5 leaves such a buffer uninitialised.
+def _compute_rotary(model: torch.nn.Module, name: str) -> None:
+    """Fill in the rotary frequencies where the checkpoint has none.
 
     The formula is ``RotaryEmbedding`` of diffusers/pipelines/kolors/text_encoder.py.
     """
-    if any(name.endswith(ROTARY) for path in base.weight_files("text_encoder") for name in read_header(path)):
-        return
-    frequencies = model.rotary_pos_emb.inv_freq
-    size = 2 * len(frequencies)
-    frequencies.copy_(1.0 / 10000 ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
+    owner = model.get_submodule(name.rpartition(".")[0])
+    size = 2 * len(owner.inv_freq)
+    owner.inv_freq = 1.0 / 10000 ** (torch.arange(0, size, 2, dtype=torch.float32) / size)

@@ -13,7 +13,8 @@ class Settings:
     """What the notebook's ``parameters`` cell sets. ``None`` means: what suits the base.
 
     Args:
-        base: Name of what is fine-tuned: ``"mini"``.
+        base: What is fine-tuned: ``"mini"``, ``"kolors"``, ``"sdxl"``, ``"sd15"``, or the path of a diffusers folder or a
+            ``.safetensors`` checkpoint. None takes Kolors on a CUDA card with room for it and mini elsewhere.
         dataset: ``"sample"``, a folder of pictures with captions, or a ModelScope data set id.
         recipe: Name of a Data-Juicer recipe in ``recipes/`` or the path of one.
         output: Folder that everything made is written to.
@@ -35,7 +36,7 @@ class Settings:
         SettingsError: A value out of range or an unknown base, in one sentence.
     """
 
-    base: str = "mini"
+    base: str | None = None
     dataset: str = "sample"
     recipe: str = "sample"
     output: str = "outputs"
@@ -54,6 +55,8 @@ class Settings:
     gradient_checkpointing: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.base is None:
+            object.__setattr__(self, "base", bases.default())
         base = bases.get(self.base)
         for field in fields(self):
             if getattr(self, field.name) is None and hasattr(base, field.name):

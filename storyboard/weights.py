@@ -113,7 +113,10 @@ def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: boo
 
 @dataclass(frozen=True)
 class _Hub:
-    """What both hubs' own clients do for us; they resume a broken download and verify what they got."""
+    """What both hubs' own clients do for us; they resume a broken download and verify what they got.
+
+    They read the variables of mirror and cache once, when they are imported: we read them when they are needed.
+    """
 
     name: str
     model: str
@@ -127,13 +130,15 @@ def _modelscope(model: str) -> _Hub:
     from modelscope.hub.api import HubApi
     from modelscope_hub.errors import HubError
 
-    files = lambda: {file["Path"]: file["Size"] for file in HubApi().get_model_files(model, recursive=True) if file["Type"] != "tree"}
-    return _Hub("ModelScope", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names)), (HubError, OSError, ValueError))
+    endpoint = os.environ.get("MODELSCOPE_ENDPOINT")
+    files = lambda: {file["Path"]: file["Size"] for file in HubApi(endpoint=endpoint).get_model_files(model, recursive=True) if file.get("Type") != "tree"}
+    return _Hub("ModelScope", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names, endpoint=endpoint, cache_dir=os.environ.get("MODELSCOPE_CACHE"))), (HubError, OSError, ValueError))
 
 
 def _huggingface(model: str) -> _Hub:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    files = lambda: {file.rfilename: file.size for file in HfApi().model_info(model, files_metadata=True).siblings}
-    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names)), (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError))
+    endpoint = os.environ.get("HF_ENDPOINT")
+    files = lambda: {file.rfilename: file.size for file in HfApi(endpoint=endpoint).model_info(model, files_metadata=True).siblings}
+    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names, endpoint=endpoint)), (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError))

@@ -1,6 +1,7 @@
 """What can be fine-tuned: one file a base, found by its name. Adding a base is adding a file."""
 
 import pkgutil
+import shutil
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from ..errors import SettingsError
 from .base import Base
 from .files import opened
 
+ROOM_FOR_KOLORS = 10 * 2**30  # bytes of the card
 __all__ = ["Base", "get", "names"]
 
 
@@ -16,6 +18,15 @@ __all__ = ["Base", "get", "names"]
 def names() -> tuple[str, ...]:
     """Names of all bases, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "files")))
+
+
+def default() -> str:
+    """``"kolors"`` where a CUDA card has room for it, ``"mini"`` elsewhere."""
+    if not shutil.which("nvidia-smi") and not Path("/proc/driver/nvidia").exists():
+        return "mini"  # without importing torch, which takes seconds
+    import torch
+
+    return "kolors" if torch.cuda.is_available() and torch.cuda.mem_get_info()[1] >= ROOM_FOR_KOLORS else "mini"
 
 
 def get(name: str) -> Base:

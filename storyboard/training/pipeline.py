@@ -74,9 +74,10 @@ class TrainingPipeline(BasePipeline):
             models.check_layout(base, component)
             with quiet(), contextlib.redirect_stdout(io.StringIO()):
                 name = register(base, component)
+                dtype = torch.float32 if component == "vae" else torch_dtype
                 config = ModelConfig(
-                    path=[str(path) for path in base.weight_files(component)], skip_download=True,
-                    computation_dtype=torch.float32 if component == "vae" else torch_dtype, computation_device=device,
+                    state_dict=dict(models.read(base, component, dtype)), path=[str(path) for path in base.weight_files(component)], skip_download=True,
+                    computation_dtype=dtype, computation_device=device,
                 )
                 setattr(pipe, component, pipe.download_and_load_models([config]).fetch_model(name))
         pipe.freeze_except([])

@@ -1,0 +1,60 @@
+import pytest
+
+from storyboard import Settings, bases, memory
+from storyboard.errors import ResourceError, SettingsError
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize("free, batch, checkpointing, text_on_cpu, tiling", [
+    (79, 4, False, False, False), (23, 4, True, False, False), (15, 4, True, False, False), (11.5, 2, True, True, True), (9, 1, True, True, True),
+])
+def test_a_smaller_card_is_used_more_sparingly(free, batch, checkpointing, text_on_cpu, tiling):
+    settings = Settings(base="kolors")
+    plan = memory.plan(bases.get("kolors"), settings, free=free * GIB)
+    assert (plan.train_at_once, plan.gradient_checkpointing, plan.text_on_cpu, plan.tiling) == (batch, checkpointing, text_on_cpu, tiling)
+    assert plan.device == "cuda" and plan.precision == "bf16" and plan.precision in str(plan)
+
+
+def test_what_the_user_names_is_taken():
+    plan = memory.plan(bases.get("sdxl"), Settings(base="sdxl", precision="fp16", gradient_checkpointing=True, train_batch_size=2), free=79 * GIB)
+    assert plan.precision == "fp16" and plan.gradient_checkpointing and plan.train_at_once == 2
+
+
+def test_a_quantised_text_encoder_stays_on_the_card():
+    kolors = bases.get("kolors")
+    on_cpu = [memory.plan(kolors, Settings(base="kolors", text_encoder_bits=bits), free=11.5 * GIB).text_on_cpu for bits in (None, 8, 4)]
+    assert on_cpu == [True, False, False]
+
+
+def test_the_cpu_is_used_in_fp32_as_asked():
+    settings = Settings(base="mini", train_batch_size=3)
+    plan = memory.plan(bases.get("mini"), settings)
+    assert (plan.device, plan.precision, plan.train_at_once, plan.offload) == ("cpu", "fp32", 3, False)
+
+
+def test_a_card_that_is_too_small_is_said_before_anything_is_fetched():
+    with pytest.raises(ResourceError, match=r"needs about 8 GiB of the card's memory, and 6.0 are free"):
+        memory.check(bases.get("kolors"), Settings(base="kolors"), free=6 * GIB)
+    memory.check(bases.get("sd15"), Settings(base="sd15"), free=6 * GIB)
+    memory.check(bases.get("kolors"), Settings(base="kolors"), free=12 * GIB)
+
+
+def test_a_large_base_without_a_card_is_said_before_anything_is_fetched():
+    with pytest.raises(ResourceError, match='base=\'sdxl\' needs a CUDA card.*base="mini"'):
+        memory.check(bases.get("sdxl"), Settings(base="sdxl"))
+
+
+@pytest.mark.parametrize("change, said", [({"precision": "int8"}, "precision='int8'"), ({"gradient_checkpointing": 2}, "gradient_checkpointing=2"), ({"text_encoder_bits": 6}, "text_encoder_bits=6")])
+def test_settings_of_memory_are_checked(change, said):
+    with pytest.raises(SettingsError, match=said):
+        Settings(**change)
+
+
+def test_a_quantised_encoder_without_its_library_is_one_sentence(hub, make_settings, monkeypatch):
+    from storyboard import conditioning
+
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+    base, settings = hub("kolors"), make_settings(base="kolors", text_encoder_bits=4)
+    with pytest.raises(SettingsError, match="text_encoder_bits=4 needs bitsandbytes"):
+        conditioning.encode(base, ["a"], settings, memory.plan(base, settings))
