@@ -1,6 +1,7 @@
 """A base's weights, at hand before anything needs them: in the repository, in a folder, in one file, or fetched from a hub."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from .errors import BaseError, ResourceError
 from .hub import LOCAL_ROOT
 
 CACHE = "STORYBOARD_CACHE"  # environment variable: where fetched places are noted and converted checkpoints lie
+WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.safetensors\.index)?(\.fp16)?(?:-\d+-of-\d+)?\.(?:safetensors|json)")
 CONFIGS = {".json", ".txt", ".model"}
 
 
@@ -78,7 +80,7 @@ def _from_hubs(base: Base, configs_only: bool = False) -> Path:
             if not configs_only and (missing := artifacts.free_space_needed(Path.home(), size)):
                 raise ResourceError(f"{base.title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {Path.home()} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
             folder = hub.download(wanted)
-        except hub.failures as error:
+        except (*hub.failures, BaseError) as error:
             failures.append(f"{hub.name}: {type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}".strip())
             continue
         wrong = [name for name in wanted if not (folder / name).is_file() or (folder / name).stat().st_size != files[name]]
@@ -100,14 +102,11 @@ def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: boo
     folders = {*components, "scheduler", *(component.replace("text_encoder", "tokenizer") for component in components if component.startswith("text_encoder"))}
     wanted = [name for name in files if name == "model_index.json" or "/" in name and name.rsplit("/", 1)[0] in folders and Path(name).suffix in CONFIGS and "safetensors" not in name]
     for component in () if configs_only else components:
-        weights = [name for name in files if name.startswith(f"{component}/") and ("safetensors" in name)]
-        stems = ("model", "diffusion_pytorch_model")
-        named = lambda variant: [name for name in weights if Path(name).name.startswith(tuple(f"{stem}{mark}" for stem in stems for mark in (
-            (".fp16.safetensors", ".fp16-", ".safetensors.index.fp16") if variant else (".safetensors", "-0"))))]
-        picked = named("fp16") or [name for name in named("") if "fp16" not in name]
-        if not any(name.endswith(".safetensors") for name in picked):
+        weights = {name: found[1] for name in files if name.startswith(f"{component}/") and (found := WEIGHTS.fullmatch(name.rpartition("/")[2]))}
+        smallest = [name for name, variant in weights.items() if variant] or list(weights)
+        if not smallest:
             raise BaseError(f"The hub has no safetensors weights for {component}: set base to a folder that holds them.")
-        wanted += picked
+        wanted += smallest
     return sorted(wanted)
 
 

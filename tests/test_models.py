@@ -58,7 +58,7 @@ def test_loading_takes_little_more_than_the_largest_component(middling, what, pr
 
 
 @pytest.mark.parametrize("name", sorted(tiny.HUB))
-def test_what_is_read_is_what_the_libraries_load(hub, name):
+def test_what_is_read_parity_with_what_the_libraries_load(hub, name):
     import diffusers
 
     base = hub(name)

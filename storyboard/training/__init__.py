@@ -42,7 +42,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         lora = _load(target, manifest)
         print(f"train: nothing to do, {lora}")
         return lora
-    if missing := artifacts.free_space_needed(target, 2 * 10**8 + 2 * 10**6 * len(captions)):
+    if missing := artifacts.free_space_needed(target, 2 * 10**8 + 3 * 10**6 * len(captions)):
         raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for cached embeddings and the LoRA: free some space or set output to another disk.")
     checkpoints = settings.folder / ".checkpoint" / mark[:16]
     with artifacts.building(target) as folder:
@@ -115,17 +115,23 @@ class _Painter:
         (folder / "previews").mkdir()
 
     def paint(self, unet, step: int) -> dict:
+        import torch
+
         from .. import conditioning
         from ..rendering import drawing
 
         self.pipe = self.pipe or drawing.load_pipeline(self.base, self.plan, unet=unet)
-        settings, seeds = self.settings, [panel["seed"] for panel in self.panels]
+        settings, size = self.settings, self.plan.render_at_once
         words = [panel[key] for panel in self.panels for key in ("prompt", "negative_prompt")]
         said = conditioning.encode(self.base, words, settings, self.plan)  # encoded before, with the captions
-        positive, negative = ([said[panel[key]] for panel in self.panels] for key in ("prompt", "negative_prompt"))
+        pictures = []
         try:
-            pictures = drawing.draw(self.pipe, positive, negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
-        except RenderingError as error:  # a look at a LoRA half trained; the story itself is drawn with a check
+            for start in range(0, len(self.panels), size):
+                panels = self.panels[start:start + size]
+                positive, negative = ([said[panel[key]] for panel in panels] for key in ("prompt", "negative_prompt"))
+                seeds = [panel["seed"] for panel in panels]
+                pictures += drawing.draw(self.pipe, positive, negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
+        except (RenderingError, torch.OutOfMemoryError) as error:  # a look at a LoRA half trained; the story itself is drawn with a check
             print(f"train: no preview at step {step}: {error}", flush=True)
             pictures = []
         names = [f"previews/step-{step:06d}-panel-{place}.png" for place in range(1, len(pictures) + 1)]
