@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHILD = """
 import dataclasses, gc, sys
 import torch
-from diffusers import KolorsPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionXLPipeline  # imports are not loading
 from storyboard import bases, memory, models
 from storyboard.rendering import drawing
 from storyboard.training.pipeline import TrainingPipeline

@@ -97,7 +97,7 @@ def draw(
     for seed, latent in zip(seeds, latents):  # one at a time: the decoder is where memory peaks
         decoded = decode(pipe, latent[None])[0]
         if not torch.isfinite(decoded).all():
-            raise RenderingError(f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or guidance_scale, or set precision="bf16" or "fp32", and render again.")
+            raise RenderingError(f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or guidance_scale, or set precision to bf16 or fp32, and render again.")
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
         if pixels.flatten(1).std(1).max() < BLANK:
             raise RenderingError(f"The picture of seed {seed} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate.")
