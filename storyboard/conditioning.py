@@ -62,8 +62,8 @@ def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dty
     zeros = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
     if base.pipeline != "KolorsPipeline" and (foreign := [prompt for prompt in missing if re.search(r"[\u4e00-\u9fff]", prompt)]):
         print(f"text: {base.title} was taught in English; {len(foreign)} prompts and captions are in Chinese, such as {foreign[0][:40]}")
+    _warn_of_cuts(pipe, base, missing)
     for prompt, path in missing.items():
-        _warn_if_cut(pipe, base, prompt)
         with quiet():
             parts = pipe.encode_prompt(prompt=prompt, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
         found = {"tokens": parts[0][0], "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0)}
@@ -106,7 +106,7 @@ def _quantised(bits: int | None, dtype: torch.dtype) -> dict[str, object]:
     return {"quantization_config": how, "device_map": {"": 0}}
 
 
-def _warn_if_cut(pipe, base: Base, prompt: str) -> None:
-    length = len(pipe.tokenizer(prompt)["input_ids"])
-    if length > base.text_length:
-        print(f"text: only the first {base.text_length} of {length} tokens of this prompt are read: {prompt[:60]}…")
+def _warn_of_cuts(pipe, base: Base, prompts: Iterable[str]) -> None:
+    lengths = {prompt: len(pipe.tokenizer(prompt)["input_ids"]) for prompt in prompts}
+    if cut := [prompt for prompt, length in lengths.items() if length > base.text_length]:
+        print(f"text: {len(cut)} prompts and captions are longer than {base.text_length} tokens, the rest of them is not read, such as {cut[-1][:60]}…")

@@ -56,7 +56,8 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
     """Raise ResourceError unless a training step of one picture fits, in the most sparing way."""
     import torch
 
-    large = base.name != "mini" and (base.download or base.checkpoint or sum(path.stat().st_size for path in base.weight_files("unet")) > GIB)
+    weights = [base.checkpoint] if base.checkpoint else base.weight_files("unet") if base.folder else []
+    large = sum(path.stat().st_size for path in weights) > GIB if weights else base.download > GIB
     if not torch.cuda.is_available() and free is None:
         if large:
             raise ResourceError(f"base={base.name!r} needs a CUDA card, and torch finds none here: set base=\"mini\", or open the notebook on a machine with a card.")
