@@ -14,7 +14,7 @@ from safetensors.torch import save as serialise
 
 from . import artifacts, models
 from .bases import Base
-from .errors import BaseError, SettingsError
+from .errors import BaseError
 from .memory import Plan
 from .quiet import quiet
 from .settings import Settings
@@ -37,9 +37,8 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan) -
 
     Raises:
         BaseError: The weights do not fit.
-        SettingsError: ``text_encoder_bits`` without bitsandbytes.
     """
-    device = "cpu" if plan.text_on_cpu else plan.device
+    device = "cpu" if plan.text_encoder_on_cpu else plan.device
     mark = artifacts.fingerprint(base=base.fingerprint(), precision=plan.precision, bits=settings.text_encoder_bits, versions=artifacts.versions("torch", "diffusers", "transformers"))
     folder = settings.folder / "cache" / "text" / mark[:16]
     for other in folder.parent.glob("*"):
@@ -96,10 +95,6 @@ def _text_pipeline(base: Base, device: str, dtype: torch.dtype, bits: int | None
 def _quantised(bits: int | None, dtype: torch.dtype) -> dict[str, object]:
     if bits is None:
         return {}
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise SettingsError(f"text_encoder_bits={bits} needs bitsandbytes: run %pip install bitsandbytes, or set text_encoder_bits=None.") from error
     from transformers import BitsAndBytesConfig
 
     how = BitsAndBytesConfig(load_in_8bit=True) if bits == 8 else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)

@@ -1,9 +1,11 @@
 """What fits: device, precision and how much at once, from the card's free memory and a small table of needs."""
 
+import gc
+import importlib.util
 from dataclasses import dataclass
 
 from .bases import Base
-from .errors import ResourceError
+from .errors import ResourceError, SettingsError
 from .settings import Settings
 
 GIB = 2**30
@@ -25,9 +27,9 @@ class Plan:
         device, precision: ``"cuda"`` or ``"cpu"``; ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         gradient_checkpointing: Activations are computed again in the backward pass.
         train_at_once, render_at_once: Pictures in the UNet at once; a step gathers the gradients of several.
-        text_on_cpu: The text encoders do not fit and run on the CPU.
+        text_encoder_on_cpu: The text encoders run on the CPU, because they do not fit.
         offload: While drawing, UNet and VAE are on the card in turn.
-        tiling: The VAE decodes in tiles.
+        vae_tiling: The VAE decodes in tiles.
     """
 
     device: str
@@ -35,9 +37,9 @@ class Plan:
     gradient_checkpointing: bool
     train_at_once: int
     render_at_once: int
-    text_on_cpu: bool = False
+    text_encoder_on_cpu: bool = False
     offload: bool = False
-    tiling: bool = False
+    vae_tiling: bool = False
 
     @property
     def dtype(self):
@@ -48,8 +50,8 @@ class Plan:
 
     def __str__(self) -> str:
         train = f"{self.train_at_once} at once{' with gradient checkpointing' if self.gradient_checkpointing else ''}"
-        render = f"{self.render_at_once} at once{', VAE in tiles' if self.tiling else ''}{', UNet and VAE in turn' if self.offload else ''}"
-        return f"{self.precision}, training {train}, drawing {render}{', text encoder on the CPU' if self.text_on_cpu else ''}"
+        render = f"{self.render_at_once} at once{', VAE in tiles' if self.vae_tiling else ''}{', UNet and VAE in turn' if self.offload else ''}"
+        return f"{self.precision}, training {train}, drawing {render}{', text encoder on the CPU' if self.text_encoder_on_cpu else ''}"
 
 
 def check(base: Base, settings: Settings, free: float | None = None) -> None:
@@ -62,7 +64,7 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
         if large:
             raise ResourceError(f"base={base.name!r} needs a CUDA card, and torch finds none here: set base=\"mini\", or open the notebook on a machine with a card.")
         return
-    free = torch.cuda.mem_get_info()[0] if free is None else free
+    free = _free() if free is None else free
     needed = OVERHEAD + UNET[base.pipeline] * (2 if settings.precision == "fp32" else 1) + ACTIVATIONS[True] * (settings.resolution / 1024) ** 2
     if large and free / GIB < needed:
         raise ResourceError(f"base={base.name!r} at {settings.resolution} needs about {needed:.0f} GiB of the card's memory, and {free / GIB:.1f} are free: set resolution={settings.resolution // 2}, or base=\"sd15\", or close what else uses the card.")
@@ -73,26 +75,47 @@ def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
 
     Args:
         free: Free bytes of the card; None asks torch. Without a card the CPU is used, in fp32.
+
+    Raises:
+        SettingsError: ``text_encoder_bits`` without bitsandbytes, or for an encoder that is to run on the CPU.
     """
     import torch
 
+    if settings.text_encoder_bits and not importlib.util.find_spec("bitsandbytes"):
+        raise SettingsError(f"text_encoder_bits={settings.text_encoder_bits} needs bitsandbytes: run %pip install bitsandbytes, or set text_encoder_bits=None.")
     if not torch.cuda.is_available() and free is None:
-        return Plan("cpu", settings.precision or "fp32", bool(settings.gradient_checkpointing), settings.train_batch_size, settings.render_batch_size)
+        _refuse_bits_on_cpu(settings)
+        return Plan("cpu", settings.precision or "fp32", bool(settings.gradient_checkpointing), settings.train_batch_size, settings.render_batch_size, vae_tiling=bool(settings.vae_tiling))
     if free is None:
-        free = torch.cuda.mem_get_info()[0]
+        free = _free()
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_bf16 = True
     precision = settings.precision or ("bf16" if has_bf16 else "fp16")
     room = free / GIB - OVERHEAD - UNET[base.pipeline] * (2 if precision == "fp32" else 1)
     area = (settings.resolution / 1024) ** 2
-    checkpointing = settings.gradient_checkpointing
-    if checkpointing is None:
-        checkpointing = room < ACTIVATIONS[False] * area * settings.train_batch_size
+    chosen = lambda wanted, needed: needed if wanted is None else wanted
     fits = lambda need, wanted: max(1, min(wanted, int(room / (need * area))))
-    tiling = room < DECODING * area
+    checkpointing = chosen(settings.gradient_checkpointing, room < ACTIVATIONS[False] * area * settings.train_batch_size)
+    text = OVERHEAD + TEXT[base.pipeline] * {None: 1, 8: 0.55, 4: 0.35}[settings.text_encoder_bits]
+    text_encoder_on_cpu = chosen(settings.text_encoder_on_cpu, free / GIB < text)
+    if text_encoder_on_cpu:
+        _refuse_bits_on_cpu(settings)
     return Plan(
         "cuda", precision, checkpointing, fits(ACTIVATIONS[checkpointing], settings.train_batch_size), fits(DRAWING, settings.render_batch_size),
-        text_on_cpu=free / GIB < TEXT[base.pipeline] * {None: 1, 8: 0.55, 4: 0.35}[settings.text_encoder_bits] + OVERHEAD,
-        offload=room < DRAWING * area, tiling=tiling,
+        text_encoder_on_cpu=text_encoder_on_cpu, offload=chosen(settings.offload, room < DRAWING * area), vae_tiling=chosen(settings.vae_tiling, room < DECODING * area),
     )
+
+
+def _free() -> int:
+    """Free bytes of the card, with what torch only keeps in reserve."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
+def _refuse_bits_on_cpu(settings: Settings) -> None:
+    if settings.text_encoder_bits:
+        raise SettingsError(f"text_encoder_bits={settings.text_encoder_bits} needs a CUDA card with room for the text encoder: set text_encoder_bits=None, it runs on the CPU then.")

@@ -61,7 +61,7 @@ def load(base: Base, component: str, dtype: torch.dtype, **quantised: object) ->
 
 
 def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of ``component``, floats cast to ``dtype``, each in memory of its own.
+    """Names and tensors of ``component``, floats cast to ``dtype``, each in memory of its own, 4-D ones channels last.
 
     Not by memory map: the file's pages would count beside the cast copies, and tensors would lie at addresses at which
     kernels round differently.
@@ -74,7 +74,9 @@ def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, 
                 file.seek(start + entry["data_offsets"][0])
                 if tensor.numel():
                     file.readinto(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
-                yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
+                # kernels of convolutions lie as they will be used: to turn them round later would leave holes in memory
+                layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+                yield name, tensor.to(dtype, memory_format=layout) if tensor.is_floating_point() else tensor
 
 
 def tokenizer(base: Base, component: str):

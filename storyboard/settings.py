@@ -31,6 +31,9 @@ class Settings:
         text_encoder_bits: 8 or 4 load Kolors' text encoder quantised, on a CUDA card with bitsandbytes; None keeps it whole.
         precision: Of the base, "bf16", "fp16" or "fp32"; the LoRA is always trained in fp32.
         gradient_checkpointing: Compute activations twice, for a third of the memory; None decides by the card.
+        text_encoder_on_cpu: The text encoders run on the CPU; None: where the card is too small for them.
+        offload: While drawing, UNet and VAE are on the card in turn; None decides by the card.
+        vae_tiling: The VAE decodes in overlapping tiles, with less memory; None decides by the card.
 
     Raises:
         SettingsError: A value out of range or an unknown base, in one sentence.
@@ -53,6 +56,9 @@ class Settings:
     text_encoder_bits: int | None = None
     precision: str | None = None
     gradient_checkpointing: bool | None = None
+    text_encoder_on_cpu: bool | None = None
+    offload: bool | None = None
+    vae_tiling: bool | None = None
 
     def __post_init__(self) -> None:
         if self.base is None:
@@ -75,8 +81,9 @@ class Settings:
         self._in_range("render_batch_size", 1, 64, whole=True)
         if self.precision not in (None, "fp32", "bf16", "fp16"):
             raise SettingsError(f"precision={self.precision!r} must be \"bf16\", \"fp16\", \"fp32\" or None.")
-        if self.gradient_checkpointing not in (None, True, False):
-            raise SettingsError(f"gradient_checkpointing={self.gradient_checkpointing!r} must be True, False or None.")
+        for name in ("gradient_checkpointing", "text_encoder_on_cpu", "offload", "vae_tiling"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise SettingsError(f"{name}={getattr(self, name)!r} must be True, False or None.")
         if self.text_encoder_bits not in (None, 4, 8):
             raise SettingsError(f"text_encoder_bits={self.text_encoder_bits!r} must be 8, 4 or None.")
         if self.resolution % base.resolution_step:

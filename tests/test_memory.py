@@ -1,3 +1,5 @@
+import importlib.util
+
 import pytest
 
 from storyboard import Settings, bases, memory
@@ -12,19 +14,16 @@ GIB = 2**30
 def test_a_smaller_card_is_used_more_sparingly(free, batch, checkpointing, text_on_cpu, tiling):
     settings = Settings(base="kolors")
     plan = memory.plan(bases.get("kolors"), settings, free=free * GIB)
-    assert (plan.train_at_once, plan.gradient_checkpointing, plan.text_on_cpu, plan.tiling) == (batch, checkpointing, text_on_cpu, tiling)
+    assert (plan.train_at_once, plan.gradient_checkpointing, plan.text_encoder_on_cpu, plan.vae_tiling) == (batch, checkpointing, text_on_cpu, tiling)
     assert plan.device == "cuda" and plan.precision == "bf16" and plan.precision in str(plan)
 
 
 def test_what_the_user_names_is_taken():
-    plan = memory.plan(bases.get("sdxl"), Settings(base="sdxl", precision="fp16", gradient_checkpointing=True, train_batch_size=2), free=79 * GIB)
-    assert plan.precision == "fp16" and plan.gradient_checkpointing and plan.train_at_once == 2
-
-
-def test_a_quantised_text_encoder_stays_on_the_card():
-    kolors = bases.get("kolors")
-    on_cpu = [memory.plan(kolors, Settings(base="kolors", text_encoder_bits=bits), free=11.5 * GIB).text_on_cpu for bits in (None, 8, 4)]
-    assert on_cpu == [True, False, False]
+    named = {"gradient_checkpointing": True, "text_encoder_on_cpu": True, "offload": True, "vae_tiling": True}
+    plan = memory.plan(bases.get("sdxl"), Settings(base="sdxl", precision="fp16", train_batch_size=2, **named), free=79 * GIB)
+    assert plan.precision == "fp16" and plan.train_at_once == 2 and all(getattr(plan, name) for name in named)
+    small = memory.plan(bases.get("sdxl"), Settings(base="sdxl", **dict.fromkeys(named, False)), free=7 * GIB)
+    assert not any(getattr(small, name) for name in named)
 
 
 def test_the_cpu_is_used_in_fp32_as_asked():
@@ -45,16 +44,32 @@ def test_a_large_base_without_a_card_is_said_before_anything_is_fetched():
         memory.check(bases.get("sdxl"), Settings(base="sdxl"))
 
 
-@pytest.mark.parametrize("change, said", [({"precision": "int8"}, "precision='int8'"), ({"gradient_checkpointing": 2}, "gradient_checkpointing=2"), ({"text_encoder_bits": 6}, "text_encoder_bits=6")])
+@pytest.mark.parametrize("change, said", [({"precision": "int8"}, "precision='int8'"), ({"gradient_checkpointing": 2}, "gradient_checkpointing=2"), ({"offload": 1}, "offload=1"), ({"vae_tiling": "yes"}, "vae_tiling='yes'"), ({"text_encoder_bits": 6}, "text_encoder_bits=6")])
 def test_settings_of_memory_are_checked(change, said):
     with pytest.raises(SettingsError, match=said):
         Settings(**change)
 
 
-def test_a_quantised_encoder_without_its_library_is_one_sentence(hub, make_settings, monkeypatch):
-    from storyboard import conditioning
+@pytest.fixture
+def bitsandbytes(tmp_path, monkeypatch):
+    """A package of that name: whether it is there is all that a plan asks."""
+    (tmp_path / "bitsandbytes.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
 
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
-    base, settings = hub("kolors"), make_settings(base="kolors", text_encoder_bits=4)
-    with pytest.raises(SettingsError, match="text_encoder_bits=4 needs bitsandbytes"):
-        conditioning.encode(base, ["a"], settings, memory.plan(base, settings))
+
+def test_a_quantised_text_encoder_stays_on_the_card(bitsandbytes):
+    kolors = bases.get("kolors")
+    on_cpu = [memory.plan(kolors, Settings(base="kolors", text_encoder_bits=bits), free=11.5 * GIB).text_encoder_on_cpu for bits in (None, 8, 4)]
+    assert on_cpu == [True, False, False]
+
+
+def test_a_quantised_text_encoder_needs_a_card(bitsandbytes):
+    for changes, free in (({}, None), ({"text_encoder_on_cpu": True}, 79 * GIB)):
+        with pytest.raises(SettingsError, match="text_encoder_bits=4 needs a CUDA card"):
+            memory.plan(bases.get("kolors"), Settings(base="kolors", text_encoder_bits=4, **changes), free=free)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_a_quantised_text_encoder_without_its_library_is_one_sentence():
+    with pytest.raises(SettingsError, match="text_encoder_bits=8 needs bitsandbytes"):
+        memory.plan(bases.get("kolors"), Settings(base="kolors", text_encoder_bits=8), free=79 * GIB)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import original_layout
 import pytest
 import tiny
 import torch
@@ -12,49 +13,46 @@ from safetensors.torch import load_file, save_file
 from storyboard import bases, models
 from storyboard.errors import BaseError
 
-ROOT = Path(__file__).resolve().parents[1]
-CHILD = """
-import dataclasses, gc, sys
-import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionXLPipeline  # imports are not loading
-from storyboard import bases, memory, models
-from storyboard.rendering import drawing
-from storyboard.training.pipeline import TrainingPipeline
-
-def kilobytes(name):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
-
-base = bases.opened(__import__("pathlib").Path(sys.argv[1]), {name: bases.get(name) for name in bases.names()})
-models.skeleton(base, "unet"), models.skeleton(base, "vae"), gc.collect()
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
-before = kilobytes("VmRSS")
-plan = memory.Plan("cpu", sys.argv[3], False, 1, 1)
-kept = drawing.load_pipeline(base, plan) if sys.argv[2] == "draw" else TrainingPipeline.load(base, ("unet",), "cpu", plan.dtype)
-print(kilobytes("VmHWM") - before)
-"""
-
-
 @pytest.fixture(scope="module")
 def middling(tmp_path_factory):
-    """A diffusers folder of tiny SDXL, but for a UNet of a few hundred MB."""
+    """A hub's folder of tiny SDXL, but for a UNet of a few hundred MB."""
     import diffusers
 
-    root = tmp_path_factory.mktemp("middling")
-    folder = tiny.build("sdxl", root)
+    folder = tiny.build("sdxl", tmp_path_factory.mktemp("middling"))
     config = json.loads((folder / "unet" / "config.json").read_text()) | {"block_out_channels": [192, 384, 512], "transformer_layers_per_block": [1, 2, 4], "attention_head_dim": [2, 8, 8]}
     diffusers.UNet2DConditionModel.from_config(config).save_pretrained(folder / "unet", variant="fp16")
     return folder
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc to measure a peak")
+def peak(what, path, precision="fp32", **variables):
+    """Bytes that the process of ``peak.py`` took at most."""
+    command = [sys.executable, str(Path(__file__).with_name("peak.py")), what, str(path), precision]
+    child = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables, timeout=300, check=True)
+    return int(child.stdout.split()[-1])
+
+
+needs_proc = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc to measure a peak")
+
+
+@needs_proc
 @pytest.mark.parametrize("what", ["draw", "train"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loading_takes_little_more_than_the_largest_component(middling, what, precision):
     largest = sum(path.stat().st_size for path in (middling / "unet").glob("*.safetensors"))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    child = subprocess.run([sys.executable, "-c", CHILD, str(middling), what, precision], capture_output=True, text=True, env=environment, timeout=300, check=True)
-    peak = int(child.stdout.split()[-1]) * 1024
-    assert largest > 5e8 and peak < 1.2 * largest, f"{peak / largest:.2f} of {largest / 1e6:.0f} MB"
+    taken = peak(what, middling, precision)
+    assert largest > 5e8 and taken < 1.2 * largest, f"{taken / largest:.2f} of {largest / 1e6:.0f} MB"
+
+
+@needs_proc
+def test_converting_a_single_file_takes_little_more_than_the_largest_component(middling, tmp_path):
+    import diffusers
+
+    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(middling, variant="fp16", dtype=torch.float16)
+    path = tmp_path / "single.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in original_layout.single_file(pipe).items()}, path)
+    largest = sum(tensor.nbytes for tensor in pipe.unet.state_dict().values())
+    taken = peak("convert", path, STORYBOARD_HUB=str(middling.parents[1]), STORYBOARD_CACHE=str(tmp_path / "cache"))
+    assert largest > 4e8 and taken < 1.2 * largest, f"{taken / largest:.2f} of {largest / 1e6:.0f} MB"
 
 
 @pytest.mark.parametrize("name", sorted(tiny.HUB))

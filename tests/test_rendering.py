@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from storyboard import Pair, Panel, Settings, Story, bases, memory, render
 from storyboard import lora as lora_file
 from storyboard.conditioning import Embedding
-from storyboard.errors import LoraError, RenderingError
+from storyboard.errors import LoraError, RenderingError, ResourceError
 from storyboard.rendering import drawing, png
 
 MINI = bases.get("mini")
@@ -91,6 +91,25 @@ def test_a_panel_is_the_same_alone_and_in_a_batch_within_one_level(trained, tmp_
     alone = render(story, settings.but(output=str(tmp_path / "b"), render_batch_size=1), lora)
     for one, other in zip(together.paths, alone.paths):
         assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
+def test_out_of_memory_draws_fewer_at_once(trained, drawn, tmp_path, monkeypatch, capsys):
+    settings, story, _, lora = trained
+    real, room = drawing.draw, 1
+
+    def small(pipe, positive, *more, **named):
+        if len(positive) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(pipe, positive, *more, **named)
+    monkeypatch.setattr(drawing, "draw", small)
+    pictures = render(story, settings.but(output=str(tmp_path)), lora)
+    assert "render: out of memory, going on with 1 panels at once" in capsys.readouterr().out
+    assert all(np.abs(pixels(one) - pixels(other)).max() <= 1 for one, other in zip(pictures.paths, drawn[3].paths))
+    assert [panel["batch"] for panel in pictures.panels] == [1, 1, 1]
+    room = 0
+    with pytest.raises(ResourceError, match="too small for one picture"):
+        render(Story([*story[:2], Panel("金色长发女孩")], negative_prompt="模糊"), settings.but(output=str(tmp_path)), lora)
+    assert pictures.paths[0].is_file()
 
 
 def test_the_same_settings_give_the_same_bytes(drawn, tmp_path):

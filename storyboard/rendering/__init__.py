@@ -1,6 +1,7 @@
 """Stage 4, render: base and LoRA file in, one picture a panel and the grid out; a panel already drawn is kept."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> 
     Raises:
         LoraError: The LoRA file is missing, belongs to another base or does not attach whole.
         RenderingError: A picture is blank or not finite; those already drawn stay.
-        ResourceError: The disk is full.
+        ResourceError: The disk is full, or the card too small for one picture.
     """
     base = weights.fetch(bases.get(settings.base))
     lora_path = lora.path if isinstance(lora, Lora) else Path(lora) if lora else None
@@ -102,23 +103,49 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path | None, panels: list[d
         words = [panels[place][key] for place in todo for key in ("prompt", "negative_prompt")]
         said = conditioning.encode(base, words, settings, plan)
         pipe = drawing.load_pipeline(base, plan, lora)
-        size, steps = plan.render_at_once, settings.num_inference_steps
+        steps = settings.num_inference_steps
+
+        def draw(batch: list[int]) -> None:
+            chosen = [panels[place] for place in batch]
+            positive, negative = ([said[panel[key]] for panel in chosen] for key in ("prompt", "negative_prompt"))
+            start = len(entries) - len(panels) + len(todo)
+            images = drawing.draw(
+                pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, steps, settings.guidance_scale,
+                on_step=lambda step: live.step(start * steps + step * len(batch)),
+            )
+            for row, (place, image) in enumerate(zip(batch, images)):
+                # the arithmetic depends on the batch's size and on tiles alone: with these the picture can be made again bit for bit
+                entries[place] = _save(folder, place, image, panels[place]) | {"batch": len(batch), "row": row, "vae_tiling": plan.vae_tiling}
+            live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
+            artifacts.write_manifest(folder, "render", "unfinished", panels=[entries[place] for place in sorted(entries)])
+
         with show.Live("render", steps * len(todo)) as live:
-            for start in range(0, len(todo), size):
-                batch = todo[start:start + size]
-                chosen = [panels[place] for place in batch]
-                positive, negative = ([said[panel[key]] for panel in chosen] for key in ("prompt", "negative_prompt"))
-                images = drawing.draw(
-                    pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, steps, settings.guidance_scale,
-                    on_step=lambda step: live.step(start * steps + step * len(batch)),
-                )
-                for row, (place, image) in enumerate(zip(batch, images)):
-                    # the arithmetic of a batch depends on its size alone: with both, the picture can be made again bit for bit
-                    entries[place] = _save(folder, place, image, panels[place]) | {"batch": len(batch), "row": row}
-                live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
-                done = [entries[place] for place in sorted(entries)]
-                artifacts.write_manifest(folder, "render", "unfinished", panels=done)
+            _in_batches(todo, plan.render_at_once, draw)
     return [entries[place] for place in range(len(panels))]
+
+
+def _in_batches(todo: list[int], size: int, draw: Callable[[list[int]], None]) -> None:
+    """``draw`` all of ``todo``, ``size`` at once; where memory runs out, half as many.
+
+    Raises:
+        ResourceError: Not even one picture fits.
+    """
+    import torch
+
+    start = 0
+    while start < len(todo):
+        batch = todo[start:start + size]
+        try:
+            draw(batch)
+            start += len(batch)
+            continue
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise ResourceError("The memory of the card is too small for one picture: lower resolution, or set offload=True and vae_tiling=True, and run this cell again; panels that are drawn stay.") from error
+            size = (len(batch) + 1) // 2
+            print(f"render: out of memory, going on with {size} panels at once", flush=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _save(folder: Path, place: int, image, panel: dict) -> dict:

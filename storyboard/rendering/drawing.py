@@ -45,7 +45,7 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
         pipe.vae.to(memory_format=torch.channels_last)
         if lora is not None:
             attach(pipe, base, lora)
-        if plan.tiling:
+        if plan.vae_tiling:
             pipe.vae.enable_tiling()
         if plan.offload and unet is None:
             pipe.enable_model_cpu_offload()
