@@ -7,9 +7,11 @@ import sys
 
 import nbformat
 import numpy as np
+import original_layout
 import pytest
 from conftest import ROOT
 from PIL import Image
+from safetensors.torch import save_file
 
 NOTEBOOK = ROOT / "baseline.ipynb"
 SMALL = {"rank": 8, "learning_rate": "1e-3", "train_steps": 40, "num_inference_steps": 8, "resolution": 96, "train_batch_size": 4}
@@ -105,6 +107,21 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_
     listings = {f"{folder}/{name}" for folder in ("story", "base") for name in ("story.png", "story.json", "manifest.json", "panel-3.png")}
     assert listings <= changed and changed - listings == after.keys() - before.keys()
     assert [name.split("/")[:2] for name in after.keys() - before.keys()] == [["cache", "text"]]  # the new prompt's embedding
+
+
+@pytest.mark.parametrize("name", ["kolors", "sd15", "sdxl as a single file"])
+def test_it_runs_to_the_end_on_a_base_by_its_path(hub, folder, tmp_path, monkeypatch, name):
+    import diffusers
+
+    path = hub(name.split()[0]).folder
+    if "file" in name:
+        monkeypatch.setenv("STORYBOARD_CACHE", str(tmp_path / "cache"))
+        pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(path, variant="fp16")
+        path = tmp_path / "anime.safetensors"
+        save_file({key: tensor.contiguous() for key, tensor in original_layout.single_file(pipe).items()}, path)
+    result = run(tmp_path / "out", base=path, dataset=folder, train_steps=4, num_inference_steps=2, resolution=64)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "render: drew 8 of 8 panels" in result.stdout and (tmp_path / "out" / "story" / "story.png").is_file()
 
 
 @pytest.mark.parametrize("parameters, said", [
