@@ -106,10 +106,14 @@ def check_layout(base: Base, component: str) -> None:
     """Compare names and shapes in the files' headers with those of the class; nothing is read but headers.
 
     Raises:
-        BaseError: Tensors are missing, unknown or of another shape; names the file and the first of them.
+        BaseError: Tensors are missing, of another shape or of an unknown type; names the file and the first of them.
     """
     files = base.weight_files(component)
-    found = {name: tuple(entry["shape"]) for path in files for name, entry in read_header(path).items()}
+    headers = {path: read_header(path) for path in files}
+    for path, header in headers.items():
+        if strange := sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys()):
+            raise BaseError(f"{path} holds numbers of the type {strange[0]}: get the weights in fp16, bf16 or fp32.")
+    found = {name: tuple(entry["shape"]) for header in headers.values() for name, entry in header.items()}
     kind = class_of(base, component)
     expected = {name: tuple(tensor.shape) for name, tensor in skeleton(base, component).state_dict().items()}
     plain = {_plain(name): shape for name, shape in found.items()}

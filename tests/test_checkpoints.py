@@ -54,6 +54,13 @@ def test_what_is_no_checkpoint_of_ours_is_said_at_once(tmp_path, tensors, said):
     assert "\n" not in str(error.value) and "other.safetensors" in str(error.value)
 
 
+def test_eight_bit_numbers_are_refused_at_once(single):
+    path, _ = single("sd15")
+    save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(BaseError, match="numbers of the type F8_E4M3: get the checkpoint in fp16"):
+        bases.get(str(path))
+
+
 def test_a_pickle_is_not_opened(tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"cos\nsystem\n")
     with pytest.raises(BaseError, match="convert it first"):

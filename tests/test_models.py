@@ -87,6 +87,7 @@ def copied(base, tmp_path):
 
 @pytest.mark.parametrize("spoil, said", [
     (lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "conv_in.weight"}, r"1 of \d+ tensors are missing or differ .conv_in.weight should be \[32, 4, 3, 3\] and is absent"),
+    (lambda tensors: tensors | {"conv_in.weight": tensors["conv_in.weight"].to(torch.float8_e4m3fn)}, "numbers of the type F8_E4M3: get the weights in fp16"),
     (lambda tensors: tensors | {"conv_in.weight": torch.zeros(32, 9, 3, 3)}, r"should be \[32, 4, 3, 3\] and is \[32, 9, 3, 3\]"),
 ])
 def test_weights_of_another_layout_are_named_with_what_was_expected(hub, tmp_path, spoil, said):

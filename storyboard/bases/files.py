@@ -68,4 +68,6 @@ def _kind(path: Path) -> str:
         raise BaseError(f"base={str(path)!r} is not a whole SD 1.5 or SDXL checkpoint: expected {UNET}*, first_stage_model.* and a text encoder, found such as {min(names, default='nothing')}.")
     if first["shape"][1] != 4:
         raise BaseError(f"base={str(path)!r} takes {first['shape'][1]} channels (an inpainting model): only text-to-image models of 4 are supported.")
+    if first["dtype"] not in ("F16", "BF16", "F32"):
+        raise BaseError(f"base={str(path)!r} holds numbers of the type {first['dtype']}: get the checkpoint in fp16, bf16 or fp32.")
     return kind
