@@ -38,10 +38,10 @@ def prompts(quick: bool = False) -> list[dict]:
 def real_renders() -> tuple[np.ndarray, list[dict]]:
     """uint8 (n, 128, 128, 3) held-out pictures of the art itself, and what they show."""
     rows = json.loads((HERE / "renders" / "meta.json").read_text(encoding="utf-8"))
-    return np.stack([_pixels(HERE / "renders" / f"{row['id']}.webp") for row in rows]), rows
+    return np.stack([pixels(HERE / "renders" / f"{row['id']}.webp") for row in rows]), rows
 
 
-def _pixels(path: Path) -> np.ndarray:
+def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((classifier.SIDE, classifier.SIDE), Image.LANCZOS))
 
@@ -53,7 +53,7 @@ def drawn(asked: list[dict], language: str, settings: Settings, lora: Path | Non
     for start in range(0, len(panels), STORY):
         story = Story(panels[start:start + STORY], NEGATIVE[language])
         paths += render(story, settings.but(output=str(folder / f"{language}-{start}")), lora).paths
-    return np.stack([_pixels(path) for path in paths])
+    return np.stack([pixels(path) for path in paths])
 
 
 def score(asked: list[dict], settings: Settings, lora: Path | None, folder: Path, model: classifier.Classifier) -> dict[str, dict[str, float]]:

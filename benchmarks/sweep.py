@@ -2,8 +2,7 @@
 
 Trains a LoRA on the sample set with the given settings (``base.`` names a field of the base), draws every third
 held-out prompt in Chinese and reads the attributes back. Called again with other settings of rendering it trains
-nothing anew; fields of the base are in no fingerprint, so give each of their values an OUT of its own. The last line
-is JSON.
+nothing anew. The last line is JSON.
 """
 
 import json

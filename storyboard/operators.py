@@ -6,15 +6,16 @@ Importing this module registers them; recipes then call them by name like any ot
 import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Deduplicator, Filter
 from data_juicer.utils.constant import Fields
+from data_juicer.utils.mm_utils import load_data_with_context, load_image
 from PIL import Image
 
 THUMBNAIL = 24
 
 
-def load_rgb(path: str) -> Image.Image:
-    """Decode a picture whole."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
+def _picture(op, sample: dict, context: bool) -> Image.Image:
+    """The row's picture in RGB, decoded unless an operator before has done so."""
+    _, images = load_data_with_context(sample, context, sample[op.image_key][:1], load_image, mm_bytes_key=op.image_bytes_key)
+    return images[sample[op.image_key][0]]
 
 
 @OPERATORS.register_module("image_sharpness_filter")
@@ -34,7 +35,7 @@ class ImageSharpnessFilter(Filter):
 
     def compute_stats_single(self, sample, context=False):
         if "image_sharpness" not in sample[Fields.stats]:
-            image = load_rgb(sample[self.image_key][0]).convert("L")
+            image = _picture(self, sample, context).convert("L")
             scale = 256 / min(image.size)
             size = [max(8, round(side * scale)) for side in image.size]
             luminance = np.asarray(image.resize(size, Image.BICUBIC), np.float32)
@@ -64,14 +65,13 @@ class ImageNearDeduplicator(Deduplicator):
         super().__init__(*args, **kwargs)
         self.max_difference, self.max_exposure = max_difference, max_exposure
 
-    def compute_hash(self, sample):
+    def compute_hash(self, sample, context=False):
         if "thumbnail" not in sample:
-            thumbnail = load_rgb(sample[self.image_key][0]).resize((THUMBNAIL, THUMBNAIL), Image.BOX)
-            sample["thumbnail"] = thumbnail.tobytes()
+            sample["thumbnail"] = _picture(self, sample, context).resize((THUMBNAIL, THUMBNAIL), Image.BOX).tobytes().hex()
         return sample
 
     def process(self, dataset, show_num=0):
-        thumbnails = np.stack([np.frombuffer(raw, np.uint8) for raw in dataset["thumbnail"]]).astype(np.float32)
+        thumbnails = np.stack([np.frombuffer(bytes.fromhex(raw), np.uint8) for raw in dataset["thumbnail"]]).astype(np.float32)
         means = thumbnails.mean(1)
         centred = thumbnails - means[:, None]
         limits = np.minimum(self.max_difference, 0.15 * np.ptp(thumbnails, axis=1))

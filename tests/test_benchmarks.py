@@ -54,3 +54,32 @@ def test_quick_run_ends_in_json(tmp_path):
     assert list(result) == ["base", "lora", "classifier", "zh", "en"]
     assert list(result["base"]) == list(prompt_following.REPORTED) == list(result["classifier"]) and result["lora"] is None
     assert min(result["base"].values()) >= 85 and min(result["zh"], result["en"]) >= 90, result
+
+
+def benchmark(name, *arguments):
+    """What the benchmark's last line says; its table must have come before."""
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout.splitlines()
+    assert len(lines) > 5
+    return json.loads(lines[-1])
+
+
+def test_training_compares_all_three_on_the_same_samples(tmp_path):
+    result = benchmark("training", "--base", "sd15-tiny", "--samples", 8, "--batch", 4, "--resolution", 64, "--output", tmp_path)
+    assert list(result)[:4] == ["ratio_diffsynth", "ratio_diffusers", "loss_ours", "loss_diffsynth"]
+    assert result["ratio_diffsynth"] > 0 and 0.5 < result["loss_ours"] < 2 and abs(result["loss_ours"] - result["loss_diffsynth"]) < 0.05
+
+
+def test_rendering_compares_on_the_same_eight_panels(tmp_path):
+    result = benchmark("rendering", "--base", "kolors-tiny", "--resolution", 64, "--output", tmp_path)
+    assert result["ratio_diffsynth"] > 1 and result["ratio_diffusers"] > 1
+
+
+def test_cleaning_keeps_what_dj_process_keeps(tmp_path):
+    result = benchmark("cleaning", "--images", 60, "--output", tmp_path)  # it ends with an error where the kept sets differ
+    assert result["ratio_dj"] > 1 and result["ratio_floor"] > 1
+
+
+def test_notebook_times_both_runs(tmp_path):
+    result = benchmark("notebook", "-p", "train_steps", 2, "-p", "num_inference_steps", 2, "-p", "resolution", 64, "--output", tmp_path / "out")
+    assert 0 < result["second_s"] < result["first_s"]

@@ -32,7 +32,7 @@ def faces(tmp_path_factory):
     pipe = drawing.load_pipeline(base, plan)
     prompts = [f"卡通，{hair}长发女孩，微笑，白色衣服，白色背景" for hair in HUES] + [f"cartoon, a girl with long {hair} hair, smiling, white clothes, white background" for hair in ("purple", "green", "red", "blue")]
     said = conditioning.encode(base, [*prompts, "模糊，低质量"], settings, plan)
-    return drawing.draw(pipe, [said[prompt] for prompt in prompts], [said["模糊，低质量"]] * len(prompts), list(range(len(prompts))), base.resolution, 15, base.guidance_scale)
+    return list(drawing.draw(pipe, [said[prompt] for prompt in prompts], [said["模糊，低质量"]] * len(prompts), list(range(len(prompts))), base.resolution, 15, base.guidance_scale))
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])

@@ -180,7 +180,7 @@ def test_a_black_picture_is_an_error(spoil, said):
         pipe.vae.decoder.conv_out.bias.data = torch.tensor([1.0, -1.0, -1.0])
     said_ = [Embedding(torch.zeros(256, 192), torch.zeros(192))]
     with pytest.raises(RenderingError, match=said):
-        drawing.draw(pipe, said_, said_, [1], 64, 2, 2.0)
+        next(drawing.draw(pipe, said_, said_, [1], 64, 2, 2.0))
 
 
 def test_parameters_without_negative_prompt_or_lora():

@@ -37,7 +37,7 @@ class Base:
         resolution: Native side of a square picture, pixels; ``resolution_step`` divides every side.
         text_length: Tokens a prompt is padded to.
         num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
-        lora_targets: Suffixes of UNet modules that get a LoRA.
+        lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
         learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale: Defaults of ``Settings``.
     """

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,13 +114,14 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path | None, panels: list[d
                 pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, steps, settings.guidance_scale,
                 on_step=lambda step: live.step(start * steps + step * len(batch)),
             )
-            for row, (place, image) in enumerate(zip(batch, images)):
+            saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images)}  # while the next is decoded
+            for row, place in enumerate(batch):
                 # the arithmetic depends on the batch's size and on tiles alone: with these the picture can be made again bit for bit
-                entries[place] = _save(folder, place, image, panels[place]) | {"batch": len(batch), "row": row, "vae_tiling": plan.vae_tiling}
+                entries[place] = saved[place].result() | {"batch": len(batch), "row": row, "vae_tiling": plan.vae_tiling}
             live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
             artifacts.write_manifest(folder, "render", "unfinished", panels=[entries[place] for place in sorted(entries)])
 
-        with show.Live("render", steps * len(todo)) as live:
+        with show.Live("render", steps * len(todo)) as live, ThreadPoolExecutor(1) as writer:
             _in_batches(todo, plan.render_at_once, draw)
     return [entries[place] for place in range(len(panels))]
 
@@ -151,7 +153,7 @@ def _in_batches(todo: list[int], size: int, draw: Callable[[list[int]], None]) -
 def _save(folder: Path, place: int, image, panel: dict) -> dict:
     name = f"panel-{place + 1}.png"
     content = io.BytesIO()
-    image.save(content, format="PNG", pnginfo=png.info(panel), optimize=True)
+    image.save(content, format="PNG", pnginfo=png.info(panel))
     artifacts.write_atomically(folder / name, content.getvalue())
     return panel | {"file": name, "bytes": len(content.getvalue())}
 
@@ -168,7 +170,7 @@ def _finish(folder: Path, mark: str, entries: list[dict]) -> None:
             path.unlink()
     pictures = [Image.open(folder / entry["file"]) for entry in entries]
     content = io.BytesIO()
-    show.grid(pictures).save(content, format="PNG", optimize=True)
+    show.grid(pictures).save(content, format="PNG")
     artifacts.write_atomically(folder / "story.png", content.getvalue())
     artifacts.write_json(folder / "story.json", {"panels": entries})
     artifacts.write_manifest(folder, "render", mark, panels=entries)

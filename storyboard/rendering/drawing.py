@@ -1,6 +1,6 @@
 """Drawing with a diffusers pipeline: load, attach a LoRA whole, denoise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -45,6 +45,9 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
         pipe.vae.to(memory_format=torch.channels_last)
         if lora is not None:
             attach(pipe, base, lora)
+            if plan.precision == "fp32":  # in 16 bits a LoRA that is added to the weights loses its small values
+                pipe.fuse_lora()
+                pipe.unload_lora_weights()
         if plan.vae_tiling:
             pipe.vae.enable_tiling()
         if plan.offload and unet is None:
@@ -84,8 +87,8 @@ def attach(pipe, base: Base, lora: Path) -> int:
 def draw(
     pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
     steps: int, guidance_scale: float, on_step: Callable[[int], None] | None = None,
-) -> list[Image.Image]:
-    """Draw one batch; picture i starts from ``seeds[i]``'s noise, made on the CPU on every device.
+) -> Iterator[Image.Image]:
+    """Draw one batch, decoded one after another; picture i starts from ``seeds[i]``'s noise, made on the CPU on every device.
 
     A picture is the same alone as in a batch within 1/255 in fp32 (the arithmetic is grouped otherwise).
 
@@ -93,7 +96,6 @@ def draw(
         RenderingError: A picture came out with values that are not finite, or all of one colour.
     """
     latents = denoise(pipe, positive, negative, seeds, resolution, steps, guidance_scale, on_step)
-    pictures = []
     for seed, latent in zip(seeds, latents):  # one at a time: the decoder is where memory peaks
         decoded = decode(pipe, latent[None])[0]
         if not torch.isfinite(decoded).all():
@@ -101,8 +103,7 @@ def draw(
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
         if pixels.flatten(1).std(1).max() < BLANK:
             raise RenderingError(f"The picture of seed {seed} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate.")
-        pictures.append(Image.fromarray(pixels.byte().permute(1, 2, 0).numpy()))
-    return pictures
+        yield Image.fromarray(pixels.byte().permute(1, 2, 0).numpy())
 
 
 @torch.no_grad()

@@ -37,7 +37,10 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         raise SettingsError(f"train_batch_size={settings.train_batch_size} is more than the {len(captions)} pictures there are: set it to {len(captions)} or less.")
     plan = memory.plan(base, settings)
     used = {name: getattr(settings, name) for name in ("seed", "resolution", "rank", "alpha", "learning_rate", "train_steps", "train_batch_size")}
-    mark = artifacts.fingerprint(stage="train", captions=captions.digest, base=base.fingerprint(), settings=used, precision=plan.precision, versions=artifacts.versions(*PACKAGES))
+    mark = artifacts.fingerprint(
+        stage="train", captions=captions.digest, base=base.fingerprint(), targets=base.lora_targets, high_noise_weight=base.high_noise_weight,
+        settings=used, precision=plan.precision, versions=artifacts.versions(*PACKAGES),
+    )
     if manifest := artifacts.finished(target, mark):
         lora = _load(target, manifest)
         print(f"train: nothing to do, {lora}")

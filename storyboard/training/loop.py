@@ -98,7 +98,7 @@ def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, 
         ResourceError: Not even one picture fits into memory.
     """
     named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2, fused=True)
     scaler = torch.amp.GradScaler(pipe.device_type, enabled=pipe.torch_dtype == torch.float16)
     weights = timestep_weights(torch.tensor(pipe.scheduler.alphas_cumprod, dtype=torch.float32, device=pipe.device), pipe.base.high_noise_weight)
     losses = _resume(named, optimizer, scaler, checkpoint) if checkpoint.exists() else []
@@ -113,7 +113,7 @@ def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, 
         place += 1
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, settings.learning_rate)
-        drawn = _draw(cache, bucket, indices, pipe, settings.seed, step)
+        drawn = draw_batch(cache, bucket, indices, pipe, settings.seed, step)
         value, at_once = _accumulate(pipe, optimizer, scaler, drawn, weights, at_once)
         if not math.isfinite(value):
             raise TrainingError(f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({settings.learning_rate:g}) and run this cell again; the earlier LoRA is untouched.")
@@ -173,12 +173,17 @@ def _position(cache: Cache, settings: Settings, step: int) -> tuple[list, int, i
     return order, epoch, step
 
 
-def _draw(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pipe: TrainingPipeline, seed: int, step: int) -> dict[str, torch.Tensor]:
-    """A batch with its noise, timesteps and conditioning, on the device."""
+def draw_batch(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pipe: TrainingPipeline, seed: int, step: int) -> dict[str, torch.Tensor]:
+    """A batch with its noise, timesteps and conditioning, on the device: what ``diffusion_loss`` takes.
+
+    Every picture has its timestep from a stretch of its own, all stretches of the same length: losses of different
+    batches then differ less (https://arxiv.org/abs/2107.00630, appendix I.1).
+    """
     generator = _generator(seed, "step", step)
     latents = cache.latents[bucket][indices]
     noise = torch.randn(latents.shape, generator=generator)
-    timesteps = torch.randint(0, pipe.base.num_train_timesteps, (len(indices),), generator=generator)
+    spread = (torch.arange(len(indices)) + torch.rand(len(indices), generator=generator, dtype=torch.float64)) / len(indices)
+    timesteps = (spread * pipe.base.num_train_timesteps).long()
     said = cache.captions[bucket][indices]
     said = torch.where(torch.rand(len(indices), generator=generator) < CAPTION_DROPOUT, 0, said)
     batch = {
@@ -211,7 +216,7 @@ def _resume(named: dict, optimizer: torch.optim.Optimizer, scaler: torch.amp.Gra
     for name, parameter in named.items():
         parameter.data.copy_(tensors[f"lora.{name}"])
         optimizer.state[parameter] = {
-            "step": tensors["step"].clone(),  # fewer than losses where fp16 overflowed
+            "step": tensors["step"].to(parameter.device, copy=True),  # fewer than losses where fp16 overflowed
             "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device), "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
         }
     if scaler.is_enabled():
