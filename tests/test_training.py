@@ -117,7 +117,7 @@ def test_loss_parity_with_diffsynth(make_settings):
 
 def gradients(pipe, settings, cached, at_once):
     """LoRA gradients of step 0's batch, how many pictures went at once, and the loss."""
-    drawn = loop._draw(cached, *loop.batches(cached, 4, 0, 0)[0], pipe, 0, 0)
+    drawn = loop.draw_batch(cached, *loop.batches(cached, 4, 0, 0)[0], pipe, 0, 0)
     named = [parameter for parameter in pipe.unet.parameters() if parameter.requires_grad]
     weights = torch.ones(pipe.base.num_train_timesteps)
     value, used = loop._accumulate(pipe, torch.optim.SGD(named), torch.amp.GradScaler("cpu", enabled=False), drawn, weights, at_once)

@@ -215,10 +215,9 @@ def _resume(named: dict, optimizer: torch.optim.Optimizer, scaler: torch.amp.Gra
     losses = tensors["losses"].tolist()
     for name, parameter in named.items():
         parameter.data.copy_(tensors[f"lora.{name}"])
-        optimizer.state[parameter] = {
-            "step": tensors["step"].to(parameter.device, copy=True),  # fewer than losses where fp16 overflowed
-            "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device), "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
-        }
+        # fused AdamW walks through memory: the moments must lie as the parameter does
+        moments = {kind: torch.empty_like(parameter).copy_(tensors[f"{kind}.{name}"]) for kind in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": tensors["step"].to(parameter.device, copy=True)} | moments  # fewer steps than losses where fp16 overflowed
     if scaler.is_enabled():
         kept = {name.removeprefix("scaler."): tensor.item() for name, tensor in tensors.items() if name.startswith("scaler.")}
         scaler.load_state_dict({name: type(value)(kept[name]) for name, value in scaler.state_dict().items()})
