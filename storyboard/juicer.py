@@ -46,8 +46,6 @@ def _data_juicer() -> Iterator:
 
     strict = ImageFile.LOAD_TRUNCATED_IMAGES
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        import data_juicer.core  # noqa: F401  (imports ray)
         import datasets
         import huggingface_hub.constants
         from data_juicer.ops import load_ops
@@ -108,13 +106,12 @@ def _instantiate(load_ops, process: list[dict], path: Path, workers: int) -> lis
 
 def _run(captions: Captions, operators: list, workers: int, work: Path) -> tuple[dict[str, str], list[dict], list[dict], dict]:
     import datasets
-    from data_juicer.core.data import NestedDataset
 
     source = work / "captions.jsonl"
     with open(source, "w", encoding="utf-8") as lines:
         for row in captions.rows:
             lines.write(json.dumps({"id": row["id"], "text": row["text"], "images": [str(captions.path(row).resolve())]}, ensure_ascii=False) + "\n")
-    data = NestedDataset(datasets.load_dataset("json", data_files=str(source), split="train", cache_dir=str(work)))
+    data = datasets.load_dataset("json", data_files=str(source), split="train", cache_dir=str(work))
     book = _Book({row["id"]: row for row in captions.rows})
     for together, group in groupby(operators, _looks):
         for part in [list(group)] if together else [[op] for op in group]:
@@ -156,6 +153,9 @@ def _apply(op, data, book: _Book):
     """Run a mapper, or a deduplicator of texts, as Data-Juicer does."""
     from data_juicer.ops import Deduplicator
 
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        import data_juicer.core  # noqa: F401  (imports ray, which takes seconds; filters do without)
     began, before = time.perf_counter(), list(data["id"])
     if isinstance(op, Deduplicator):
         hashed = op.run(data, reduce=False)
@@ -190,14 +190,12 @@ def _look(operators: list, data, workers: int, book: _Book):
 
 def _repeats(op, data, hashes: dict[str, dict]) -> dict[str, str]:
     """Rows that the deduplicator ``op`` refuses, with reasons."""
-    from data_juicer.core.data import NestedDataset
-
     if not hashes:
         return {}
     hashed = data.select([i for i, row_id in enumerate(data["id"]) if row_id in hashes])
     for name in next(iter(hashes.values())):
         hashed = hashed.add_column(name, [hashes[row_id][name] for row_id in hashed["id"]])
-    left = set(op.process(NestedDataset(hashed))[0]["id"])
+    left = set(op.process(hashed)[0]["id"])
     named = getattr(op, "repeats", {})  # Data-Juicer's own deduplicators do not say which
     return {row_id: f"repeats {named.get(row_id, 'another picture')}" for row_id in hashes if row_id not in left}
 

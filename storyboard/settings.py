@@ -27,6 +27,7 @@ class Settings:
         train_batch_size: Pictures in a step.
         num_inference_steps: Denoising steps for a picture.
         guidance_scale: Classifier-free guidance; 1 switches it off.
+        guidance_end: Share of the steps after which guidance ends, 0 to 1.
         render_batch_size: Panels drawn at once.
         text_encoder_bits: 8 or 4 load Kolors' text encoder quantised, on a CUDA card with bitsandbytes; None keeps it whole.
         precision: Of the base, "bf16", "fp16" or "fp32"; the LoRA is always trained in fp32.
@@ -52,6 +53,7 @@ class Settings:
     train_batch_size: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_end: float | None = None
     render_batch_size: int = 4
     text_encoder_bits: int | None = None
     precision: str | None = None
@@ -78,6 +80,7 @@ class Settings:
         self._in_range("train_batch_size", 1, 1024, whole=True)
         self._in_range("num_inference_steps", 2, 1000, whole=True)
         self._in_range("guidance_scale", 1.0, 50.0)
+        self._in_range("guidance_end", 0.0, 1.0)
         self._in_range("render_batch_size", 1, 64, whole=True)
         if self.precision not in (None, "fp32", "bf16", "fp16"):
             raise SettingsError(f"precision={self.precision!r} must be \"bf16\", \"fp16\", \"fp32\" or None.")

@@ -39,7 +39,7 @@ class Base:
         num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
         lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
-        learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale: Defaults of ``Settings``.
+        learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Base:
     train_batch_size: int
     num_inference_steps: int
     guidance_scale: float
+    guidance_end: float = 1.0
     folder: Path | None = None
     checkpoint: Path | None = None
     modelscope: str | None = None

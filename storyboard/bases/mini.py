@@ -22,7 +22,8 @@ BASE = Base(
     learning_rate=3e-3,
     train_steps=750,
     train_batch_size=4,
-    num_inference_steps=25,
+    num_inference_steps=20,
     guidance_scale=2.0,
+    guidance_end=0.6,
     high_noise_weight=0.3,
 )

@@ -68,7 +68,7 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> 
     common = {
         "base": base.name, "base_fingerprint": base.fingerprint(), "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
         "width": settings.resolution, "height": settings.resolution, "steps": settings.num_inference_steps, "guidance_scale": settings.guidance_scale,
-        "sampler": "DPM++ 2M", "schedule_type": "Karras", "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
+        "guidance_end": settings.guidance_end, "sampler": "DPM++ 2M", "schedule_type": "Karras", "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
     }
     panels = [panel | common for panel in story.resolved(settings.seed)]
     for panel in panels:
@@ -112,7 +112,7 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path | None, panels: list[d
             start = len(entries) - len(panels) + len(todo)
             images = drawing.draw(
                 pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, steps, settings.guidance_scale,
-                on_step=lambda step: live.step(start * steps + step * len(batch)),
+                settings.guidance_end, on_step=lambda step: live.step(start * steps + step * len(batch)),
             )
             saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images)}  # while the next is decoded
             for row, place in enumerate(batch):

@@ -133,7 +133,7 @@ class _Painter:
                 panels = self.panels[start:start + size]
                 positive, negative = ([said[panel[key]] for panel in panels] for key in ("prompt", "negative_prompt"))
                 seeds = [panel["seed"] for panel in panels]
-                pictures += drawing.draw(self.pipe, positive, negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale)
+                pictures += drawing.draw(self.pipe, positive, negative, seeds, settings.resolution, PREVIEW_STEPS, settings.guidance_scale, settings.guidance_end)
         except (RenderingError, torch.OutOfMemoryError) as error:  # a look at a LoRA half trained; the story itself is drawn with a check
             print(f"train: no preview at step {step}: {error}", flush=True)
             pictures = []

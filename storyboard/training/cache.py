@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from .. import artifacts, conditioning
+from .. import artifacts, conditioning, models
 from ..bases import Base
 from ..dataset import Captions
 from ..errors import TrainingError
@@ -18,7 +18,7 @@ from ..quiet import quiet
 from ..settings import Settings
 from .pipeline import TrainingPipeline
 
-PIXELS_A_BATCH = 16 * 256 * 256  # through the VAE
+PIXELS_A_BATCH = {"cuda": 16 * 256 * 256, "cpu": 2 * 256 * 256}  # through the VAE; more do not fit a CPU's caches
 MAX_RATIO = 2.0  # of a bucket's longer to its shorter side
 
 
@@ -99,15 +99,16 @@ def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
 def _encode(captions: Captions, settings: Settings, base: Base, plan: Plan, number: dict[str, int]) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
     choices = buckets(settings.resolution, base.resolution_step)
     pipe = TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype)
+    layout = models.vae_layout(plan.device)
     with quiet():
-        pipe.vae.to(memory_format=torch.channels_last)
+        pipe.vae.to(memory_format=layout)
     waiting: dict[tuple[int, int], list] = {}
     parts: dict[str, dict] = {"latents": {}, "time_ids": {}, "captions": {}}
 
     def encode(bucket: tuple[int, int]) -> None:
         pixels, time_ids, indices = zip(*waiting.pop(bucket))
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents = pipe.encode_images(images.contiguous(memory_format=torch.channels_last)).cpu()
+        latents = pipe.encode_images(images.contiguous(memory_format=layout)).cpu()
         if not torch.isfinite(latents).all():
             raise TrainingError(f"The VAE of {base.name!r} gave latents that are not finite: its weights are damaged, get them again.")
         for part, value in (("latents", latents), ("time_ids", torch.tensor(time_ids, dtype=torch.float32)), ("captions", torch.tensor(indices))):
@@ -118,7 +119,7 @@ def _encode(captions: Captions, settings: Settings, base: Base, plan: Plan, numb
             pixels, bucket, crop = fit(image.convert("RGB"), choices)
         # the size that the picture is drawn at, not the file's: a LoRA of small files should not learn "upscaled"
         waiting.setdefault(bucket, []).append((pixels, (*bucket, *crop, *bucket), number[row["text"]]))
-        if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH:
+        if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH[plan.device]:
             encode(bucket)
     for bucket in list(waiting):
         encode(bucket)
