@@ -54,6 +54,30 @@ def test_render_parity_with_diffusers_alone(hub, make_settings, name, negative):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
+    """diffusers' callback is right for a single picture; ours must be so in a batch, too."""
+    from diffusers.callbacks import SDCFGCutoffCallback, SDXLCFGCutoffCallback
+
+    base, settings = hub(name), make_settings(base=name)
+    pipe, plan = of_diffusers(name, base.folder), memory.plan(base, settings)
+    prompts = ["a girl with short purple hair", "a boy in the rain"]
+    said = conditioning.encode(base, [*prompts, "blurry"], settings, plan)
+    mine, negative = drawing.load_pipeline(base, plan), [said["blurry"]] * 2
+    draw = lambda **end: drawing.decode(mine, drawing.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 30.0, **end))
+    pictures, whole = draw(guidance_end=0.25), draw()
+    for picture, prompt, seed in zip(pictures, prompts, (7, 8)):
+        cutoff = (SDCFGCutoffCallback if name == "sd15" else SDXLCFGCutoffCallback)(cutoff_step_ratio=None, cutoff_step_index=0)  # the steps after this one go without
+        latents = pipe(
+            prompt=[prompt], negative_prompt=["blurry"], generator=[torch.Generator("cpu").manual_seed(seed)], num_inference_steps=4, guidance_scale=30.0,
+            height=64, width=64, output_type="latent", callback_on_step_end=cutoff, callback_on_step_end_tensor_inputs=cutoff.tensor_inputs,
+        ).images
+        assert (drawing.decode(pipe, latents)[0] - picture).abs().max() < 1e-4
+    assert (pictures - whole).abs().max() > 1e-3
+    without = drawing.decode(mine, drawing.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 1.0))
+    assert (draw(guidance_end=0.0) - without).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_trained_lora_in_diffusers_alone_parity(hub, make_settings, captions, name):
     base, settings = hub(name), make_settings(base=name, train_steps=10, learning_rate=1e-2, rank=4, alpha=2.0)
     lora = train(captions, settings)

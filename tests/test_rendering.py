@@ -130,7 +130,7 @@ def test_render_parity_with_diffusers_alone(trained, tmp_path):
     from diffusers import KolorsPipeline
 
     settings, story, _, lora = trained
-    ours = render(story, settings.but(output=str(tmp_path), render_batch_size=3), lora)
+    ours = render(story, settings.but(output=str(tmp_path), render_batch_size=3, guidance_end=1.0), lora)
     pipe = KolorsPipeline.from_pretrained(MINI.folder, torch_dtype=torch.float32)
     pipe.scheduler = drawing.scheduler(MINI)
     pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
