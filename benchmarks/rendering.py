@@ -43,12 +43,13 @@ def run(name: str, arguments: argparse.Namespace) -> dict:
     plan = memory.plan(base, settings)
     draw = {"ours": ours, "diffusers": diffusers, "diffsynth": diffsynth}[name]
     story = lambda rows: Story([Panel(caption(row, "zh"), seed=1000 + place) for place, row in enumerate(rows)], prompt_following.NEGATIVE["zh"])
+    _import(base)
     imported = time.perf_counter()
     paths = draw(base, plan, settings, story(asked(False)), arguments.lora)
     drawn = time.perf_counter()
     result = {"imports_s": imported - BEGAN, "seconds": drawn - imported, "scores": None}
     assert len(paths) == 8
-    if arguments.base == "mini":
+    if arguments.base == "mini" and not arguments.unscored:
         import classifier
         import numpy as np
 
@@ -57,6 +58,19 @@ def run(name: str, arguments: argparse.Namespace) -> dict:
         read = classifier.read(classifier.load(), np.stack([prompt_following.pixels(path) for path in paths]))
         result["scores"] = classifier.accuracy(read, rows)
     return result
+
+
+def _import(base) -> None:
+    """What the contenders import, diffusers' lazy modules among it: a notebook has done so before, when it trained."""
+    import diffusers
+
+    import diffsynth_peer  # noqa: F401
+    from storyboard import models
+    from storyboard.rendering import drawing  # noqa: F401
+
+    getattr(diffusers, base.pipeline)
+    for component in base.components:
+        models.class_of(base, component)
 
 
 def ours(base, plan, settings, story, lora: Path | None) -> list[Path]:
@@ -147,6 +161,7 @@ def main() -> None:
     parser.add_argument("--base", default="mini")
     parser.add_argument("--lora", type=Path, help="a LoRA file instead of the one that the defaults train")
     parser.add_argument("--resolution", type=int, help="the base's own if it is not given")
+    parser.add_argument("--unscored", action="store_true", help="time the eight panels alone")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="where the LoRA of a notebook run may lie already")
     parser.add_argument("--contender", choices=TITLES, help="run this one alone, in this process")
     arguments = parser.parse_args()
@@ -160,7 +175,8 @@ def main() -> None:
     if arguments.base == "mini" and not arguments.lora:
         settings = Settings(base="mini", output=str(arguments.output))
         arguments.lora = train(clean(collect(settings), settings).captions, settings).path
-    passed = [f"--{name}={value}" for name, value in vars(arguments).items() if value is not None and name != "contender"]
+    passed = [f"--{name}={value}" for name, value in vars(arguments).items() if value is not None and name not in ("contender", "unscored")]
+    passed += ["--unscored"] * arguments.unscored
     found = {name: side_by_side.contender(__file__, name, *passed) for name in TITLES}
     rows = []
     for name, one in found.items():

@@ -242,7 +242,9 @@ class _Look:
 
 def _judge(op, row: dict) -> tuple[dict, bool]:
     """Measure and judge one row by a filter -> the row with its statistics, whether it stays."""
-    if op.is_batched_op():
+    from data_juicer.ops import Filter
+
+    if type(op).compute_stats_batched is not Filter.compute_stats_batched:  # that one only calls compute_stats_single, and hides its context
         batch = {key: [value] for key, value in row.items()}
         batch = op.compute_stats_batched(batch, **({"context": True} if _shares(op.compute_stats_batched) else {}))
         return {key: values[0] for key, values in batch.items()}, bool(next(iter(op.process_batched(batch))))

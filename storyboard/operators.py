@@ -38,8 +38,8 @@ class ImageSharpnessFilter(Filter):
             image = _picture(self, sample, context).convert("L")
             scale = 256 / min(image.size)
             size = [max(8, round(side * scale)) for side in image.size]
-            luminance = np.asarray(image.resize(size, Image.BICUBIC), np.float32)
-            rows, columns = np.gradient(luminance)
+            luminance = np.asarray(image.resize(size, Image.BICUBIC))
+            rows, columns = np.gradient(luminance.astype(np.float32))
             low, high = np.percentile(luminance, [2, 98])
             sample[Fields.stats]["image_sharpness"] = float(np.percentile(np.hypot(rows, columns), 99) / max(high - low, 8.0))
         return sample

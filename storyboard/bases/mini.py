@@ -24,6 +24,5 @@ BASE = Base(
     train_batch_size=4,
     num_inference_steps=20,
     guidance_scale=2.0,
-    guidance_end=0.6,
     high_noise_weight=0.3,
 )

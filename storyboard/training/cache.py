@@ -30,15 +30,13 @@ class Cache:
         latents: For each bucket (h, w in pixels) a tensor (n, 4, h / 8, w / 8).
         time_ids: For each bucket (n, 6): original h, w, crop top, left, target h, w in pixels.
         captions: For each bucket (n,) indices into the embeddings.
-        prompt_embeds: (c, text_length, d), one for each different caption; the first is the empty caption's.
-        pooled_prompt_embeds: (c, p); p = 0 where the base has none.
+        embeddings: One for each different caption, read from disk as they are used; the first is the empty caption's.
     """
 
     latents: dict[tuple[int, int], torch.Tensor]
     time_ids: dict[tuple[int, int], torch.Tensor]
     captions: dict[tuple[int, int], torch.Tensor]
-    prompt_embeds: torch.Tensor
-    pooled_prompt_embeds: torch.Tensor
+    embeddings: list[conditioning.Embedding]
 
     def __len__(self) -> int:
         return sum(len(tensor) for tensor in self.latents.values())
@@ -72,7 +70,6 @@ def prepare(captions: Captions, settings: Settings, base: Base, plan: Plan, prom
     """
     texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
     said = conditioning.encode(base, [*texts, *prompts], settings, plan)
-    embeds, pooled = conditioning.stack(said[text] for text in texts)
     target = settings.folder / "cache" / "latents"
     mark = artifacts.fingerprint(
         stage="latents", captions=captions.digest, base=base.fingerprint(), resolution=settings.resolution, precision=plan.precision,
@@ -84,7 +81,7 @@ def prepare(captions: Captions, settings: Settings, base: Base, plan: Plan, prom
             tensors = {f"{height}x{width}.{part}": tensor for part, by_bucket in parts.items() for (height, width), tensor in by_bucket.items()}
             save_file(tensors, folder / "latents.safetensors")
             artifacts.write_manifest(folder, "latents", mark, pictures=sum(map(len, parts["latents"].values())))
-    return Cache(**_load(target / "latents.safetensors"), prompt_embeds=embeds, pooled_prompt_embeds=pooled)
+    return Cache(**_load(target / "latents.safetensors"), embeddings=[said[text] for text in texts])
 
 
 def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from .. import conditioning
 from ..errors import ResourceError, TrainingError
 from ..settings import Settings
 from .cache import Cache
@@ -186,9 +187,10 @@ def draw_batch(cache: Cache, bucket: tuple[int, int], indices: torch.Tensor, pip
     timesteps = (spread * pipe.base.num_train_timesteps).long()
     said = cache.captions[bucket][indices]
     said = torch.where(torch.rand(len(indices), generator=generator) < CAPTION_DROPOUT, 0, said)
+    prompt_embeds, pooled = conditioning.stack(cache.embeddings[caption] for caption in said.tolist())
     batch = {
-        "latents": latents, "noise": noise, "timesteps": timesteps, "prompt_embeds": cache.prompt_embeds[said],
-        "pooled_prompt_embeds": cache.pooled_prompt_embeds[said], "add_time_ids": cache.time_ids[bucket][indices],
+        "latents": latents, "noise": noise, "timesteps": timesteps, "prompt_embeds": prompt_embeds,
+        "pooled_prompt_embeds": pooled, "add_time_ids": cache.time_ids[bucket][indices],
     }
     batch["latents"] = batch["latents"].contiguous(memory_format=torch.channels_last)
     return {name: tensor.to(pipe.device) for name, tensor in batch.items()}
