@@ -124,7 +124,7 @@ def test_checkpoints_are_kept_and_the_best_is_chosen_by_score(trained, tmp_path,
     settings = settings.but(output=str(tmp_path))
     choice = best(lora, story, settings, captions, panels=2)
     assert list(choice.scores.sets) == ["step 4", "step 8", "step 12"] and choice.lora.path in lora.checkpoints
-    assert choice.reason in choice._repr_html_() and "step 8" in str(choice)
+    assert choice.reason in choice._repr_html_() and "step 8" in str(choice) and choice.scores.about in choice.reason
     assert len(render(story, settings, choice.lora).paths) == 3
     capsys.readouterr()
     assert best(lora, story, settings, captions, panels=2) == choice and "render: drew" not in capsys.readouterr().out
@@ -136,7 +136,8 @@ def test_best_by_score_is_the_nearest_in_style_of_those_that_match():
     of = lambda match, style: {"match": Measure(match, ""), "style": Measure(style, "why")}
     assert _choose({"a": of(90.0, 1.0), "b": of(97.0, 5.0), "c": of(100.0, 9.0)})[0] == "b"
     assert _choose({"a": of(90.0, 3.0), "b": of(90.0, 3.0)})[0] == "b"
-    assert _choose({"a": of(80.0, None), "b": of(70.0, None)})[0] == "a" and _choose({"a": of(None, 2.0), "b": of(None, 3.0)})[0] == "a"
+    assert _choose({"a": of(80.0, None), "b": of(70.0, None)})[0] == "a" and _choose({"a": of(None, 2.0), "b": of(None, 3.5)})[0] == "a"
+    assert _choose({"a": of(95.8, 9.1), "b": of(100.0, 9.2)})[0] == "b"  # so little in style is chance
     with pytest.raises(ScoringError, match="cannot be told apart"):
         _choose({"a": of(None, None), "b": of(None, None)})
 

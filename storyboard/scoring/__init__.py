@@ -19,7 +19,7 @@ TITLES = {
 }
 MOST = 300  # training pictures that style and coherence are measured against
 SCALE = 100.0  # of the style distance, for numbers that a person can read
-TOLERANCE = 5.0  # of the match, in percent: differences below are chance in a handful of panels
+TOLERANCE = {"match": 5.0, "style": 1.0}  # differences that are chance in a handful of panels
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,27 @@ class Scores:
 
     Attributes:
         sets: name of the set -> measure -> Measure, the measures being those of TITLES.
+        about: The set whose readings are shown; the first if it is not named.
     """
 
     sets: dict[str, dict[str, Measure]]
+    about: str | None = None
 
     def value(self, measure: str, name: str = "LoRA") -> float | None:
         """A single number, such as ``scores.value("match")``."""
         return self.sets[name][measure].value
 
     def _rows(self) -> list[list[str]]:
-        """A measure a row: its title, each set's number, the first set's reading."""
+        """A measure a row: its title, each set's number, the reading of one."""
         return [[title, *(str(one[measure]) for one in self.sets.values()), self._reading(measure)] for measure, title in TITLES.items()]
 
     def _reading(self, measure: str) -> str:
-        first, *others = (one[measure] for one in self.sets.values())
-        base = self.sets.get("base", {}).get(measure)
-        if measure == "style" and others and None not in (first.value, base and base.value) and base.value > 0:
-            share = round(100 * (1 - first.value / base.value))
-            return f"{share} % of the base's distance is gone; {first.reading}" if share > 0 else f"no nearer than the base; {first.reading}"
-        return first.reading
+        about = self.about or next(iter(self.sets))
+        one, base = self.sets[about][measure], self.sets.get("base", {}).get(measure)
+        if measure != "style" or about == "base" or base is None or None in (one.value, base.value) or base.value <= 0:
+            return one.reading
+        share = round(100 * (1 - one.value / base.value))
+        return f"{f'{share} % of the distance of the base is gone' if share > 0 else 'no nearer than the base'}; {one.reading}"
 
     def __str__(self) -> str:
         rows = [["", *self.sets, ""], *self._rows()]
@@ -115,7 +117,8 @@ def score(pictures: Pictures, settings: Settings, captions: Captions, base: Pict
 def best(lora: Lora, story: Story, settings: Settings, captions: Captions, panels: int = 4) -> Choice:
     """Choose among the checkpoints that training kept, by the first ``panels`` of ``story`` drawn with each.
 
-    Of those whose match is within TOLERANCE of the highest, the nearest in style to the training set.
+    Those that match their prompts about as well as the best are looked at, of these those about as near in style to the
+    training set as the nearest, and of these the best match is taken; of equals the last. "About" is TOLERANCE.
 
     Raises:
         LoraError: Training kept no checkpoints.
@@ -136,7 +139,7 @@ def best(lora: Lora, story: Story, settings: Settings, captions: Captions, panel
         sets[f"step {step}"] = _measured(pictures, settings, captions, judge)
         candidates[f"step {step}"] = lora if path == lora.path else replace(lora, path=path, digest=artifacts.digest_of_file(path), losses=lora.losses[:step], previews=[])
     chosen, reason = _choose(sets)
-    found = Choice(candidates[chosen], Scores(sets), reason)
+    found = Choice(candidates[chosen], Scores(sets, chosen), reason)
     _tell(found)
     return found
 
@@ -150,12 +153,13 @@ def _choose(sets: dict[str, dict[str, Measure]]) -> tuple[str, str]:
     near = names
     if known("match"):
         highest = max(one["match"].value for one in sets.values())
-        near = [name for name in names if sets[name]["match"].value >= highest - TOLERANCE]
+        near = [name for name in near if sets[name]["match"].value >= highest - TOLERANCE["match"]]
     if known("style"):
-        chosen = min(reversed(near), key=lambda name: sets[name]["style"].value)
-        return chosen, f"{chosen}: the nearest in style of those that match their prompts about equally well · 图文匹配相近者中画风最接近训练集"
-    chosen = max(reversed(near), key=lambda name: sets[name]["match"].value)
-    return chosen, f"{chosen}: the best match; style could not be measured · 图文匹配最好（画风无法测量）"
+        least = min(sets[name]["style"].value for name in near)
+        near = [name for name in near if sets[name]["style"].value <= least + TOLERANCE["style"]]
+    chosen = max(reversed(near), key=lambda name: sets[name]["match"].value or 0.0)
+    judged = " and ".join(title for measure, title in (("match", "match"), ("style", "style")) if known(measure))
+    return chosen, f"{chosen} is the best by {judged} · 综合得分最好的是第 {chosen.removeprefix('step ')} 步"
 
 
 def _judge(settings: Settings):
@@ -223,7 +227,7 @@ def _style(paths: Sequence[Path], settings: Settings, captions: Captions, judge)
     if isinstance(features, str):
         return Measure(None, features)
     usual = SCALE * measures.chance(reference, len(paths))
-    return Measure(SCALE * measures.kid(features, reference), f"0 is the training set itself, up to {usual:.1f} is chance · 0 即训练集画风，{usual:.1f} 以内属偶然")
+    return Measure(SCALE * measures.kid(features, reference), f"0 is the training set itself, up to {usual:.1f} is chance; one heroine in all panels adds some · 0 即训练集画风，{usual:.1f} 以内属偶然；全篇同一人物会略高")
 
 
 def _features(measure: str, paths: Sequence[Path], settings: Settings, captions: Captions, judge):
