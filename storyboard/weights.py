@@ -53,6 +53,7 @@ def fetch_module(model: str | Path, title: str, names: tuple[str, ...] = ()) -> 
     """The folder of one model beside the base, such as a ControlNet: ``model`` itself if that is a folder, else the hubs' of that id.
 
     Args:
+        model: A folder or an id; an id may end in ``@`` and a revision, as Hugging Face has them.
         names: Files to fetch, the first of them sure to be there; none: ``config.json`` and the like and the weights beside it.
 
     Raises:
@@ -90,7 +91,7 @@ def cache() -> Path:
 def _local(model: str, mark: str = "model_index.json") -> Path | None:
     """A folder that stands in for the hub, or the one that an earlier call fetched and that holds the file ``mark``."""
     if root := os.environ.get(LOCAL_ROOT):
-        folder = Path(root).expanduser() / model
+        folder = Path(root).expanduser() / model.partition("@")[0]
         if not folder.is_dir():
             raise BaseError(f"{LOCAL_ROOT} holds no {model}: put it at {folder} or unset {LOCAL_ROOT} to use the network.")
         return folder
@@ -115,7 +116,7 @@ def _from_hubs(
             files = hub.files()
             wanted = choose(files)
             size = sum(files[name] for name in wanted)
-            print(f"base: {title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
+            print(f"{'base' if mark == 'model_index.json' else 'weights'}: {title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
             if whole and (missing := artifacts.free_space_needed(Path.home(), size)):
                 raise ResourceError(f"{title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {Path.home()} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
             folder = hub.download(wanted)
@@ -187,9 +188,10 @@ def _modelscope(model: str) -> _Hub:
 
 
 def _huggingface(model: str) -> _Hub:
+    import httpx  # what its client speaks through, and lets through when there is no network
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    endpoint = os.environ.get("HF_ENDPOINT")
-    files = lambda: {file.rfilename: file.size for file in HfApi(endpoint=endpoint).model_info(model, files_metadata=True).siblings}
-    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names, endpoint=endpoint)), (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError))
+    endpoint, (model, _, revision) = os.environ.get("HF_ENDPOINT"), model.partition("@")
+    files = lambda: {file.rfilename: file.size for file in HfApi(endpoint=endpoint).model_info(model, revision=revision or None, files_metadata=True).siblings}
+    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, revision=revision or None, allow_patterns=names, endpoint=endpoint)), (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError))

@@ -1,6 +1,8 @@
 """Scores for pictures of any base: DiffSynth-Studio's CLIP, aesthetic and Inception metrics, where their weights can be had."""
 
+import contextlib
 import gc
+import io
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -85,7 +87,7 @@ class Judge:
         if isinstance(folder, str):
             return folder
         try:
-            with quiet():
+            with quiet(), contextlib.redirect_stdout(io.StringIO()):
                 return use(load(folder, self.device))
         except (OSError, ValueError, SafetensorError) as error:
             return f"{PARTS[part][1]} in {folder} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]}): get it again"
