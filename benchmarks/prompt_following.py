@@ -14,14 +14,13 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tools"), str(HERE)]
 
-import classifier  # noqa: E402
 from captions import caption  # noqa: E402
 from storyboard import Panel, Settings, Story, clean, collect, render, train  # noqa: E402
+from storyboard.scoring import classifier  # noqa: E402
 
 LANGUAGES = ("zh", "en")
 REPORTED = ("hair_color", "background", "clothes_color", "expression", "hair_length", "style")
@@ -38,12 +37,7 @@ def prompts(quick: bool = False) -> list[dict]:
 def real_renders() -> tuple[np.ndarray, list[dict]]:
     """uint8 (n, 128, 128, 3) held-out pictures of the art itself, and what they show."""
     rows = json.loads((HERE / "renders" / "meta.json").read_text(encoding="utf-8"))
-    return np.stack([pixels(HERE / "renders" / f"{row['id']}.webp") for row in rows]), rows
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((classifier.SIDE, classifier.SIDE), Image.LANCZOS))
+    return np.stack([classifier.pixels(HERE / "renders" / f"{row['id']}.webp") for row in rows]), rows
 
 
 def drawn(asked: list[dict], language: str, settings: Settings, lora: Path | None, folder: Path) -> np.ndarray:
@@ -53,7 +47,7 @@ def drawn(asked: list[dict], language: str, settings: Settings, lora: Path | Non
     for start in range(0, len(panels), STORY):
         story = Story(panels[start:start + STORY], NEGATIVE[language])
         paths += render(story, settings.but(output=str(folder / f"{language}-{start}")), lora).paths
-    return np.stack([pixels(path) for path in paths])
+    return np.stack([classifier.pixels(path) for path in paths])
 
 
 def score(asked: list[dict], settings: Settings, lora: Path | None, folder: Path, model: classifier.Classifier) -> dict[str, dict[str, float]]:

@@ -50,12 +50,13 @@ def run(name: str, arguments: argparse.Namespace) -> dict:
     result = {"imports_s": imported - BEGAN, "seconds": drawn - imported, "scores": None}
     assert len(paths) == 8
     if arguments.base == "mini" and not arguments.unscored:
-        import classifier
         import numpy as np
+
+        from storyboard.scoring import classifier
 
         rows = asked(True)
         paths = draw(base, plan, settings.but(output=str(folder / "scored")), story(rows), arguments.lora)
-        read = classifier.read(classifier.load(), np.stack([prompt_following.pixels(path) for path in paths]))
+        read = classifier.read(classifier.load(), np.stack([classifier.pixels(path) for path in paths]))
         result["scores"] = classifier.accuracy(read, rows)
     return result
 

@@ -14,10 +14,10 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import classifier  # noqa: E402
 import prompt_following  # noqa: E402
 from storyboard import Settings, clean, collect, train  # noqa: E402
 from storyboard.bases import mini  # noqa: E402
+from storyboard.scoring import classifier  # noqa: E402
 
 
 def main() -> None:

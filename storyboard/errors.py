@@ -33,5 +33,9 @@ class RenderingError(StoryboardError):
     """A picture that came out black, blank or not finite."""
 
 
+class ScoringError(StoryboardError):
+    """Nothing can be measured."""
+
+
 class ResourceError(StoryboardError):
     """Not enough disk or memory for what was asked."""

@@ -34,6 +34,11 @@ class Lora:
     losses: list[float] = field(repr=False)
     previews: list[dict] = field(repr=False)
 
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The LoRA along the way, in the order of training, each a file as ``path`` is; the last is ``path`` itself."""
+        return [*sorted((self.path.parent / "checkpoints").glob("step-*.safetensors")), self.path]
+
     def __str__(self) -> str:
         tail = self.losses[-max(1, len(self.losses) // 10):]
         return f"{self.path} ({self.path.stat().st_size / 1e6:.1f} MB, {len(self.losses)} steps, loss {sum(tail) / len(tail):.4f} over the last tenth)"

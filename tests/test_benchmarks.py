@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
 
 import captions  # noqa: E402
-import classifier  # noqa: E402
 import prompt_following  # noqa: E402
+from storyboard.scoring import classifier  # noqa: E402
 
 
 def combination(row):

@@ -74,6 +74,7 @@ def test_broken_off_it_goes_on_to_the_same_weights(trained, tmp_path, monkeypatc
     assert "going on from step 6" in capsys.readouterr().out
     mine, whole = load_file(resumed.path), load_file(lora.path)
     assert all(torch.equal(mine[name], whole[name]) for name in whole) and resumed.losses == lora.losses
+    assert [path.read_bytes() for path in resumed.checkpoints[:-1]] == [path.read_bytes() for path in lora.checkpoints[:-1]]
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_earlier_lora(trained, tmp_path, monkeypatch):

@@ -58,6 +58,14 @@ def test_no_hub_at_all_is_one_sentence(server):
     assert "\n" not in str(error.value)
 
 
+def test_no_network_at_all_is_one_sentence(server):
+    server.server.shutdown()
+    server.server.server_close()
+    with pytest.raises(BaseError, match="Kolors.* could not be fetched .ModelScope: .*; Hugging Face: ConnectError") as error:
+        weights.fetch(bases.get("kolors"))
+    assert "\n" not in str(error.value)
+
+
 def test_a_disk_that_is_too_small_is_said_before_the_download(server, monkeypatch):
     monkeypatch.setattr(weights.artifacts, "free_space_needed", lambda folder, needed: 5 * 10**9)
     with pytest.raises(ResourceError, match="5.0 GB more than the disk"):

@@ -5,46 +5,13 @@ One vocabulary for the pictures that ``mini`` learns from, for the sample set an
 """
 
 import random
+import sys
+from pathlib import Path
 
-HAIR = {
-    "purple": ("紫色", "purple"), "black": ("黑色", "black"), "brown": ("棕色", "brown"), "blonde": ("金色", "blonde"),
-    "red": ("红色", "red"), "pink": ("粉色", "pink"), "blue": ("蓝色", "blue"), "green": ("绿色", "green"), "white": ("白色", "white"),
-}
-COLORS = {
-    "red": ("红色", "red"), "blue": ("蓝色", "blue"), "green": ("绿色", "green"), "yellow": ("黄色", "yellow"), "purple": ("紫色", "purple"),
-    "white": ("白色", "white"), "black": ("黑色", "black"), "pink": ("粉色", "pink"), "orange": ("橙色", "orange"), "gray": ("灰色", "gray"),
-}
-LENGTH = {"short": ("短发", "short"), "long": ("长发", "long")}
-PERSON = {"girl": ("女孩", "girl"), "boy": ("男孩", "boy")}
-# First word of each list is the one the sample set uses.
-EXPRESSION = {
-    "smiling": (["微笑", "面带微笑"], ["smiling", "with a smile"]),
-    "laughing": (["大笑", "开心大笑"], ["laughing", "laughing happily"]),
-    "sad": (["难过", "伤心"], ["sad", "looking sad"]),
-    "surprised": (["惊讶", "吃惊"], ["surprised", "looking surprised"]),
-    "asleep": (["闭着眼睛", "睡着了"], ["eyes closed", "asleep"]),
-    "winking": (["眨眼", "眨一只眼"], ["winking", "with a wink"]),
-}
-SCENE = {
-    "seaside": (["海边", "沙滩"], ["seaside", "beach"]), "forest": (["森林", "树林"], ["forest", "woods"]),
-    "night": (["夜空", "星空"], ["night sky", "starry night"]), "rain": (["雨天", "下雨"], ["rain", "rainy day"]),
-    "snow": (["雪地", "下雪"], ["snow", "snowy day"]), "sunset": (["日落", "夕阳"], ["sunset", "evening sun"]),
-    "classroom": (["教室", "黑板前"], ["classroom", "blackboard"]), "home": (["家里", "客厅沙发"], ["home", "living room sofa"]),
-    "city": (["城市", "高楼"], ["city", "skyscrapers"]), "stage": (["舞台", "舞台灯光"], ["stage", "stage lights"]),
-    "garden": (["花园", "草地鲜花"], ["garden", "meadow with flowers"]), "space": (["太空", "宇宙"], ["space", "outer space"]),
-}
-PROP = {
-    "balloon": (["拿着气球", "气球"], ["holding a balloon", "balloon"]), "umbrella": (["撑着雨伞", "雨伞"], ["under an umbrella", "umbrella"]),
-    "book": (["看书", "书本"], ["reading a book", "book"]), "guitar": (["弹吉他", "吉他"], ["playing the guitar", "guitar"]),
-    "cat": (["抱着小猫", "小猫"], ["with a cat", "cat"]), "flowers": (["捧着花束", "花束"], ["holding a bouquet", "bouquet"]),
-    "cup": (["喝咖啡", "咖啡"], ["drinking coffee", "coffee"]), "ice_cream": (["吃冰淇淋", "冰淇淋"], ["eating ice cream", "ice cream"]),
-    "camera": (["拿着相机", "拍照"], ["with a camera", "taking photos"]), "microphone": (["拿着话筒", "唱歌"], ["with a microphone", "singing"]),
-    "lantern": (["提着灯笼", "灯笼"], ["carrying a lantern", "lantern"]), "gift": (["拿着礼物", "礼物"], ["holding a gift", "gift"]),
-}
-STYLE = {
-    "avataaars": ("扁平插画", "flat illustration"), "personas": ("极简头像", "minimal avatar"),
-    "toonHead": ("卡通", "cartoon"), "micah": ("手绘头像", "hand-drawn avatar"), "lorelei": ("二次元", "anime"),
-}
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from storyboard.vocabulary import COLORS, EXPRESSION, HAIR, LENGTH, PERSON, PROP, SCENE, STYLE  # noqa: E402
+
 BLURRED = ("模糊，低质量", "blurry, low quality")
 # Words that say nothing about the picture: the model learns to draw on past what it does not know.
 FILLER = (

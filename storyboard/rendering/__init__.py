@@ -47,8 +47,8 @@ class Pictures:
         return show.story(self)
 
 
-def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> Pictures:
-    """Draw ``story`` into ``<output>/story`` or, with ``lora=None``, by the base alone into ``<output>/base``.
+def render(story: Story, settings: Settings, lora: Lora | Path | str | None, folder: Path | None = None) -> Pictures:
+    """Draw ``story`` into ``<output>/story`` or, with ``lora=None``, by the base alone into ``<output>/base``; or into ``folder``.
 
     Only panels whose prompt, negative prompt, seed, base, LoRA or settings changed are drawn.
 
@@ -61,7 +61,7 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None) -> 
     lora_path = lora.path if isinstance(lora, Lora) else Path(lora) if lora else None
     if lora_path and not lora_path.is_file():
         raise LoraError(f"There is no LoRA at {lora_path}: run the training cell again, or give the path of a lora.safetensors.")
-    folder = settings.folder / ("story" if lora_path else "base")
+    folder = folder or settings.folder / ("story" if lora_path else "base")
     if missing := artifacts.free_space_needed(folder, len(story) * settings.resolution**2 * 8):
         raise ResourceError(f"The disk of {folder} lacks {missing / 1e6:,.0f} MB for {len(story)} pictures: free some space or set output to another disk.")
     plan = memory.plan(base, settings)

@@ -24,7 +24,8 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
     """Train a LoRA on ``captions`` into ``<output>/lora``; panels of ``story`` are drawn along the way.
 
     Broken off, it goes on from the last quarter when it is called again. The story does not enter the
-    fingerprint: an edited prompt trains nothing anew.
+    fingerprint: an edited prompt trains nothing anew. The LoRA as it stood after one and two thirds is kept in
+    ``checkpoints/``, for ``best`` to choose from.
 
     Raises:
         SettingsError: More pictures in a step than there are.
@@ -45,7 +46,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         lora = _load(target, manifest)
         print(f"train: nothing to do, {lora}")
         return lora
-    if missing := artifacts.free_space_needed(target, 2 * 10**8 + 3 * 10**6 * len(captions)):
+    if missing := artifacts.free_space_needed(target, 4 * 10**8 + 3 * 10**6 * len(captions)):
         raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for cached embeddings and the LoRA: free some space or set output to another disk.")
     checkpoints = settings.folder / ".checkpoint" / mark[:16]
     with artifacts.building(target) as folder:
@@ -71,6 +72,12 @@ def _train(base: bases.Base, plan: memory.Plan, captions: Captions, settings: Se
     from . import cache, loop
     from .pipeline import TrainingPipeline
 
+    def keep(number: int) -> None:  # beside the state for resume, so that a run that goes on has them all
+        state = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        content = lora.serialised(lora.to_kohya(state, settings.alpha), _metadata(captions, settings, base, number))
+        artifacts.write_atomically(checkpoint.with_name(f"step-{number:06d}.safetensors"), content)
+
     print(f"train: caching latents and text embeddings of {len(captions)} pictures", flush=True)
     painter = _Painter(base, plan, settings, story, folder) if story else None
     cached = cache.prepare(captions, settings, base, plan, [panel[key] for panel in story.resolved(settings.seed) for key in ("prompt", "negative_prompt")] if story else [])
@@ -88,11 +95,16 @@ def _train(base: bases.Base, plan: memory.Plan, captions: Captions, settings: Se
             if painter and step.number in shown:
                 previews.append(painter.paint(pipe.unet, step.number))
                 live.picture(f"step {step.number}", [folder / name for name in previews[-1]["pictures"]])
+            if step.number in shown and 0 < step.number < step.total:
+                keep(step.number)
             if step.number and math.isfinite(step.loss):
                 live.step(step.number, step.loss, step.seconds_left)
 
         state = loop.run(pipe, cached, settings, folder, checkpoint, plan.train_at_once, watch)
-    lora.save(folder / "lora.safetensors", state, settings.alpha, _metadata(captions, settings, base))
+    lora.save(folder / "lora.safetensors", state, settings.alpha, _metadata(captions, settings, base, settings.train_steps))
+    (folder / "checkpoints").mkdir()
+    for path in sorted(checkpoint.parent.glob("step-*.safetensors")):
+        shutil.copyfile(path, folder / "checkpoints" / path.name)
     return previews
 
 
@@ -143,13 +155,13 @@ class _Painter:
         return {"step": step, "pictures": names}
 
 
-def _metadata(captions: Captions, settings: Settings, base: bases.Base) -> dict[str, object]:
+def _metadata(captions: Captions, settings: Settings, base: bases.Base, steps: int) -> dict[str, object]:
     """What kohya's tools and modelspec readers (https://github.com/Stability-AI/ModelSpec) look for; no date, so that files repeat."""
     tags = Counter(tag.strip() for row in captions.rows for tag in row["text"].replace("，", ",").split(",") if tag.strip())
     return {
         "ss_network_module": "networks.lora", "ss_network_dim": settings.rank, "ss_network_alpha": settings.alpha,
         "ss_base_model_version": base.kohya_name, "ss_output_name": "lora", "ss_resolution": f"({settings.resolution}, {settings.resolution})",
-        "ss_steps": settings.train_steps, "ss_learning_rate": settings.learning_rate, "ss_seed": settings.seed,
+        "ss_steps": steps, "ss_learning_rate": settings.learning_rate, "ss_seed": settings.seed,
         "ss_batch_size_per_device": settings.train_batch_size, "ss_num_train_images": len(captions),
         "ss_tag_frequency": json.dumps({"storyboard": dict(tags.most_common())}, ensure_ascii=False),
         "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": f"{base.architecture}/lora",

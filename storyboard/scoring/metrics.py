@@ -1,0 +1,133 @@
+"""Scores for pictures of any base: DiffSynth-Studio's CLIP, aesthetic and Inception metrics, where their weights can be had."""
+
+import contextlib
+import gc
+import io
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+
+from .. import artifacts, weights
+from ..errors import BaseError, ResourceError
+from ..quiet import quiet
+from . import Measure
+
+MODEL = "DiffSynth-Studio/ImageMetrics"
+PARTS = {  # folder of MODEL, and what it is called when it is fetched
+    "clip": ("CLIP-ViT-H-14-laion2B-s32B-b79K", "CLIP ViT-H/14, for scores"), "aesthetic": ("Aesthetic", "the aesthetic predictor, for scores"),
+    "inception": ("FID", "Inception, for scores"),
+}
+CONTEST = 6.0  # of 10: the aesthetic score that the 2024 contest asked for
+
+
+class Judge:
+    """Measures with DiffSynth's metrics, each loaded when it is asked for and freed after; one that cannot be had says why."""
+
+    features_for = {"coherence": "clip", "style": "inception"}
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    @cached_property
+    def parts(self) -> dict[str, Path | str]:
+        """Folders of the weights, or why they are not at hand."""
+        found: dict[str, Path | str] = {}
+        for part, (folder, title) in PARTS.items():
+            try:
+                found[part] = weights.fetch_part(MODEL, folder, title)
+            except (BaseError, ResourceError) as error:
+                found[part] = str(error)
+        return found
+
+    @property
+    def lasting(self) -> bool:
+        """Whether nothing is missing that may be there next time."""
+        return all(isinstance(part, Path) for part in self.parts.values())
+
+    def mark(self) -> dict[str, object]:
+        """What the numbers depend on, for a fingerprint."""
+        sizes = {part: (folder / "model.safetensors").stat().st_size for part, folder in self.parts.items() if isinstance(folder, Path)}
+        return {"judge": MODEL, "sizes": sizes, "versions": artifacts.versions("torch", "diffsynth", "transformers", "pillow")}
+
+    def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
+        """CLIP score, 100 times the cosine of picture and prompt (https://arxiv.org/abs/2104.08718, without its factor)."""
+        read = [place for place, prompt in enumerate(prompts) if not re.search(r"[\u4e00-\u9fff]", prompt)]
+        if not read:
+            return Measure(None, "CLIP reads English and every prompt is in Chinese · CLIP 只懂英文，提示词全是中文")
+        found = self._with("clip", load_clip, lambda metric: metric.score([prompts[i] for i in read], [_opened(paths[i]) for i in read]))
+        if isinstance(found, str):
+            return Measure(None, found)
+        some = "" if len(read) == len(prompts) else f", of the {len(read)} of {len(prompts)} in English · 只算英文提示词"
+        return Measure(sum(found) / len(found), f"CLIP score; a fitting pair has 25 to 35{some} · CLIP 图文分，相符通常在 25 到 35")
+
+    def features(self, kind: str, paths: Sequence[Path]) -> torch.Tensor | str:
+        """CLIP's (n, 1024) or Inception's (n, 2048), on which FID and KID are defined, of each picture; or why not."""
+        if kind == "clip":
+            return self._with("clip", load_clip, lambda metric: _in_batches(metric.model.get_image_features, paths))
+        return self._with("inception", load_inception, lambda metric: metric.model.get_activations(paths))
+
+    def aesthetics(self, paths: Sequence[Path]) -> Measure:
+        """LAION's predictor, about 1 to 10."""
+        found = self._with("aesthetic", load_aesthetic, lambda metric: metric.score([_opened(path) for path in paths]))
+        if isinstance(found, str):
+            return Measure(None, found)
+        reached = sum(score >= CONTEST for score in found)
+        return Measure(
+            sum(found) / len(found),
+            f"the contest asked for {CONTEST:g} of 10 or more, which {reached} of {len(found)} reach · 赛题要求 {CONTEST:g} 分以上，{len(found)} 张中 {reached} 张达到",
+        )
+
+    def _with(self, part: str, load: Callable, use: Callable):
+        folder = self.parts[part]
+        if isinstance(folder, str):
+            return folder
+        try:
+            with quiet(), contextlib.redirect_stdout(io.StringIO()):
+                return use(load(folder, self.device))
+        except (OSError, ValueError, SafetensorError) as error:
+            return f"{PARTS[part][1]} in {folder} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]}): get it again"
+        finally:
+            gc.collect()
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+
+
+def load_clip(folder: Path, device: str):
+    """DiffSynth's CLIPMetric; by the folder's own configuration where it has one."""
+    from diffsynth.core import ModelConfig
+    from diffsynth.metrics import CLIPMetric
+    from diffsynth.models.clip import CLIPModel
+    from transformers import CLIPModel as Weights
+    from transformers import CLIPProcessor
+
+    if (folder / "config.json").is_file():
+        return CLIPMetric(CLIPModel(Weights.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).to(device), CLIPProcessor.from_pretrained(folder)).eval())
+    return CLIPMetric.from_pretrained(ModelConfig(path=str(folder / "model.safetensors")), ModelConfig(path=str(folder)), torch.float32, device)
+
+
+def load_aesthetic(folder: Path, device: str):
+    from diffsynth.core import ModelConfig
+    from diffsynth.metrics import AestheticMetric
+
+    return AestheticMetric.from_pretrained(ModelConfig(path=str(folder / "model.safetensors")), ModelConfig(path=str(folder)), torch.float32, device)
+
+
+def load_inception(folder: Path, device: str):
+    from diffsynth.core import ModelConfig
+    from diffsynth.metrics import FIDMetric
+
+    return FIDMetric.from_pretrained(ModelConfig(path=str(folder / "model.safetensors")), device)
+
+
+def _in_batches(features: Callable, paths: Sequence[Path], size: int = 16) -> torch.Tensor:
+    return torch.cat([features([_opened(path) for path in paths[start:start + size]]).float().cpu() for start in range(0, len(paths), size)])
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
