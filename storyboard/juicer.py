@@ -46,6 +46,8 @@ def _data_juicer() -> Iterator:
 
     strict = ImageFile.LOAD_TRUNCATED_IMAGES
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        import data_juicer.core  # noqa: F401  (every operator's constructor imports it, and ray with it)
         import datasets
         import huggingface_hub.constants
         from data_juicer.ops import load_ops
@@ -153,9 +155,6 @@ def _apply(op, data, book: _Book):
     """Run a mapper, or a deduplicator of texts, as Data-Juicer does."""
     from data_juicer.ops import Deduplicator
 
-    logging.getLogger("ray").setLevel(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        import data_juicer.core  # noqa: F401  (imports ray, which takes seconds; filters do without)
     began, before = time.perf_counter(), list(data["id"])
     if isinstance(op, Deduplicator):
         hashed = op.run(data, reduce=False)
