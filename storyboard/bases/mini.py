@@ -22,7 +22,7 @@ BASE = Base(
     learning_rate=3e-3,
     train_steps=750,
     train_batch_size=4,
-    num_inference_steps=20,
+    num_inference_steps=16,
     guidance_scale=2.0,
     high_noise_weight=0.3,
 )
