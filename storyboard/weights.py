@@ -30,9 +30,9 @@ def fetch(base: Base) -> Base:
 
             folder = checkpoints.place(base, root)
             if not (folder / "model_index.json").is_file():
-                checkpoints.convert(base, _from_hubs(base, configs_only=True), folder)
+                checkpoints.convert(base, _from_hubs(base.title, base.modelscope, base.huggingface, lambda files: chosen(files, base.components, True), whole=False), folder)
         else:
-            folder = _from_hubs(base)
+            folder = _from_hubs(base.title, base.modelscope, base.huggingface, lambda files: chosen(files, base.components))
         base = replace(base, folder=folder)
     base.check()
     return base
@@ -46,7 +46,27 @@ def present(base: Base) -> bool:
         from . import checkpoints
 
         return (checkpoints.place(base, cache()) / "model_index.json").is_file()
-    return _local(base) is not None
+    return _local(base.modelscope) is not None
+
+
+def fetch_module(model: str | Path, title: str, names: tuple[str, ...] = ()) -> Path:
+    """The folder of one model beside the base, such as a ControlNet: ``model`` itself if that is a folder, else the hubs' of that id.
+
+    Args:
+        model: A folder or an id; an id may end in ``@`` and a revision, as Hugging Face has them.
+        names: Files to fetch, the first of them sure to be there; none: ``config.json`` and the like and the weights beside it.
+
+    Raises:
+        BaseError: No hub has it, or what lies there is not whole.
+        ResourceError: The disk is too small.
+    """
+    mark = names[0] if names else "config.json"
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _from_hubs(title, str(model), str(model), lambda files: [name for name in names if name in files] if names else chosen_module(files), mark)
+    if missing := [name for name in names or (mark,) if not (folder / name).is_file()]:
+        raise BaseError(f"The folder {folder} of {title} lacks {missing[0]}: get it whole, or name another folder or id.")
+    return folder
 
 
 def cache() -> Path:
@@ -54,31 +74,37 @@ def cache() -> Path:
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "storyboard").expanduser()
 
 
-def _local(base: Base) -> Path | None:
-    """A folder that stands in for the hub, or the one that an earlier call fetched."""
+def _local(model: str, mark: str = "model_index.json") -> Path | None:
+    """A folder that stands in for the hub, or the one that an earlier call fetched and that holds the file ``mark``."""
     if root := os.environ.get(LOCAL_ROOT):
-        folder = Path(root).expanduser() / base.modelscope
+        folder = Path(root).expanduser() / model.partition("@")[0]
         if not folder.is_dir():
-            raise BaseError(f"{LOCAL_ROOT} holds no {base.modelscope}: put it at {folder} or unset {LOCAL_ROOT} to use the network.")
+            raise BaseError(f"{LOCAL_ROOT} holds no {model}: put it at {folder} or unset {LOCAL_ROOT} to use the network.")
         return folder
-    note = cache() / f"{base.modelscope.replace('/', '--')}.txt"
+    note = cache() / f"{model.replace('/', '--')}.txt"
     folder = Path(note.read_text(encoding="utf-8").strip()) if note.is_file() else None
-    return folder if folder and (folder / "model_index.json").is_file() else None
+    return folder if folder and (folder / mark).is_file() else None
 
 
-def _from_hubs(base: Base, configs_only: bool = False) -> Path:
-    """Download from the first hub that answers; only the files that are used, their size printed before."""
-    if folder := _local(base):
+def _from_hubs(
+    title: str, modelscope: str, huggingface: str, choose: Callable[[dict[str, int]], list[str]], mark: str = "model_index.json", whole: bool = True,
+) -> Path:
+    """Download from the first hub that answers; only the files that ``choose`` takes, their size printed before.
+
+    Args:
+        whole: A folder that is ready for use, so that its place is noted.
+    """
+    if folder := _local(modelscope, mark):
         return folder
     failures = []
-    for hub in (_modelscope(base.modelscope), _huggingface(base.huggingface)):
+    for hub in (_modelscope(modelscope), _huggingface(huggingface)):
         try:
             files = hub.files()
-            wanted = chosen(files, base.components, configs_only)
+            wanted = choose(files)
             size = sum(files[name] for name in wanted)
-            print(f"base: {base.title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
-            if not configs_only and (missing := artifacts.free_space_needed(Path.home(), size)):
-                raise ResourceError(f"{base.title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {Path.home()} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
+            print(f"base: {title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
+            if whole and (missing := artifacts.free_space_needed(Path.home(), size)):
+                raise ResourceError(f"{title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {Path.home()} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
             folder = hub.download(wanted)
         except (*hub.failures, BaseError) as error:
             failures.append(f"{hub.name}: {type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}".strip())
@@ -86,11 +112,11 @@ def _from_hubs(base: Base, configs_only: bool = False) -> Path:
         wrong = [name for name in wanted if not (folder / name).is_file() or (folder / name).stat().st_size != files[name]]
         if wrong:
             raise BaseError(f"{folder / wrong[0]} is not of the {files[wrong[0]]} bytes that {hub.name} lists: delete it and run this cell again.")
-        if not configs_only:
+        if whole:
             cache().mkdir(parents=True, exist_ok=True)
-            artifacts.write_atomically(cache() / f"{base.modelscope.replace('/', '--')}.txt", f"{folder}\n")
+            artifacts.write_atomically(cache() / f"{modelscope.replace('/', '--')}.txt", f"{folder}\n")
         return folder
-    raise BaseError(f"{base.title} could not be fetched ({'; '.join(failures)}): check the network and run this cell again, it goes on where it broke off, or set base to a folder that holds it.")
+    raise BaseError(f"{title} could not be fetched ({'; '.join(failures)}): check the network and run this cell again, it goes on where it broke off, or name a folder that holds it.")
 
 
 def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: bool = False) -> list[str]:
@@ -108,6 +134,19 @@ def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: boo
             raise BaseError(f"The hub has no safetensors weights for {component}: set base to a folder that holds them.")
         wanted += smallest
     return sorted(wanted)
+
+
+def chosen_module(files: dict[str, int]) -> list[str]:
+    """Of the repository of one model the configs and the weights at its top, fp16 first.
+
+    Raises:
+        BaseError: It has no safetensors weights there.
+    """
+    weights = {name: found[1] for name in files if (found := WEIGHTS.fullmatch(name))}
+    smallest = [name for name, variant in weights.items() if variant] or list(weights)
+    if not smallest:
+        raise BaseError("The hub has no safetensors weights for it: name a folder or an id that holds them.")
+    return sorted([name for name in files if "/" not in name and Path(name).suffix == ".json" and "safetensors" not in name] + smallest)
 
 
 @dataclass(frozen=True)
@@ -138,6 +177,6 @@ def _huggingface(model: str) -> _Hub:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    endpoint = os.environ.get("HF_ENDPOINT")
-    files = lambda: {file.rfilename: file.size for file in HfApi(endpoint=endpoint).model_info(model, files_metadata=True).siblings}
-    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names, endpoint=endpoint)), (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError))
+    endpoint, (model, _, revision) = os.environ.get("HF_ENDPOINT"), model.partition("@")
+    files = lambda: {file.rfilename: file.size for file in HfApi(endpoint=endpoint).model_info(model, revision=revision or None, files_metadata=True).siblings}
+    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, revision=revision or None, allow_patterns=names, endpoint=endpoint)), (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError))

@@ -26,4 +26,5 @@ BASE = Base(
     guidance_scale=2.0,
     guidance_end=0.6,
     high_noise_weight=0.3,
+    controlnets={"edges": str(Path(__file__).resolve().parents[2] / "models" / "mini-controlnet")},
 )
