@@ -132,7 +132,7 @@ def _draw(
         def draw(batch: list[int]) -> None:
             start = len(entries) - len(panels) + len(todo)
             images = guides.draw(batch, panels, said, on_step=lambda step: live.step(start * steps + step * len(batch)))
-            saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images)}  # while the next is decoded
+            saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images, strict=True)}  # while the next is decoded
             beside = guides.beside(batch)
             for row, place in enumerate(batch, beside):
                 # the arithmetic depends on the batch's size and on tiles alone: with these the picture can be made again bit for bit

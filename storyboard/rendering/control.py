@@ -18,7 +18,8 @@ from ..quiet import quiet
 from ..reference import Reference
 from . import maps
 
-IMAGE_TO_IMAGE = {  # KolorsImg2ImgPipeline of diffusers 0.42 drops pooled embeddings that it is given; SDXL's does the same with them (parity is tested)
+# diffusers' KolorsImg2ImgPipeline drops pooled embeddings that it is given; SDXL's takes them and draws the same (parity is tested)
+IMAGE_TO_IMAGE = {
     "KolorsPipeline": "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
 }
@@ -56,18 +57,21 @@ def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepare
     facts = {"picture": artifacts.digest_of_file(path), "control": reference.control, "strength": reference.strength}
     if reference.control == "image":
         if skipped(reference, steps) >= steps:
-            raise SettingsError(f"Reference(strength={reference.strength:g}) of panel {place} leaves none of {steps} steps: lower it or raise num_inference_steps.")
+            said = f"Reference(strength={reference.strength:g}) of panel {place} leaves none of {steps} steps"
+            raise SettingsError(f"{said}: lower it or raise num_inference_steps.")
         return Prepared(reference, None, None, facts)
     model = reference.weights or base.controlnets.get(reference.control)
     if not model:
         known = ", ".join(f'"{name}"' for name in sorted(base.controlnets)) or "none"
-        raise SettingsError(f"The base {base.name!r} has no ControlNet for {reference.control!r} (it has {known}, and \"image\" without one): name one with Reference(weights=...).")
+        said = f"The base {base.name!r} has no ControlNet for {reference.control!r} (it has {known}, and \"image\" without one)"
+        raise SettingsError(f"{said}: name one with Reference(weights=...).")
     folder = weights.fetch_module(model, f"the ControlNet for {reference.control}")
     check(base, folder)
     annotator = None
     if not reference.prepared:
         if reference.control in maps.READY_MADE:
-            raise SettingsError(f"Reference(control={reference.control!r}) of panel {place} takes a ready-made map (a drawn skeleton, a coloured segmentation): make it in ComfyUI or with controlnet_aux and set prepared=True.")
+            said = f"Reference(control={reference.control!r}) of panel {place} takes a ready-made map (a drawn skeleton, a coloured segmentation)"
+            raise SettingsError(f"{said}: make it in ComfyUI or with controlnet_aux and set prepared=True.")
         if maker := reference.annotator or maps.ANNOTATORS.get(reference.control):
             annotator = weights.fetch_module(maker, f"the model that finds {reference.control}")
         facts |= {"annotator": _fingerprint(base, annotator) if annotator else None, "versions": artifacts.versions("opencv-python-headless", "transformers")}
@@ -88,10 +92,11 @@ def check(base: Base, folder: Path) -> None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BaseError(f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): it needs config.json and safetensors weights.") from error
-    unet = base.config("unet")
-    if config.get("_class_name") != "ControlNetModel" or config.get("block_out_channels") != unet["block_out_channels"] or config.get("layers_per_block") != unet["layers_per_block"]:
-        raise BaseError(f"{folder} holds a {config.get('_class_name')} of widths {config.get('block_out_channels')}: the base {base.name!r} takes a ControlNetModel of {unet['block_out_channels']}.")
+        raise BaseError(f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): it needs config.json and weights.") from error
+    unet, name = base.config("unet"), config.get("_class_name")
+    if name != "ControlNetModel" or any(config.get(key) != unet[key] for key in ("block_out_channels", "layers_per_block")):
+        said = f"{folder} holds a {name} of widths {config.get('block_out_channels')}"
+        raise BaseError(f"{said}: the base {base.name!r} takes a ControlNetModel of {unet['block_out_channels']}.")
     _as_base(base, folder).check_weights(folder.name)
 
 
@@ -141,10 +146,11 @@ class Control:
             scale = torch.tensor(rows * repeats, dtype=sample.dtype, device=sample.device).view(-1, 1, 1, 1)
             hidden = named["encoder_hidden_states"]
             down, mid = self.model(
-                sample, timestep, encoder_hidden_states=self.projection(hidden) if self.projection else hidden, controlnet_cond=conditions.repeat(repeats, 1, 1, 1),
-                added_cond_kwargs=named.get("added_cond_kwargs"), return_dict=False,
+                sample, timestep, encoder_hidden_states=self.projection(hidden) if self.projection else hidden,
+                controlnet_cond=conditions.repeat(repeats, 1, 1, 1), added_cond_kwargs=named.get("added_cond_kwargs"), return_dict=False,
             )
-            return arguments, named | {"down_block_additional_residuals": [part * scale for part in down], "mid_block_additional_residual": mid * scale}
+            residuals = {"down_block_additional_residuals": [part * scale for part in down], "mid_block_additional_residual": mid * scale}
+            return arguments, named | residuals
 
         hook = unet.register_forward_pre_hook(add, with_kwargs=True)
         try:
@@ -165,7 +171,8 @@ def load(base: Base, folder: Path, dtype: torch.dtype) -> ControlNetModel:
     try:
         model.load_state_dict(dict(models.read(beside, folder.name, dtype)), assign=True)
     except RuntimeError as error:
-        raise BaseError(f"{folder} does not hold the ControlNet that its config.json describes ({str(error).splitlines()[1].strip()}): get both of the same model.") from error
+        what = str(error).splitlines()[-1].strip()
+        raise BaseError(f"{folder} does not hold the ControlNet that its config.json describes ({what}): get both of the same model.") from error
     return model.requires_grad_(False).eval()
 
 

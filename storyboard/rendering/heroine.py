@@ -70,7 +70,8 @@ class Heroine:
             try:
                 _load_ip_adapter(pipe, self.folder, *self.files)
             except (RuntimeError, ValueError, KeyError) as error:
-                raise BaseError(f"{self.folder / self.files[0]} is no IP-Adapter for this base ({str(error).splitlines()[0]}): get the one that was made for it.") from error
+                said = f"{self.folder / self.files[0]} is no IP-Adapter for this base ({str(error).splitlines()[0]})"
+                raise BaseError(f"{said}: get the one that was made for it.") from error
             pipe.set_ip_adapter_scale(self.strength)
         if drawing_pipe is not pipe:
             drawing_pipe.register_modules(image_encoder=pipe.image_encoder, feature_extractor=pipe.feature_extractor)
@@ -89,7 +90,8 @@ def prepare(base: Base, settings: Settings, first_panel: Path, references: list)
         check_picture(source, "heroine_picture")
     if settings.heroine == "shared":
         if references[0] or any(each and each.folder is None for each in references):
-            raise SettingsError("heroine=\"shared\" draws panel 1 beside every other panel: leave panel 1 without a reference, and the others without one of control=\"image\".")
+            said = "heroine=\"shared\" draws panel 1 beside every other panel"
+            raise SettingsError(f"{said}: leave panel 1 without a reference, and the others without one of control=\"image\".")
         return Heroine("shared", settings.heroine_strength, first_panel, settings.resolution)
     model, file, encoder = base.ip_adapter
     names = (file, f"{encoder}/config.json", f"{encoder}/model.safetensors")
