@@ -102,7 +102,7 @@ def _from_hubs(
             files = hub.files()
             wanted = choose(files)
             size = sum(files[name] for name in wanted)
-            print(f"base: {title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
+            print(f"{'base' if mark == 'model_index.json' else 'weights'}: {title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
             if whole and (missing := artifacts.free_space_needed(Path.home(), size)):
                 raise ResourceError(f"{title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {Path.home()} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
             folder = hub.download(wanted)
