@@ -125,6 +125,7 @@ def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings
     start = control.latents(pipe, [control.prepare(base, reference, 1, STEPS)] * 2, 64)
     drawn = lambda **end: drawing.decode(pipe, drawing.denoise(control.image_to_image(base, pipe), positive, negative, [7, 8], 64, STEPS, SCALE, image=start, strength=0.5, **end))
     theirs = of_diffusers(name, base.folder)
+    theirs.unet.to(memory_format=torch.channels_last)  # as ours: rounding aside, the path alone is compared
     theirs = getattr(diffusers, base.pipeline.replace("Pipeline", "Img2ImgPipeline"))(**theirs.components, **({"requires_safety_checker": False} if name == "sd15" else {}))
     theirs.set_progress_bar_config(disable=True)
     encoded = theirs.vae.encode(theirs.image_processor.preprocess(control.picture(reference, 64))).latent_dist.mean * theirs.vae.config.scaling_factor
