@@ -6,8 +6,9 @@ Names are imported when they are first used, so that importing the package takes
 from importlib import import_module
 
 _WHERE = {
-    "Settings": "settings", "Story": "story", "Panel": "story", "check": "machine", "files": "machine", "installed": "machine", "collect": "dataset",
-    "clean": "cleaning", "train": "training", "render": "rendering", "import_lora": "lora_import", "score": "scoring", "best": "scoring", "Pair": "show", "StoryboardError": "errors",
+    "Settings": "settings", "Story": "story", "Panel": "story", "Reference": "reference", "check": "machine", "files": "machine", "installed": "machine",
+    "collect": "dataset", "clean": "cleaning", "train": "training", "render": "rendering", "import_lora": "lora_import", "score": "scoring", "best": "scoring",
+    "Pair": "show", "StoryboardError": "errors",
 }
 __all__ = sorted(_WHERE)
 

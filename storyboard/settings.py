@@ -7,6 +7,8 @@ from . import bases
 from .errors import SettingsError
 from .story import MAX_SEED
 
+HEROINE_STRENGTH = {"shared": 1.0, "ip-adapter": 0.6}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -29,6 +31,9 @@ class Settings:
         guidance_scale: Classifier-free guidance; 1 switches it off.
         guidance_end: Share of the steps after which guidance ends, 0 to 1.
         render_batch_size: Panels drawn at once.
+        heroine: How panels keep the heroine: ``"shared"`` (self-attention that also looks at panel 1), ``"ip-adapter"``, or None.
+        heroine_strength: Above 0 to 10 for shared attention, 0 to 2 for the IP-Adapter; None takes what is usual.
+        heroine_picture: For the IP-Adapter, the picture of the heroine; None takes panel 1.
         text_encoder_bits: 8 or 4 load Kolors' text encoder quantised, on a CUDA card with bitsandbytes; None keeps it whole.
         precision: Of the base, "bf16", "fp16" or "fp32"; the LoRA is always trained in fp32.
         gradient_checkpointing: Compute activations twice, for a third of the memory; None decides by the card.
@@ -55,6 +60,9 @@ class Settings:
     guidance_scale: float | None = None
     guidance_end: float | None = None
     render_batch_size: int = 4
+    heroine: str | None = None
+    heroine_strength: float | None = None
+    heroine_picture: str | None = None
     text_encoder_bits: int | None = None
     precision: str | None = None
     gradient_checkpointing: bool | None = None
@@ -87,6 +95,7 @@ class Settings:
         for name in ("gradient_checkpointing", "text_encoder_on_cpu", "offload", "vae_tiling"):
             if not isinstance(getattr(self, name), bool | None):
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be True, False or None.")
+        self._check_heroine(base)
         if self.text_encoder_bits not in (None, 4, 8):
             raise SettingsError(f"text_encoder_bits={self.text_encoder_bits!r} must be 8, 4 or None.")
         if self.resolution % base.resolution_step:
@@ -94,6 +103,18 @@ class Settings:
         for name in ("base", "dataset", "recipe", "output"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be a name or a path.")
+
+    def _check_heroine(self, base: bases.Base) -> None:
+        if self.heroine not in (None, *HEROINE_STRENGTH):
+            raise SettingsError(f"heroine={self.heroine!r} must be \"shared\", \"ip-adapter\" or None.")
+        if self.heroine == "ip-adapter" and base.ip_adapter is None:
+            raise SettingsError(f"The base {self.base!r} has no IP-Adapter: set heroine=\"shared\", or another base.")
+        if self.heroine is None and self.heroine_strength is not None or self.heroine != "ip-adapter" and self.heroine_picture is not None:
+            raise SettingsError("heroine_strength belongs to a heroine, and heroine_picture to heroine=\"ip-adapter\": set that too, or leave them out.")
+        if self.heroine:
+            if self.heroine_strength is None:
+                object.__setattr__(self, "heroine_strength", HEROINE_STRENGTH[self.heroine])
+            self._in_range("heroine_strength", *((0.01, 10) if self.heroine == "shared" else (0, 2)))
 
     def _in_range(self, name: str, low: float, high: float, whole: bool = False) -> None:
         value = getattr(self, name)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .errors import SettingsError
+from .reference import Reference
 
 MAX_PANELS = 64
 MAX_SEED = 2**63 - 1 - MAX_PANELS  # a panel without a seed adds its place
@@ -17,11 +18,13 @@ class Panel:
         prompt: What to draw (正向提示词), Chinese or English.
         negative_prompt: What to keep out (反向提示词); None takes the story's.
         seed: Start of this panel's noise; None derives one from the story's seed and the panel's place.
+        reference: A picture that this one follows, or its path for its edges (参考图).
     """
 
     prompt: str
     negative_prompt: str | None = None
     seed: int | None = None
+    reference: Reference | str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) or not self.prompt.strip():
@@ -30,6 +33,10 @@ class Panel:
             raise SettingsError(f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, or be left out.")
         if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
             raise SettingsError(f"Panel(negative_prompt={self.negative_prompt!r}) must be text, or be left out.")
+        if isinstance(self.reference, str):
+            object.__setattr__(self, "reference", Reference(self.reference))
+        if not isinstance(self.reference, Reference | None):
+            raise SettingsError(f"Panel(reference={self.reference!r}) must be a Reference, the path of a picture, or be left out.")
 
 
 class Story(Sequence[Panel]):

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import hub_server
 import pytest
@@ -86,3 +87,28 @@ def test_the_smaller_of_two_precisions_is_chosen():
     }
     with pytest.raises(BaseError, match="no safetensors weights for vae"):
         weights.chosen({name: 1 for name in files if not name.startswith("vae/")}, ("unet", "vae"))
+
+
+def test_a_controlnet_is_fetched_once_by_its_id_or_found_in_its_folder(server, capsys):
+    original = Path(bases.get("mini").controlnets["edges"])
+    assert weights.fetch_module(original, "the ControlNet") == original
+    shutil.copytree(original, server.root / "someone" / "canny")
+    (server.root / "someone" / "canny" / "diffusion_pytorch_model.bin").write_bytes(b"not wanted")
+    found = weights.fetch_module("someone/canny", "the ControlNet")
+    assert "weights: the ControlNet from ModelScope (someone/canny), 2 files" in capsys.readouterr().out
+    assert (found / "diffusion_pytorch_model.safetensors").read_bytes() == (original / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert not (found / "diffusion_pytorch_model.bin").exists()
+    server.refusing = True
+    assert weights.fetch_module("someone/canny", "the ControlNet") == found
+    with pytest.raises(BaseError, match="the ControlNet could not be fetched") as error:
+        weights.fetch_module("someone/else", "the ControlNet")
+    assert "\n" not in str(error.value)
+    with pytest.raises(BaseError, match="of the ControlNet lacks other.json"):
+        weights.fetch_module(original, "the ControlNet", ("other.json",))
+
+
+def test_of_a_controlnets_repository_the_smaller_precision_at_its_top_is_chosen():
+    files = {name: 1 for name in ("config.json", "README.md", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin", "other/config.json")}
+    assert weights.chosen_module(files) == ["config.json", "diffusion_pytorch_model.fp16.safetensors"]
+    with pytest.raises(BaseError, match="no safetensors weights"):
+        weights.chosen_module({"config.json": 1, "diffusion_pytorch_model.bin": 1})

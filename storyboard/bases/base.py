@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BaseError
@@ -40,6 +41,8 @@ class Base:
         lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
         learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
+        controlnets: By ``Reference``'s control, the id at the hubs or the folder of a ControlNet.
+        ip_adapter: Id at the hubs, weight file and folder of the image encoder in it; None where there is no IP-Adapter.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Base:
     huggingface: str | None = None
     download: int = 0
     high_noise_weight: float = 0.0
+    controlnets: Mapping[str, str] = field(default_factory=dict, hash=False)
+    ip_adapter: tuple[str, str, str] | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -104,10 +109,14 @@ class Base:
             if component.startswith("text_encoder") and not any((folder / name).is_file() for name in VOCABULARIES):
                 raise BaseError(f"The base {self.name!r} lacks a vocabulary in {folder} ({', '.join(VOCABULARIES)}): {self._mend()}.")
         for component in self.components:
-            for path in self.weight_files(component):
-                expected = header_length(path) + max((entry["data_offsets"][1] for entry in read_header(path).values()), default=0)
-                if path.stat().st_size != expected:
-                    raise BaseError(f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again.")
+            self.check_weights(component)
+
+    def check_weights(self, component: str) -> None:
+        """Raise BaseError unless the weights of ``component`` are there and as long as their own header says."""
+        for path in self.weight_files(component):
+            expected = header_length(path) + max((entry["data_offsets"][1] for entry in read_header(path).values()), default=0)
+            if path.stat().st_size != expected:
+                raise BaseError(f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again.")
 
     def _mend(self) -> str:
         if self.modelscope:

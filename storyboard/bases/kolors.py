@@ -23,4 +23,6 @@ BASE = Base(
     train_batch_size=4,
     num_inference_steps=25,
     guidance_scale=5.0,
+    controlnets={"edges": "Kwai-Kolors/Kolors-ControlNet-Canny", "depth": "Kwai-Kolors/Kolors-ControlNet-Depth", "pose": "Kwai-Kolors/Kolors-ControlNet-Pose"},
+    ip_adapter=("Kwai-Kolors/Kolors-IP-Adapter-Plus@refs/pr/4", "ip_adapter_plus_general.safetensors", "image_encoder"),
 )

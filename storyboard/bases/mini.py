@@ -25,4 +25,5 @@ BASE = Base(
     num_inference_steps=16,
     guidance_scale=2.0,
     high_noise_weight=0.3,
+    controlnets={"edges": str(Path(__file__).resolve().parents[2] / "models" / "mini-controlnet")},
 )

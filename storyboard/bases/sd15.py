@@ -23,4 +23,9 @@ BASE = Base(
     train_batch_size=4,
     num_inference_steps=25,
     guidance_scale=7.0,
+    controlnets={
+        "edges": "lllyasviel/control_v11p_sd15_canny", "depth": "lllyasviel/control_v11f1p_sd15_depth", "pose": "lllyasviel/control_v11p_sd15_openpose",
+        "segmentation": "lllyasviel/control_v11p_sd15_seg",
+    },
+    ip_adapter=("h94/IP-Adapter", "models/ip-adapter-plus_sd15.safetensors", "models/image_encoder"),
 )

@@ -23,4 +23,6 @@ BASE = Base(
     train_batch_size=4,
     num_inference_steps=25,
     guidance_scale=6.0,
+    controlnets={"edges": "diffusers/controlnet-canny-sdxl-1.0", "depth": "diffusers/controlnet-depth-sdxl-1.0", "pose": "xinsir/controlnet-openpose-sdxl-1.0"},
+    ip_adapter=("h94/IP-Adapter", "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "models/image_encoder"),
 )

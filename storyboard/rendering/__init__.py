@@ -50,9 +50,11 @@ class Pictures:
 def render(story: Story, settings: Settings, lora: Lora | Path | str | None, folder: Path | None = None) -> Pictures:
     """Draw ``story`` into ``<output>/story`` or, with ``lora=None``, by the base alone into ``<output>/base``; or into ``folder``.
 
-    Only panels whose prompt, negative prompt, seed, base, LoRA or settings changed are drawn.
+    Only panels whose prompt, negative prompt, seed, reference (by content), base, LoRA or settings changed are drawn.
 
     Raises:
+        SettingsError: A reference picture cannot be read, or the base has no ControlNet of that kind.
+        BaseError: A ControlNet or an IP-Adapter is missing, cut off or made for another base.
         LoraError: The LoRA file is missing, belongs to another base or does not attach whole.
         RenderingError: A picture is blank or not finite; those already drawn stay.
         ResourceError: The disk is full, or the card too small for one picture.
@@ -71,7 +73,10 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
         "guidance_end": settings.guidance_end, "sampler": "DPM++ 2M", "schedule_type": "Karras", "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
     }
     panels = [panel | common for panel in story.resolved(settings.seed)]
-    for panel in panels:
+    references, keeper = _guides(base, story, settings, folder)
+    for place, panel in enumerate(panels):
+        panel |= {"reference": references[place].facts} if references[place] else {}
+        panel |= keeper.facts(place, panels[0]) if keeper else {}
         panel["fingerprint"] = artifacts.fingerprint(stage="panel", **panel)
     before = {entry["file"]: entry for entry in (artifacts.read_manifest(folder) or {}).get("panels", [])}
     todo = [place for place, panel in enumerate(panels) if not _drawn(folder, place, panel, before)]
@@ -81,11 +86,25 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
         print(f"render: nothing to do, {pictures}")
         return pictures
     folder.mkdir(parents=True, exist_ok=True)
-    entries = _draw(base, plan, lora_path, panels, todo, before, settings, folder)
+    entries = _draw(base, plan, lora_path, panels, todo, before, settings, folder, references, keeper)
     _finish(folder, mark, entries)
     pictures = Pictures(folder, entries)
     print(f"render: drew {len(todo)} of {len(panels)} panels, {pictures}")
     return pictures
+
+
+def _guides(base: bases.Base, story: Story, settings: Settings, folder: Path) -> tuple[list, object]:
+    """Each panel's reference, checked, or None; and what keeps the heroine, or None."""
+    references = [None] * len(story)
+    if any(panel.reference for panel in story):
+        from . import control
+
+        references = [panel.reference and control.prepare(base, panel.reference, place, settings.num_inference_steps) for place, panel in enumerate(story, 1)]
+    if settings.heroine is None:
+        return references, None
+    from . import heroine
+
+    return references, heroine.prepare(base, settings, folder / "panel-1.png", references)
 
 
 def _drawn(folder: Path, place: int, panel: dict, before: dict) -> bool:
@@ -94,35 +113,38 @@ def _drawn(folder: Path, place: int, panel: dict, before: dict) -> bool:
     return bool(entry) and entry["fingerprint"] == panel["fingerprint"] and path.is_file() and path.stat().st_size == entry["bytes"]
 
 
-def _draw(base: bases.Base, plan: memory.Plan, lora: Path | None, panels: list[dict], todo: list[int], before: dict, settings: Settings, folder: Path) -> list[dict]:
+def _draw(
+    base: bases.Base, plan: memory.Plan, lora: Path | None, panels: list[dict], todo: list[int], before: dict, settings: Settings, folder: Path,
+    references: list, heroine,
+) -> list[dict]:
     """Draw the panels of ``todo`` in batches; the manifest follows every batch, so that a break loses one at most."""
     from .. import conditioning, show
     from . import drawing
+    from .guides import Guides
 
     entries = {place: before[f"panel-{place + 1}.png"] for place in range(len(panels)) if place not in todo}
     if todo:
-        words = [panels[place][key] for place in todo for key in ("prompt", "negative_prompt")]
+        words = [panels[place][key] for place in {*todo, *([0] if heroine else [])} for key in ("prompt", "negative_prompt")]
         said = conditioning.encode(base, words, settings, plan)
-        pipe = drawing.load_pipeline(base, plan, lora)
+        guides = Guides(base, plan, drawing.load_pipeline(base, plan, lora), settings, references, heroine)
         steps = settings.num_inference_steps
 
         def draw(batch: list[int]) -> None:
-            chosen = [panels[place] for place in batch]
-            positive, negative = ([said[panel[key]] for panel in chosen] for key in ("prompt", "negative_prompt"))
             start = len(entries) - len(panels) + len(todo)
-            images = drawing.draw(
-                pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, steps, settings.guidance_scale,
-                settings.guidance_end, on_step=lambda step: live.step(start * steps + step * len(batch)),
-            )
-            saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images)}  # while the next is decoded
-            for row, place in enumerate(batch):
+            images = guides.draw(batch, panels, said, on_step=lambda step: live.step(start * steps + step * len(batch)))
+            saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images, strict=True)}  # while the next is decoded
+            beside = guides.beside(batch)
+            for row, place in enumerate(batch, beside):
                 # the arithmetic depends on the batch's size and on tiles alone: with these the picture can be made again bit for bit
-                entries[place] = saved[place].result() | {"batch": len(batch), "row": row, "vae_tiling": plan.vae_tiling}
+                entries[place] = saved[place].result() | {"batch": len(batch) + beside, "row": row, "vae_tiling": plan.vae_tiling}
             live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
             artifacts.write_manifest(folder, "render", "unfinished", panels=[entries[place] for place in sorted(entries)])
 
         with show.Live("render", steps * len(todo)) as live, ThreadPoolExecutor(1) as writer:
-            _in_batches(todo, plan.render_at_once, draw)
+            for part in guides.parts(todo):
+                _in_batches(part, guides.at_once(part), draw)
+        if told := guides.cost():
+            print(told, flush=True)
     return [entries[place] for place in range(len(panels))]
 
 

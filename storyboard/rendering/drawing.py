@@ -1,5 +1,6 @@
 """Drawing with a diffusers pipeline: load, attach a LoRA whole, denoise."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,17 +87,21 @@ def attach(pipe, base: Base, lora: Path) -> int:
 
 def draw(
     pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
-    steps: int, guidance_scale: float, guidance_end: float = 1.0, on_step: Callable[[int], None] | None = None,
+    steps: int, guidance_scale: float, guidance_end: float = 1.0, on_step: Callable[[int], None] | None = None, leave_out: int = 0, **named: object,
 ) -> Iterator[Image.Image]:
     """Draw one batch, decoded one after another; picture i starts from ``seeds[i]``'s noise, made on the CPU on every device.
 
     A picture is the same alone as in a batch within 1/255 in fp32 (the arithmetic is grouped otherwise).
 
+    Args:
+        leave_out: So many pictures at the start of the batch are denoised with the others and not decoded.
+        named: Further arguments of ``denoise``.
+
     Raises:
         RenderingError: A picture came out with values that are not finite, or all of one colour.
     """
-    latents = denoise(pipe, positive, negative, seeds, resolution, steps, guidance_scale, guidance_end, on_step)
-    for seed, latent in zip(seeds, latents):  # one at a time: the decoder is where memory peaks
+    latents = denoise(pipe, positive, negative, seeds, resolution, steps, guidance_scale, guidance_end, on_step, **named)
+    for seed, latent in list(zip(seeds, latents))[leave_out:]:  # one at a time: the decoder is where memory peaks
         decoded = decode(pipe, latent[None])[0]
         if not torch.isfinite(decoded).all():
             raise RenderingError(f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or guidance_scale, or set precision to bf16 or fp32, and render again.")
@@ -110,20 +115,24 @@ def draw(
 def denoise(
     pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
     steps: int, guidance_scale: float, guidance_end: float = 1.0, on_step: Callable[[int], None] | None = None,
+    image: torch.Tensor | None = None, strength: float = 1.0, **named: object,
 ) -> torch.Tensor:
     """Latents (n, 4, resolution / 8, resolution / 8) of n pictures, scaled as the UNet knows them.
 
     Args:
         guidance_end: Share of the steps after which classifier-free guidance ends, 0 to 1: place and mood are decided
             by then, and a step without guidance costs half (https://arxiv.org/abs/2404.07724).
+        image, strength: Where ``pipe`` is one for image-to-image: latents to start from, and the share of the steps that is taken.
+        named: Further arguments of ``pipe``.
     """
     doubled = [name for name in ("prompt_embeds", "add_text_embeds", "add_time_ids") if name in pipe._callback_tensor_inputs]
-    last = round(steps * guidance_end)
+    skipped = steps - min(int(steps * strength), steps)  # as diffusers counts
+    last = round(steps * guidance_end) - skipped
 
     def report(pipe, step, _timestep, tensors):
         if on_step:
-            on_step(step + 1)
-        if step + 1 == last < steps and pipe.do_classifier_free_guidance:
+            on_step(step + 1 + skipped)
+        if step + 1 == last < steps - skipped and pipe.do_classifier_free_guidance:
             # diffusers' SDXLCFGCutoffCallback keeps the last row alone, which breaks batches
             pipe._guidance_scale = 1.0
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
@@ -133,9 +142,12 @@ def denoise(
     said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
     if pooled.shape[1]:
         said |= {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}
+    named |= {name: resolution for name in ("height", "width") if name in inspect.signature(pipe.__call__).parameters}
+    if image is not None:
+        named |= {"image": image.to(pipe._execution_device, pipe.unet.dtype), "strength": strength}
     return pipe(
-        **said, generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], num_inference_steps=steps, guidance_scale=guidance_scale if last else 1.0,
-        height=resolution, width=resolution, output_type="latent", callback_on_step_end=report, callback_on_step_end_tensor_inputs=["latents", *doubled],
+        **said, **named, generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], num_inference_steps=steps, guidance_scale=guidance_scale if last > 0 else 1.0,
+        output_type="latent", callback_on_step_end=report, callback_on_step_end_tensor_inputs=["latents", *doubled],
     ).images
 
 

@@ -21,7 +21,8 @@ PREVIEW_STEPS = 12
 
 
 def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
-    """Train a LoRA on ``captions`` into ``<output>/lora``; panels of ``story`` are drawn along the way.
+    """Train a LoRA on ``captions`` into ``<output>/lora``; panels of ``story`` are drawn along the way,
+    without their references and ``heroine``.
 
     Broken off, it goes on from the last quarter when it is called again. The story does not enter the
     fingerprint: an edited prompt trains nothing anew. The LoRA as it stood after one and two thirds is kept in

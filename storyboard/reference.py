@@ -1,0 +1,52 @@
+"""A picture that a panel follows (参考图): its edges, depth, pose, segments or colours, or the picture itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SettingsError
+
+CONTROLS = ("edges", "depth", "pose", "segmentation", "colour", "image")
+STRENGTH = {"image": 0.5}  # of the others 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a panel takes from another picture.
+
+    Args:
+        picture: Path of the picture; it is brought to the story's size, cut at the longer sides.
+        control: What of it counts. ``"edges"``, ``"depth"``, ``"pose"``, ``"segmentation"`` and ``"colour"`` reach the UNet through a
+            ControlNet (https://arxiv.org/abs/2302.05543), pose and segmentation as ready-made maps; ``"image"`` starts from the
+            picture itself, with noise on it (image-to-image, https://arxiv.org/abs/2108.01073).
+        strength: Weight of the ControlNet, 0 to 2; for ``"image"`` how much of the picture stays, 0 to 0.95 (1 minus what others
+            call denoising strength). None is 1, for ``"image"`` 0.5.
+        end: Share of the steps after which the ControlNet ends, 0 to 1.
+        prepared: The picture is the map already (white edges on black, a skeleton, ...), as a preprocessor would make it.
+        weights: ControlNet other than the base's own: a folder, or the id of a model at the hubs.
+        annotator: Model that finds the depth, other than the usual one: a folder, or the id of a model at the hubs.
+
+    Raises:
+        SettingsError: An unknown control or a value out of range.
+    """
+
+    picture: str | Path
+    control: str = "edges"
+    strength: float | None = None
+    end: float = 1.0
+    prepared: bool = False
+    weights: str | None = None
+    annotator: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.picture, (str, Path)) or not str(self.picture).strip():
+            raise SettingsError(f"Reference(picture={self.picture!r}) must be the path of a picture.")
+        if self.control not in CONTROLS:
+            raise SettingsError(f"Reference(control={self.control!r}) must be one of {', '.join(map(repr, CONTROLS))}.")
+        if self.strength is None:
+            object.__setattr__(self, "strength", STRENGTH.get(self.control, 1.0))
+        for name, high in (("strength", 0.95 if self.control == "image" else 2.0), ("end", 1.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
+                raise SettingsError(f"Reference({name}={value!r}) must be a number from 0 to {high:g} for control={self.control!r}.")
+        if self.control == "image" and (self.end != 1 or self.prepared or self.weights):
+            raise SettingsError("Reference(control=\"image\") knows no end, prepared or weights, which belong to a ControlNet: leave them out.")

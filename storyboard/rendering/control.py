@@ -1,0 +1,220 @@
+"""Reference pictures: a ControlNet's residuals for the UNet, or the latents that image-to-image starts from."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import ControlNetModel
+from PIL import Image, ImageOps
+
+from .. import artifacts, models, weights
+from ..bases import Base
+from ..errors import BaseError, SettingsError
+from ..quiet import quiet
+from ..reference import Reference
+from . import maps
+
+# diffusers' KolorsImg2ImgPipeline drops pooled embeddings that it is given; SDXL's takes them and draws the same (parity is tested)
+IMAGE_TO_IMAGE = {
+    "KolorsPipeline": "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A reference, checked, with everything at hand that it needs.
+
+    Attributes:
+        folder, annotator: Of the ControlNet, and of the model that makes its map; None where there is none.
+        facts: What enters the panel's fingerprint and its PNG: the picture by its content, never by its path.
+    """
+
+    reference: Reference
+    folder: Path | None
+    annotator: Path | None
+    facts: dict
+
+    @property
+    def group(self) -> tuple:
+        """Panels of one group can be drawn together."""
+        return ("image", self.reference.strength) if self.folder is None else ("controlnet", str(self.folder))
+
+
+def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepared:
+    """Check the picture of panel ``place`` and fetch what it needs, before anything is drawn.
+
+    Raises:
+        SettingsError: The picture cannot be read, the base has no such ControlNet, or image-to-image would have no step left.
+        BaseError: The ControlNet is missing or made for another base.
+    """
+    path = Path(reference.picture).expanduser()
+    check_picture(path, f"The reference of panel {place}")
+    facts = {"picture": artifacts.digest_of_file(path), "control": reference.control, "strength": reference.strength}
+    if reference.control == "image":
+        if skipped(reference, steps) >= steps:
+            said = f"Reference(strength={reference.strength:g}) of panel {place} leaves none of {steps} steps"
+            raise SettingsError(f"{said}: lower it or raise num_inference_steps.")
+        return Prepared(reference, None, None, facts)
+    model = reference.weights or base.controlnets.get(reference.control)
+    if not model:
+        known = ", ".join(f'"{name}"' for name in sorted(base.controlnets)) or "none"
+        said = f"The base {base.name!r} has no ControlNet for {reference.control!r} (it has {known}, and \"image\" without one)"
+        raise SettingsError(f"{said}: name one with Reference(weights=...).")
+    folder = weights.fetch_module(model, f"the ControlNet for {reference.control}")
+    check(base, folder)
+    annotator = None
+    if not reference.prepared:
+        if reference.control in maps.READY_MADE:
+            said = f"Reference(control={reference.control!r}) of panel {place} takes a ready-made map (a drawn skeleton, a coloured segmentation)"
+            raise SettingsError(f"{said}: make it in ComfyUI or with controlnet_aux and set prepared=True.")
+        if maker := reference.annotator or maps.ANNOTATORS.get(reference.control):
+            annotator = weights.fetch_module(maker, f"the model that finds {reference.control}")
+        facts |= {"annotator": _fingerprint(base, annotator) if annotator else None, "versions": artifacts.versions("opencv-python-headless", "transformers")}
+    return Prepared(reference, folder, annotator, facts | {"end": reference.end, "prepared": reference.prepared, "controlnet": _fingerprint(base, folder)})
+
+
+def check_picture(path: Path, what: str) -> None:
+    """Raise SettingsError unless there is a whole picture at ``path``."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+        raise SettingsError(f"{what}, {path}, cannot be read as a picture ({type(error).__name__}): give the path of a whole picture.") from error
+
+
+def check(base: Base, folder: Path) -> None:
+    """Raise BaseError unless the ControlNet in ``folder`` is whole and has the widths of the base's UNet."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseError(f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): it needs config.json and weights.") from error
+    unet, name = base.config("unet"), config.get("_class_name")
+    if name != "ControlNetModel" or any(config.get(key) != unet[key] for key in ("block_out_channels", "layers_per_block")):
+        said = f"{folder} holds a {name} of widths {config.get('block_out_channels')}"
+        raise BaseError(f"{said}: the base {base.name!r} takes a ControlNetModel of {unet['block_out_channels']}.")
+    _as_base(base, folder).check_weights(folder.name)
+
+
+def groups(todo: Sequence[int], prepared: Sequence[Prepared | None]) -> list[list[int]]:
+    """``todo`` in parts that can be drawn together, panels without reference first."""
+    found: dict[tuple, list[int]] = {(): [place for place in todo if prepared[place] is None]}
+    for place in todo:
+        if prepared[place]:
+            found.setdefault(prepared[place].group, []).append(place)
+    return [part for part in found.values() if part]
+
+
+class Control:
+    """A ControlNet beside the UNet of a pipeline, any of the three: its residuals reach the UNet as keyword arguments.
+
+    diffusers' ControlNet pipelines do the same for SD 1.5 and SDXL (parity is tested). As a hook it serves Kolors as well, for which
+    diffusers has none, ends with guidance, and lets every picture of a batch have a strength and an end of its own.
+    """
+
+    def __init__(self, base: Base, folder: Path, unet: torch.nn.Module, dtype: torch.dtype, device: str) -> None:
+        self.model = load(base, folder, dtype).to(device, memory_format=torch.channels_last)
+        self.projection, config = None, base.config("unet")  # the module's own changes with an IP-Adapter
+        if config.get("encoder_hid_dim_type") == "text_proj":  # diffusers' ControlNet holds the projection and does not apply it
+            self.projection = self.model.encoder_hid_proj or getattr(unet, "text_encoder_hid_proj", None) or unet.encoder_hid_proj
+            if self.model.config.projection_class_embeddings_input_dim not in (None, config["projection_class_embeddings_input_dim"]):
+                self.model.add_embedding = unet.add_embedding  # an SDXL ControlNet on Kolors
+
+    @contextmanager
+    def attached(self, unet: torch.nn.Module, conditions: torch.Tensor, strengths: Sequence[float], ends: Sequence[float], steps: int) -> Iterator[None]:
+        """While open, every call of ``unet`` is a step with control.
+
+        Args:
+            conditions: Maps (n, 3, h, w) in [0, 1], one a picture; the UNet's batch is n, or 2 n under guidance.
+            strengths, ends: One a picture.
+        """
+        call = 0
+        conditions = conditions.to(self.model.device, self.model.dtype, memory_format=torch.channels_last)
+
+        def add(_unet, arguments, named):
+            nonlocal call
+            call += 1
+            sample, timestep = arguments
+            rows = [strength if call / steps <= end else 0.0 for strength, end in zip(strengths, ends)]
+            if not any(rows):
+                return None
+            repeats = len(sample) // len(conditions)
+            scale = torch.tensor(rows * repeats, dtype=sample.dtype, device=sample.device).view(-1, 1, 1, 1)
+            hidden = named["encoder_hidden_states"]
+            down, mid = self.model(
+                sample, timestep, encoder_hidden_states=self.projection(hidden) if self.projection else hidden,
+                controlnet_cond=conditions.repeat(repeats, 1, 1, 1), added_cond_kwargs=named.get("added_cond_kwargs"), return_dict=False,
+            )
+            residuals = {"down_block_additional_residuals": [part * scale for part in down], "mid_block_additional_residual": mid * scale}
+            return arguments, named | residuals
+
+        hook = unet.register_forward_pre_hook(add, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def load(base: Base, folder: Path, dtype: torch.dtype) -> ControlNetModel:
+    """The ControlNet in ``folder``, in evaluation mode, on the CPU.
+
+    Raises:
+        BaseError: The weights are not those that ``config.json`` describes.
+    """
+    beside = _as_base(base, folder)
+    with quiet(), init_empty_weights(include_buffers=False):
+        model = ControlNetModel.from_config(beside.config(folder.name))
+    try:
+        model.load_state_dict(dict(models.read(beside, folder.name, dtype)), assign=True)
+    except RuntimeError as error:
+        what = str(error).splitlines()[-1].strip()
+        raise BaseError(f"{folder} does not hold the ControlNet that its config.json describes ({what}): get both of the same model.") from error
+    return model.requires_grad_(False).eval()
+
+
+def picture(reference: Reference, resolution: int) -> Image.Image:
+    """The reference upright, on white, in RGB, cut to a square of ``resolution`` pixels around its middle."""
+    with Image.open(Path(reference.picture).expanduser()) as image:
+        image = ImageOps.exif_transpose(image).convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return ImageOps.fit(on_white, (resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def conditions(prepared: Sequence[Prepared], resolution: int) -> torch.Tensor:
+    """The maps of a batch: (n, 3, resolution, resolution) in [0, 1]."""
+    shown = []
+    for each in prepared:
+        image = picture(each.reference, resolution)
+        shown.append(maps.as_tensor(image if each.reference.prepared else maps.make(image, each.reference.control, each.annotator)))
+    return torch.stack(shown)
+
+
+@torch.no_grad()
+def latents(pipe, prepared: Sequence[Prepared], resolution: int) -> torch.Tensor:
+    """The references themselves as scaled latents (n, 4, resolution / 8, resolution / 8), without sampling."""
+    pixels = torch.stack([maps.as_tensor(picture(each.reference, resolution)) for each in prepared]) * 2 - 1
+    vae = pipe.vae
+    return torch.cat([vae.encode(one[None].to(pipe._execution_device, vae.dtype)).latent_dist.mean for one in pixels]) * vae.config.scaling_factor
+
+
+def image_to_image(base: Base, pipe):
+    """diffusers' image-to-image pipeline of the same modules as ``pipe``."""
+    return models.pipeline(replace(base, pipeline=IMAGE_TO_IMAGE[base.pipeline]), vae=pipe.vae, unet=pipe.unet, scheduler=pipe.scheduler)
+
+
+def skipped(reference: Reference, steps: int) -> int:
+    """Steps that image-to-image leaves out at the start, as diffusers counts them."""
+    return steps - min(int(steps * (1 - reference.strength)), steps)
+
+
+def _as_base(base: Base, folder: Path) -> Base:
+    """``folder`` as if it were a component of a base, so that the same code reads and checks it."""
+    return replace(base, name=folder.name, folder=folder.parent, modelscope=None)
+
+
+def _fingerprint(base: Base, folder: Path) -> str:
+    return replace(base, folder=folder).fingerprint()
