@@ -15,10 +15,10 @@ from storyboard import Panel, Reference, Settings, Story, bases, conditioning, m
 from storyboard.errors import BaseError, SettingsError
 from storyboard.rendering import control, drawing, maps
 from storyboard.rendering.edges import agreement, edges
+from storyboard.scoring import classifier
 
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
+sys.path[:0] = [str(ROOT / "tools")]
 
-import classifier  # noqa: E402
 from captions import COLORS, HAIR, LENGTH, PERSON  # noqa: E402
 
 RENDERS = ROOT / "benchmarks" / "renders"

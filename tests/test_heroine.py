@@ -1,22 +1,18 @@
 """One heroine in all panels: shared self-attention on every base, IP-Adapters with tiny random weights."""
 
-import sys
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, picture
+from conftest import picture
 from PIL import Image
 from test_parity import NAMES, of_diffusers
 
 from storyboard import Panel, Reference, Settings, Story, bases, conditioning, memory, render
 from storyboard.errors import BaseError, SettingsError
 from storyboard.rendering import drawing, heroine
-
-sys.path[:0] = [str(ROOT / "benchmarks")]
-
-import classifier  # noqa: E402
+from storyboard.scoring import classifier
 
 PROMPTS, STEPS = ["a girl with short purple hair", "a boy in the rain", "a cat"], 3
 STORY = Story([f"卡通，女孩，{words}" for words in ("微笑，海边", "大笑，森林", "难过，雨天", "惊讶，夜空", "眨眼，城市", "微笑，舞台")], "模糊，低质量")
