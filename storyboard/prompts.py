@@ -57,6 +57,11 @@ def plain(prompt: str) -> str:
     return "".join(text for text, _ in parse(prompt))
 
 
+def weighted(pieces: list[tuple[str, float]]) -> bool:
+    """Does any of them weigh other than 1?"""
+    return any(weight != 1 for _, weight in pieces)
+
+
 def literal(text: str) -> str:
     """The prompt that says ``text`` as it stands, its brackets and backslashes included."""
     return re.sub(r"([()\[\]\\])", r"\\\1", text)
