@@ -1,4 +1,7 @@
-"""What prompts and captions become: text embeddings, by the very code of diffusers' pipelines, each computed once."""
+"""What prompts and captions become: text embeddings, by the very code of diffusers' pipelines, each computed once.
+
+Words that weigh, and prompts too long for CLIP, are encoded by compel (CLIP) or by ``_weighted_chatglm``.
+"""
 
 import gc
 import hashlib
@@ -13,23 +16,33 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
 from . import artifacts, models
+from . import prompts as syntax
 from .bases import Base
 from .errors import BaseError
 from .memory import Plan
 from .quiet import quiet
 from .settings import Settings
 
+FILLER = "filler.safetensors"  # CLIP's embedding of the empty prompt
+
 
 @dataclass(frozen=True)
 class Embedding:
-    """A prompt's embeddings on the CPU: ``tokens`` (l, d) and ``pooled`` (p,), with p = 0 where the base has none."""
+    """A prompt's embeddings on the CPU: ``tokens`` (l, d) and ``pooled`` (p,), with p = 0 where the base has none.
+
+    l is ``base.text_length`` or, for CLIP, a multiple of it; ``filler`` (``base.text_length``, d) lengthens it.
+    """
 
     tokens: torch.Tensor
     pooled: torch.Tensor
+    filler: torch.Tensor | None = None
 
 
-def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan) -> dict[str, Embedding]:
+def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, captions: Iterable[str] = ()) -> dict[str, Embedding]:
     """The embedding of every different prompt, from ``<output>/cache/text`` where it lies there already.
+
+    ``prompts`` are parsed (``storyboard.prompts``); ``captions`` are literal, a bracket in them is a bracket: the
+    result has them by ``prompts.literal(caption)``. CLIP reads what is longer than its 77 tokens in pieces.
 
     If any is missing, the text encoders are loaded, the missing ones encoded, and the encoders freed. One prompt at a
     time: an embedding then depends on nothing but its prompt. The empty prompt stands for "no negative prompt" and is
@@ -37,9 +50,11 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan) -
 
     Raises:
         BaseError: The weights do not fit.
+        SettingsError: A prompt has a bracket without its partner.
     """
+    prompts = [*prompts, *map(syntax.literal, captions)]
     device = "cpu" if plan.text_encoder_on_cpu else plan.device
-    mark = artifacts.fingerprint(base=base.fingerprint(), precision=plan.precision, bits=settings.text_encoder_bits, versions=artifacts.versions("torch", "diffusers", "transformers"))
+    mark = artifacts.fingerprint(base=base.fingerprint(), syntax="A1111", precision=plan.precision, bits=settings.text_encoder_bits, versions=artifacts.versions("torch", "diffusers", "transformers"))
     folder = settings.folder / "cache" / "text" / mark[:16]
     for other in folder.parent.glob("*"):
         if other != folder:
@@ -52,31 +67,112 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan) -
         gc.collect()
         if device == "cuda":
             torch.cuda.empty_cache()
-    return {prompt: Embedding(**load_file(path)) for prompt, path in paths.items()}
+    filler = load_file(folder / FILLER)["tokens"] if (folder / FILLER).is_file() else None
+    return {prompt: Embedding(**load_file(path), filler=filler) for prompt, path in paths.items()}
 
 
 @torch.no_grad()
 def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None) -> None:
     pipe = _text_pipeline(base, device, dtype, bits)
     zeros = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
-    if base.pipeline != "KolorsPipeline" and (foreign := [prompt for prompt in missing if re.search(r"[\u4e00-\u9fff]", prompt)]):
+    clip = base.pipeline != "KolorsPipeline"
+    if clip and (foreign := [prompt for prompt in missing if re.search(r"[\u4e00-\u9fff]", prompt)]):
         print(f"text: {base.title} was taught in English; {len(foreign)} prompts and captions are in Chinese, such as {foreign[0][:40]}")
-    _warn_of_cuts(pipe, base, missing)
+    pieces = {prompt: syntax.parse(prompt) for prompt in missing}
+    words = {prompt: syntax.plain(prompt) for prompt in missing}
+    with quiet():
+        lengths = {prompt: len(pipe.tokenizer(text)["input_ids"]) for prompt, text in words.items()}
+    if not clip:
+        _warn_of_cuts(base, lengths)
     for prompt, path in missing.items():
-        with quiet():
-            parts = pipe.encode_prompt(prompt=prompt, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
-        found = {"tokens": parts[0][0], "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0)}
+        found = _encoded(pipe, words[prompt], device)
+        if clip and (lengths[prompt] > base.text_length or syntax.weighted(pieces[prompt])):
+            found["tokens"] = _weighted_clip(pipe, pieces[prompt], device)
+        elif syntax.weighted(pieces[prompt]):
+            found = _weighted_chatglm(pipe, pieces[prompt], base.text_length, found)
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):
             raise BaseError(f"The text encoder of {base.name!r} gave values that are not finite: its weights are damaged, get them again.")
-        if zeros and not prompt:
+        if zeros and not words[prompt]:
             found = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
-        artifacts.write_atomically(path, serialise({name: tensor.cpu().contiguous() for name, tensor in found.items()}))
+        _write(path, found)
+    if clip and not (filler := next(iter(missing.values())).with_name(FILLER)).is_file():
+        _write(filler, _encoded(pipe, "", device))
 
 
-def stack(embeddings: Iterable[Embedding]) -> tuple[torch.Tensor, torch.Tensor]:
-    """n embeddings -> tokens (n, l, d), pooled (n, p)."""
+def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    artifacts.write_atomically(path, serialise({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def _encoded(pipe, text: str, device: str) -> dict[str, torch.Tensor]:
+    """What the pipeline itself makes of ``text``, unweighted and cut where the encoder ends."""
+    with quiet():
+        parts = pipe.encode_prompt(prompt=text, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
+    return {"tokens": parts[0][0], "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0)}
+
+
+def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> torch.Tensor:
+    """Tokens (77 n, d) of weighted pieces in n chunks of 75, cut where a phrase ends, by compel.
+
+    A weight w of 1 or more puts a token z at ``empty + w (z - empty)``, empty being the empty prompt's embedding; one
+    below 1 mixes the whole, at 1 : tan((1 - w) pi / 2), with the prompt in which those words are masked
+    (https://github.com/damian0815/compel, ``EmbeddingsProvider``). ``pooled`` stays that of the first chunk, unweighted.
+    """
+    from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
+
+    encoders = [(pipe.tokenizer, pipe.text_encoder)]
+    kind = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
+    if getattr(pipe, "text_encoder_2", None) is not None:
+        encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
+        kind = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
+    said, weights = [list(side) for side in zip(*pieces)]
+    with quiet():
+        tokens = [
+            EmbeddingsProvider(tokenizer, encoder, truncate=False, returned_embeddings_type=kind, split_long_text_mode=SplitLongTextMode.PHRASES)
+            .get_embeddings_for_weighted_prompt_fragments([said], [weights], device=device)[0] for tokenizer, encoder in encoders
+        ]
+    return torch.cat(tokens, dim=-1)
+
+
+def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``found``, the unweighted embedding e of the pieces, as ``e + sum (w - 1) (e - e_i)`` over the weighted pieces i.
+
+    e_i is the embedding with the tokens of piece i masked, and with the empty prompt's last token in their places.
+    ChatGLM's later tokens know the earlier ones, so all places and ``pooled`` move, not those of the piece alone.
+    """
+    text = "".join(said for said, _ in pieces)
+    inputs = pipe.tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt").to(found["tokens"].device)
+    offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")["offsets"]
+    first = length - len(offsets) if len(offsets) < length else 2  # padded on the left; behind [gMASK] and sop where it is cut
+    nothing = _encoded(pipe, "", found["tokens"].device)["tokens"][-1]
+    moved, start = {name: tensor.clone() for name, tensor in found.items()}, 0
+    for said, weight in pieces:
+        end = start + len(said)
+        own = [first + place for place, (low, high) in enumerate(offsets) if low < end and high > start and first + place < length]
+        if weight != 1 and own:
+            mask = inputs["attention_mask"].clone()
+            mask[0, own] = 0
+            states = pipe.text_encoder(input_ids=inputs["input_ids"], attention_mask=mask, position_ids=inputs["position_ids"], output_hidden_states=True).hidden_states
+            without = {"tokens": states[-2][:, 0].clone(), "pooled": states[-1][-1, 0]}
+            without["tokens"][own] = nothing
+            for name, tensor in moved.items():
+                tensor += (weight - 1) * (found[name] - without[name])
+        start = end
+    return moved
+
+
+def stack(embeddings: Iterable[Embedding], length: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """n embeddings -> tokens (n, l, d), pooled (n, p); shorter ones are filled with the empty prompt's to the longest, or to ``length``."""
     embeddings = list(embeddings)
-    return torch.stack([each.tokens for each in embeddings]), torch.stack([each.pooled for each in embeddings])
+    length = max(length, *(len(each.tokens) for each in embeddings))
+    return torch.stack([_lengthened(each, length) for each in embeddings]), torch.stack([each.pooled for each in embeddings])
+
+
+def _lengthened(embedding: Embedding, length: int) -> torch.Tensor:
+    if len(embedding.tokens) == length:
+        return embedding.tokens
+    # zeros stand for SDXL's missing negative prompt, however long
+    filler = embedding.filler if embedding.tokens.any() else torch.zeros_like(embedding.filler)
+    return torch.cat([embedding.tokens, *[filler] * ((length - len(embedding.tokens)) // len(filler))])
 
 
 def _text_pipeline(base: Base, device: str, dtype: torch.dtype, bits: int | None):
@@ -101,7 +197,6 @@ def _quantised(bits: int | None, dtype: torch.dtype) -> dict[str, object]:
     return {"quantization_config": how, "device_map": {"": 0}}
 
 
-def _warn_of_cuts(pipe, base: Base, prompts: Iterable[str]) -> None:
-    lengths = {prompt: len(pipe.tokenizer(prompt)["input_ids"]) for prompt in prompts}
+def _warn_of_cuts(base: Base, lengths: dict[str, int]) -> None:
     if cut := [prompt for prompt, length in lengths.items() if length > base.text_length]:
         print(f"text: {len(cut)} prompts and captions are longer than {base.text_length} tokens, the rest of them is not read, such as {cut[-1][:60]}…")

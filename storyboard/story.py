@@ -1,33 +1,57 @@
 """The story: panels, each a prompt with what should not be in it and a seed of its own."""
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from . import prompts
 from .errors import SettingsError
 from .reference import Reference
 
 MAX_PANELS = 64
 MAX_SEED = 2**63 - 1 - MAX_PANELS  # a panel without a seed adds its place
+PARTS = ("prompt", "subject", "details", "modifiers", "style", "artist")
+
+
+def join(parts: Iterable[str]) -> str:
+    """Parts of a prompt, the empty ones left out, by ， if any is Chinese and by a comma and a space if not; a single one as it stands."""
+    said = [part.strip() for part in parts if part.strip()]
+    if len(said) == 1:
+        return said[0]
+    return ("，" if re.search(r"[\u4e00-\u9fff]", "".join(said)) else ", ").join(part.strip("，, ") for part in said)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the story.
+    """One picture of the story. Prompts are written as in A1111: ``(text:1.2)``, ``(text)``, ``[text]`` (``storyboard.prompts``).
 
     Args:
         prompt: What to draw (正向提示词), Chinese or English.
         negative_prompt: What to keep out (反向提示词); None takes the story's.
         seed: Start of this panel's noise; None derives one from the story's seed and the panel's place.
         reference: A picture that this one follows, or its path for its edges (参考图).
+        subject, details, modifiers, style, artist: The parts of a prompt (主体, 细节, 修饰词, 风格, 艺术家), beside the plain
+            string or instead of it; what is given is joined in this order.
+
+    Raises:
+        SettingsError: Nothing to draw, a bracket without its partner, a seed out of range.
     """
 
-    prompt: str
+    prompt: str = ""
     negative_prompt: str | None = None
     seed: int | None = None
     reference: Reference | str | None = None
+    subject: str = field(default="", kw_only=True)
+    details: str = field(default="", kw_only=True)
+    modifiers: str = field(default="", kw_only=True)
+    style: str = field(default="", kw_only=True)
+    artist: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str) or not self.prompt.strip():
+        for name in PARTS:
+            if not isinstance(getattr(self, name), str):
+                raise SettingsError(f"Panel({name}={getattr(self, name)!r}) must be text" + ("." if name == "prompt" else ", or be left out."))
+        if not prompts.plain(self.text).strip():
             raise SettingsError(f"Panel(prompt={self.prompt!r}) has nothing to draw: write what the picture shows.")
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED):
             raise SettingsError(f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, or be left out.")
@@ -37,6 +61,12 @@ class Panel:
             object.__setattr__(self, "reference", Reference(self.reference))
         if not isinstance(self.reference, Reference | None):
             raise SettingsError(f"Panel(reference={self.reference!r}) must be a Reference, the path of a picture, or be left out.")
+        prompts.check(self.negative_prompt or "")
+
+    @property
+    def text(self) -> str:
+        """The prompt with its parts."""
+        return join(getattr(self, name) for name in PARTS)
 
 
 class Story(Sequence[Panel]):
@@ -45,12 +75,14 @@ class Story(Sequence[Panel]):
     Args:
         panels: Panels, or plain strings for panels without anything further.
         negative_prompt: For every panel that names none of its own.
+        common: What all panels share, such as 紫色短发女孩; stands before each prompt.
+        trigger: The word that the LoRA was taught its style by, such as 二次元; stands before everything.
 
     Raises:
-        SettingsError: No panel, more than sixty-four, or something that is neither a Panel nor a string.
+        SettingsError: No panel, more than sixty-four, something that is neither a Panel nor a string, or a bracket without its partner.
     """
 
-    def __init__(self, panels: Iterable[Panel | str], negative_prompt: str = "") -> None:
+    def __init__(self, panels: Iterable[Panel | str], negative_prompt: str = "", *, common: str = "", trigger: str = "") -> None:
         if isinstance(panels, str):
             raise SettingsError("Story takes a list of panels, not one string: write Story([Panel(\"...\"), ...]).")
         self.panels = tuple(Panel(panel) if isinstance(panel, str) else panel for panel in panels)
@@ -59,9 +91,11 @@ class Story(Sequence[Panel]):
                 raise SettingsError(f"Panel {place} of the story is {type(panel).__name__}: write Panel(\"...\") or a plain string.")
         if not 1 <= len(self.panels) <= MAX_PANELS:
             raise SettingsError(f"The story has {len(self.panels)} panels: give it 1 to {MAX_PANELS} (the contest asks for 8).")
-        if not isinstance(negative_prompt, str):
-            raise SettingsError(f"Story(negative_prompt={negative_prompt!r}) must be text; leave it out for none.")
-        self.negative_prompt = negative_prompt
+        for name, text in {"negative_prompt": negative_prompt, "common": common, "trigger": trigger}.items():
+            if not isinstance(text, str):
+                raise SettingsError(f"Story({name}={text!r}) must be text; leave it out for none.")
+            prompts.check(text)
+        self.negative_prompt, self.common, self.trigger = negative_prompt, common, trigger
 
     def __getitem__(self, place):
         return self.panels[place]
@@ -70,10 +104,10 @@ class Story(Sequence[Panel]):
         return len(self.panels)
 
     def resolved(self, seed: int) -> list[dict]:
-        """Each panel with its negative prompt and seed filled in: ``prompt``, ``negative_prompt``, ``seed``."""
+        """Each panel with what the story shares and its seed filled in: ``prompt``, ``negative_prompt``, ``seed``."""
         return [
             {
-                "prompt": panel.prompt.strip(),
+                "prompt": join([self.trigger, self.common, panel.text]),
                 "negative_prompt": (self.negative_prompt if panel.negative_prompt is None else panel.negative_prompt).strip(),
                 "seed": seed + place if panel.seed is None else panel.seed,
             }

@@ -63,9 +63,11 @@ def test_another_precision_is_encoded_anew(encode, tmp_path):
 def test_what_is_cut_and_what_is_not_understood_is_said(encode, capsys):
     encode("sd15", ["short", "word " * 90, "紫色短发女孩"])
     told = capsys.readouterr().out
-    assert "1 prompts and captions are longer than 77 tokens" in told and "taught in English; 1 prompts and captions are in Chinese, such as 紫色短发女孩" in told
+    assert "longer than" not in told and "taught in English; 1 prompts and captions are in Chinese, such as 紫色短发女孩" in told
     encode("kolors", ["紫色短发女孩"])
     assert capsys.readouterr().out == ""
+    encode("kolors", ["紫色短发女孩" * 90])
+    assert "1 prompts and captions are longer than 256 tokens, the rest of them is not read, such as 紫色短发" in capsys.readouterr().out
 
 
 def test_damaged_weights_are_an_error(encode, monkeypatch):

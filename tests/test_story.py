@@ -38,7 +38,34 @@ def test_a_storys_negative_prompt_is_text():
         Story(["a"], negative_prompt=None)
 
 
-@pytest.mark.parametrize("arguments, said", [({"prompt": "  "}, "nothing to draw"), ({"prompt": "a", "seed": -1}, "seed=-1"), ({"prompt": "a", "seed": "x"}, "seed='x'"), ({"prompt": "a", "negative_prompt": 3}, "negative_prompt=3")])
+@pytest.mark.parametrize("arguments, said", [
+    ({"prompt": "  "}, "nothing to draw"), ({"prompt": "a", "seed": -1}, "seed=-1"), ({"prompt": "a", "seed": "x"}, "seed='x'"), ({"prompt": "a", "negative_prompt": 3}, "negative_prompt=3"),
+    ({}, "nothing to draw"), ({"prompt": "()"}, "nothing to draw"), ({"prompt": None}, "prompt=None"), ({"subject": 3}, "subject=3"),
+])
 def test_a_panel_that_cannot_be_says_why(arguments, said):
     with pytest.raises(SettingsError, match=said):
         Panel(**arguments)
+
+
+@pytest.mark.parametrize("panel, prompt", [
+    (Panel(subject="紫色短发女孩", details="微笑，", modifiers="高清", style="二次元", artist="宫崎骏"), "紫色短发女孩，微笑，高清，二次元，宫崎骏"),
+    (Panel(artist="by nobody", subject="a girl"), "a girl, by nobody"), (Panel("a (cat:1.2),", details="in rain"), "a (cat:1.2), in rain"),
+    (Panel(" a,b ，"), "a,b ，"), (Panel(subject="(a", details="b:1.2)"), "(a, b:1.2)"),
+])
+def test_a_prompt_is_joined_from_its_parts(panel, prompt):
+    assert Story([panel]).resolved(0)[0]["prompt"] == prompt
+
+
+def test_what_panels_share_stands_before_each():
+    story = Story(["微笑", Panel("难过", details="教室", seed=3)], "模糊", common="紫色短发女孩", trigger="二次元")
+    assert story.resolved(1) == [
+        {"prompt": "二次元，紫色短发女孩，微笑", "negative_prompt": "模糊", "seed": 1}, {"prompt": "二次元，紫色短发女孩，难过，教室", "negative_prompt": "模糊", "seed": 3},
+    ]
+    assert Story(["smiling"], trigger="anime").resolved(0)[0]["prompt"] == "anime, smiling"
+    assert Panel("a", "b", 3) == Panel("a", negative_prompt="b", seed=3)
+
+
+@pytest.mark.parametrize("shared", [{"common": "(a"}, {"trigger": "a)"}, {"negative_prompt": "[a"}, {"common": 3}, {"trigger": None}])
+def test_what_panels_share_is_checked(shared):
+    with pytest.raises(SettingsError, match="must be text|that is never"):
+        Story(["a"], **shared)

@@ -138,7 +138,8 @@ def denoise(
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
         return tensors
 
-    (tokens, pooled), (negative_tokens, negative_pooled) = ([part.to(pipe._execution_device, pipe.unet.dtype) for part in stack(each)] for each in (positive, negative))
+    longest = max(len(each.tokens) for each in [*positive, *negative])
+    (tokens, pooled), (negative_tokens, negative_pooled) = ([part.to(pipe._execution_device, pipe.unet.dtype) for part in stack(each, longest)] for each in (positive, negative))
     said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
     if pooled.shape[1]:
         said |= {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}

@@ -10,6 +10,7 @@ from .. import artifacts, bases, memory
 from ..dataset import Captions
 from ..errors import LoraError, ScoringError, SettingsError
 from ..lora import Lora
+from ..prompts import plain
 from ..rendering import Pictures, render
 from ..settings import Settings
 from ..story import Story
@@ -181,7 +182,7 @@ def _measured(pictures: Pictures, settings: Settings, captions: Captions, judge)
     """The measures of one set, from ``<output>/scores/<its folder's name>.json`` if they are there."""
     if gone := [path for path in pictures.paths if not path.is_file()]:
         raise ScoringError(f"{gone[0]} is gone: run the cell that draws it again.")
-    prompts = [panel["prompt"] for panel in pictures.panels]
+    prompts = [plain(panel["prompt"]) for panel in pictures.panels]  # weights are not words
     mark = artifacts.fingerprint(
         stage="score", judge=judge.mark(), captions=captions.digest, panels=[[prompt, artifacts.digest_of_file(path)] for prompt, path in zip(prompts, pictures.paths)],
     )

@@ -15,6 +15,7 @@ from ..dataset import Captions
 from ..errors import TrainingError
 from ..memory import Plan
 from ..quiet import quiet
+from ..prompts import literal
 from ..settings import Settings
 from .pipeline import TrainingPipeline
 
@@ -69,7 +70,7 @@ def prepare(captions: Captions, settings: Settings, base: Base, plan: Plan, prom
         prompts: Encoded together with the captions, while the text encoders are there.
     """
     texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
-    said = conditioning.encode(base, [*texts, *prompts], settings, plan)
+    said = conditioning.encode(base, prompts, settings, plan, captions=texts)
     target = settings.folder / "cache" / "latents"
     mark = artifacts.fingerprint(
         stage="latents", captions=captions.digest, base=base.fingerprint(), resolution=settings.resolution, precision=plan.precision,
@@ -81,7 +82,7 @@ def prepare(captions: Captions, settings: Settings, base: Base, plan: Plan, prom
             tensors = {f"{height}x{width}.{part}": tensor for part, by_bucket in parts.items() for (height, width), tensor in by_bucket.items()}
             save_file(tensors, folder / "latents.safetensors")
             artifacts.write_manifest(folder, "latents", mark, pictures=sum(map(len, parts["latents"].values())))
-    return Cache(**_load(target / "latents.safetensors"), embeddings=[said[text] for text in texts])
+    return Cache(**_load(target / "latents.safetensors"), embeddings=[said[literal(text)] for text in texts])
 
 
 def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:

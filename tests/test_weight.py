@@ -1,0 +1,138 @@
+"""Weighted prompts: their syntax, and what the weights do to embeddings and pictures."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from storyboard import Panel, Settings, Story, bases, conditioning, memory, models, prompts
+from storyboard.errors import SettingsError
+from storyboard.rendering import drawing, png
+
+NAMES = ("kolors", "sdxl", "sd15")
+CLIP = ("sdxl", "sd15")
+LONG = "a girl with a red cat, " * 8  # one byte is one token of the tiny CLIP
+
+
+@pytest.fixture
+def encode(hub, make_settings):
+    """(base's name, prompts, captions) -> their embeddings."""
+    def run(name, said, captions=()):
+        base, settings = hub(name), make_settings(base=name)
+        return conditioning.encode(base, said, settings, memory.plan(base, settings), captions)
+    return run
+
+
+@pytest.mark.parametrize("prompt, pieces", [
+    ("a cat", [("a cat", 1)]), ("", []), ("()", []),
+    ("(lowres, low quality, worst quality:1.2), (text:1.2), deformed", [("lowres, low quality, worst quality", 1.2), (", ", 1), ("text", 1.2), (", deformed", 1)]),
+    ("(a) [b]", [("a ", 1.1), ("b", 0.909091)]), ("((a) b [c:2])", [("a ", 1.21), ("b ", 1.1), ("c:2", 1)]),
+    ("x (a (b:2):0.5)", [("x ", 1), ("a ", 0.5), ("b", 1)]), (r"a \(b\) \[c\] \\ d", [("a (b) [c] \\ d", 1)]),
+    ("([a]) (b:1.0) c", [("a b c", 1)]), ("1:2, (3:x)", [("1:2, ", 1), ("3:x", 1.1)]), ("二次元，(紫色短发: .5 )", [("二次元，", 1), ("紫色短发", 0.5)]),
+])
+def test_weights_are_read_as_a1111_reads_them(prompt, pieces):
+    assert prompts.parse(prompt) == pieces
+
+
+@pytest.mark.parametrize("prompt, said", [
+    ("二次元，(紫色:1.2，女孩", r"'\(' at character 5 that is never closed \(二次元，►\(紫色"), ("a) b", r"'\)' at character 2 that is never opened \(a►\) b\)"),
+    ("(a]", r"'\(' at character 1"), ("a [b", r"'\[' at character 3"), ("(a:11)", "weight 11 at character 4"), ("(a:-1)", "weight -1"),
+])
+def test_a_wrong_weight_shows_where_before_anything_runs(prompt, said):
+    for make in (lambda: Panel(prompt), lambda: Panel("a", negative_prompt=prompt), lambda: Story([prompt]), lambda: Story(["a"], negative_prompt=prompt)):
+        with pytest.raises(SettingsError, match=said) as error:
+            make()
+        assert "\n" not in str(error.value)
+
+
+def test_a_weighted_prompt_stands_in_the_png_as_typed():
+    panel = Story([r"(a:1.2) \(b\)"], "[c]").resolved(3)[0]
+    facts = {"steps": 1, "sampler": "", "schedule_type": "", "guidance_scale": 1.0, "width": 8, "height": 8, "base_fingerprint": "", "base": "", "lora": None}
+    assert png.parameters(panel | facts).startswith("(a:1.2) \\(b\\)\nNegative prompt: [c]\n")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_of_one_is_no_brackets(encode, hub, make_settings, name):
+    said = encode(name, ["a red cat", "a (red:1.0) cat", "a ([red]) cat", "a (red:1.3) cat", "a (red:0.7) cat", "a (red:0) cat"], captions=["a (red:1.3) cat"])
+    base = hub(name)
+    plan = memory.plan(base, make_settings(base=name))
+    pipe = conditioning._text_pipeline(base, plan.device, plan.dtype, None)
+    with torch.no_grad():
+        theirs = pipe.encode_prompt("a red cat", device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=False)[0][0]
+    same = [said[prompt].tokens for prompt in ("a red cat", "a (red:1.0) cat", "a ([red]) cat")]
+    assert all(torch.equal(tokens, theirs) for tokens in same)
+    assert len({said[prompt].tokens.sum().item() for prompt in ("a red cat", "a (red:1.3) cat", "a (red:0.7) cat", "a (red:0) cat")}) == 4
+    caption = said[prompts.literal("a (red:1.3) cat")].tokens  # says brackets
+    assert not any(torch.allclose(caption, said[prompt].tokens) for prompt in ("a red cat", "a (red:1.3) cat"))
+
+
+def peer(pipe, pieces):
+    """compel's documented formula anew, on one chunk for each of the pipeline's encoders."""
+    encoders = [(pipe.tokenizer, pipe.text_encoder)] + ([(pipe.tokenizer_2, pipe.text_encoder_2)] if hasattr(pipe, "tokenizer_2") else [])
+
+    def one(tokenizer, encoder):
+        ids, spans = [tokenizer.bos_token_id], []
+        for text, weight in pieces:
+            own = tokenizer(text, add_special_tokens=False)["input_ids"]
+            spans.append((len(ids), len(ids) + len(own), weight))
+            ids += own
+        pad = lambda ids: torch.tensor([ids + [tokenizer.eos_token_id] + [tokenizer.pad_token_id] * (76 - len(ids))])
+
+        def states(ids, mask=None):
+            out = encoder(pad(ids), attention_mask=mask, output_hidden_states=True)
+            return out.hidden_states[-2][0] if len(encoders) == 2 else out.last_hidden_state[0]
+        empty = states([tokenizer.bos_token_id])
+        scale = torch.ones(77, 1)
+        for start, end, weight in spans:
+            scale[start:end] = weight
+        heavy = lambda mask=None: empty + scale * (states(ids, mask) - empty)
+        parts, shares = [heavy()], [1.0]
+        for start, end, weight in spans:
+            if weight < 1:
+                mask = torch.ones(1, 77, dtype=torch.long)
+                mask[0, start:end] = 0
+                parts.append(heavy(mask))
+                shares.append(math.tan((1 - weight) * math.pi / 2))
+        return sum(part * share for part, share in zip(parts, shares)) / sum(shares)
+    return torch.cat([one(*each) for each in encoders], dim=-1)
+
+
+@pytest.mark.parametrize("name", CLIP)
+@pytest.mark.parametrize("prompt", ["a (red:1.4) cat", "a ((red) cat:0.6), (dog:1.2)"])
+def test_clips_weights_follow_the_documented_formula(encode, hub, make_settings, name, prompt):
+    base = hub(name)
+    plan = memory.plan(base, make_settings(base=name))
+    pipe = conditioning._text_pipeline(base, plan.device, plan.dtype, None)
+    with torch.no_grad():
+        theirs = peer(pipe, prompts.parse(prompt))
+    assert (encode(name, [prompt])[prompt].tokens - theirs).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("name", CLIP)
+def test_a_long_weighted_or_plain_prompt_is_read_whole(encode, name):
+    said = encode(name, [LONG, LONG[:-3] + "dog", f"{LONG}(blue:1.5)", "a cat", ""], captions=[LONG])
+    assert len(said[LONG].tokens) == 2 * 77 and len(said["a cat"].tokens) == 77
+    assert not torch.allclose(said[LONG].tokens[-77:], said[LONG[:-3] + "dog"].tokens[-77:]) and torch.isfinite(said[f"{LONG}(blue:1.5)"].tokens).all()
+    tokens, pooled = conditioning.stack([said[LONG], said["a cat"], said[""]])
+    assert tokens.shape[:2] == (3, len(said[LONG].tokens)) and torch.equal(tokens[1, :77], said["a cat"].tokens)
+    assert torch.equal(tokens[1, 77:], said["a cat"].filler) and tokens[2].any() == (name == "sd15")
+
+
+@pytest.mark.parametrize("name", CLIP)
+def test_prompts_of_different_lengths_and_weights_are_drawn_together(encode, hub, make_settings, name):
+    base, said = hub(name), encode(name, [LONG, "a (cat:1.3)", ""])
+    pipe = drawing.load_pipeline(base, memory.plan(base, make_settings(base=name)))
+    latents = drawing.denoise(pipe, [said[LONG], said["a (cat:1.3)"]], [said[""], said[LONG]], [1, 2], 64, 2, 4.0)
+    assert latents.shape == (2, 4, 8, 8) and torch.isfinite(latents).all()
+
+
+def test_chatglm_weights_mask_the_words_that_weigh(encode):
+    """A weight of 0 is the prompt in which those words are not to be seen; the embedding is linear in the weight."""
+    said = encode("kolors", [f"一只(红色:{weight})小猫" for weight in (0, 0.5, 1, 2)])
+    zero, half, one, two = (each.tokens for each in said.values())
+    assert torch.allclose(half, (zero + one) / 2, atol=1e-4) and torch.allclose(two, 2 * one - zero, atol=1e-4)
+    assert not torch.allclose(said["一只(红色:0)小猫"].pooled, said["一只(红色:2)小猫"].pooled)
