@@ -54,7 +54,7 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
     """
     prompts = [*prompts, *map(syntax.literal, captions)]
     device = "cpu" if plan.text_encoder_on_cpu else plan.device
-    mark = artifacts.fingerprint(base=base.fingerprint(), syntax="A1111", precision=plan.precision, bits=settings.text_encoder_bits, versions=artifacts.versions("torch", "diffusers", "transformers"))
+    mark = artifacts.fingerprint(base=base.fingerprint(), syntax="A1111", precision=plan.precision, bits=settings.text_encoder_bits, versions=artifacts.versions("torch", "diffusers", "transformers", "compel"))
     folder = settings.folder / "cache" / "text" / mark[:16]
     for other in folder.parent.glob("*"):
         if other != folder:
