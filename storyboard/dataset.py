@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 FILE_KEYS = ("file_name", "image", "images", "path", "image_path")
 TEXT_KEYS = ("text", "caption", "prompt")
+KOHYA = re.compile(r"(\d+)_(.+)")  # repeats and concept (https://github.com/kohya-ss/sd-scripts/blob/main/docs/train_README-en.md)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def collect(settings: Settings) -> Captions:
     """Bring the data set of ``settings`` into ``<output>/collected``.
 
     EXIF rotation is applied, transparency laid on white, colour profiles turned to sRGB. A file that cannot be
-    read to its last byte is reported in ``Captions.unreadable`` and left out.
+    read to its last byte is reported in ``Captions.unreadable`` and left out. A picture without a caption takes
+    ``caption_template`` or, in a folder named as kohya's scripts want it (``10_concept``), the concept; the number
+    there, kohya's repeats, is not used: an epoch has every picture once.
 
     Raises:
         DatasetError: No such folder or data set, or no readable picture in it.
@@ -85,9 +89,10 @@ def collect(settings: Settings) -> Captions:
         if settings.dataset == "sample" or not hub.looks_like_id(settings.dataset):
             raise DatasetError(f"There is no folder {str(source)!r}: set dataset to \"sample\", to a folder of pictures, or to a ModelScope id such as {hub.DEFAULT!r}.")
         source = hub.fetch(settings.dataset, settings.folder / "hub")
-    listed = list(read_folder(source, settings.folder))
+    listed = [_filled(item, source, settings.caption_template) for item in read_folder(source, settings.folder)]
     if not any(item["file"] for item in listed):
         raise DatasetError(f"No picture in {str(source)!r}: put .png, .jpg or .webp files there, each with a caption of the same name in .txt, or a metadata.jsonl.")
+    _tell(listed, source)
     stamps = [[item["name"], item["text"], *_stamp(item["file"])] for item in listed]
     mark = artifacts.fingerprint(stage="collect", items=stamps, versions=artifacts.versions("pillow"))
     if artifacts.finished(target, mark):
@@ -127,6 +132,28 @@ def read_folder(folder: Path, output: Path | None = None) -> Iterator[dict]:
                 continue
             text = next((p for p in (path.with_suffix(".txt"), path.with_suffix(".caption")) if p.is_file()), None)
             yield {"name": inside.as_posix(), "text": read_text(text).strip() if text else "", "file": path}
+
+
+def _filled(item: dict, source: Path, template: str | None) -> dict:
+    """``item`` with a caption, if it had none and there is a template or a concept."""
+    if item["text"]:
+        return item
+    place = source.resolve().name / Path(item["name"])
+    concept = KOHYA.fullmatch(place.parent.name)
+    if template is None:
+        return item | {"text": concept[2].strip() if concept else ""}
+    return item | {"text": template.replace("{folder}", concept[2] if concept else place.parent.name).replace("{file}", place.stem).strip()}
+
+
+def _tell(listed: list[dict], source: Path) -> None:
+    repeats = {concept[1] for item in listed if (concept := KOHYA.fullmatch((source.resolve().name / Path(item["name"])).parent.name))}
+    if len(repeats) > 1:
+        print(f"collect: the numbers of the folders ({', '.join(sorted(repeats, key=int))}) are not used as repeats, an epoch has every picture once; copy pictures to weigh them")
+    if source != SAMPLE and (bare := sum(not item["text"] for item in listed)):
+        print(
+            f"collect: {bare} of {len(listed)} pictures have no caption, and cleaning may drop them: write a .txt of the same name beside each, or set "
+            "caption_template, such as \"二次元，{folder}\"; no captioning model comes with this project"
+        )
 
 
 def read_text(path: Path) -> str:

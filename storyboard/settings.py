@@ -18,6 +18,8 @@ class Settings:
         base: What is fine-tuned: ``"mini"``, ``"kolors"``, ``"sdxl"``, ``"sd15"``, or the path of a diffusers folder or a
             ``.safetensors`` checkpoint. None takes Kolors on a CUDA card with room for it and mini elsewhere.
         dataset: ``"sample"``, a folder of pictures with captions, or a ModelScope data set id.
+        caption_template: Caption of pictures that have none, where ``{folder}`` is the name of the picture's folder without
+            kohya's number and ``{file}`` its own without suffix; None takes the concept of kohya's ``10_concept`` folders.
         recipe: Name of a Data-Juicer recipe in ``recipes/`` or the path of one.
         output: Folder that everything made is written to.
         seed: Reaches data order, noise, initialisation and rendering.
@@ -69,6 +71,7 @@ class Settings:
     text_encoder_on_cpu: bool | None = None
     offload: bool | None = None
     vae_tiling: bool | None = None
+    caption_template: str | None = None
 
     def __post_init__(self) -> None:
         if self.base is None:
@@ -100,6 +103,10 @@ class Settings:
             raise SettingsError(f"text_encoder_bits={self.text_encoder_bits!r} must be 8, 4 or None.")
         if self.resolution % base.resolution_step:
             raise SettingsError(f"resolution={self.resolution} must be a multiple of {base.resolution_step} for the base {self.base!r}.")
+        if self.caption_template is not None:
+            words = self.caption_template.replace("{folder}", "").replace("{file}", "") if isinstance(self.caption_template, str) else "{"
+            if "{" in words or "}" in words:
+                raise SettingsError(f"caption_template={self.caption_template!r} must be text with no brackets but {{folder}} and {{file}}, or None.")
         for name in ("base", "dataset", "recipe", "output"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be a name or a path.")

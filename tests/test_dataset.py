@@ -8,7 +8,7 @@ from conftest import picture
 from PIL import Image, ImageCms
 
 from storyboard import artifacts, collect, dataset
-from storyboard.errors import DatasetError, ResourceError
+from storyboard.errors import DatasetError, ResourceError, SettingsError
 
 
 def load(captions, place=0):
@@ -178,3 +178,49 @@ def test_pillows_pixel_limit_holds(folder, make_settings, monkeypatch):
 def test_bytes_are_copied_where_nothing_changes(folder, tmp_path):
     written = dataset.normalise(folder / "0.png", tmp_path / "same")
     assert written.read_bytes() == (folder / "0.png").read_bytes()
+
+
+def concepts(folder):
+    """The pictures of ``folder`` in kohya's folders: two of each without a caption, one of them with an empty file."""
+    for name, seeds in {"10_purple hair": (0, 1, 2), "3_雨天": (3, 4), "plain": (5, 6)}.items():
+        (folder / name).mkdir()
+        for seed in seeds:
+            (folder / f"{seed}.png").rename(folder / name / f"{seed}.png")
+            (folder / f"{seed}.txt").rename(folder / name / f"{seed}.txt")
+    for name in ("10_purple hair/1", "3_雨天/4", "plain/6"):
+        (folder / f"{name}.txt").unlink()
+    (folder / "10_purple hair" / "2.txt").write_text("  ")
+
+
+def captioned(settings):
+    return {row["source"]: row["text"] for row in collect(settings).rows}
+
+
+def test_kohyas_folders_name_the_concept_of_pictures_without_a_caption(folder, make_settings, capsys):
+    concepts(folder)
+    settings = make_settings(dataset=str(folder))
+    said, told = captioned(settings), capsys.readouterr().out
+    assert [said[f"10_purple hair/{seed}.png"] for seed in range(3)] == ["画 0", "purple hair", "purple hair"]
+    assert said["3_雨天/4.png"] == "雨天" and said["plain/6.png"] == "" and said["7.png"] == "画 7"
+    assert "folders (3, 10) are not used as repeats" in told and "1 of 10 pictures have no caption" in told and "caption_template" in told
+
+
+def test_a_template_captions_what_has_no_caption(folder, make_settings, capsys):
+    concepts(folder)
+    settings = make_settings(dataset=str(folder))
+    captioned(settings)
+    capsys.readouterr()
+    said = captioned(settings.but(caption_template="二次元，{folder}，{file}"))
+    assert "have no caption" not in capsys.readouterr().out  # and what was collected without it is made anew
+    assert [said[name] for name in ("10_purple hair/1.png", "plain/6.png", "7.png")] == ["二次元，purple hair，1", "二次元，plain，6", "画 7"]
+
+
+def test_one_of_kohyas_folders_can_be_the_data_set(folder, make_settings):
+    concepts(folder)
+    assert captioned(make_settings(dataset=str(folder / "10_purple hair")))["1.png"] == "purple hair"
+
+
+@pytest.mark.parametrize("template", ["{name}", "{folder", "a}", 3])
+def test_a_template_with_unknown_fields_is_an_error(make_settings, template):
+    with pytest.raises(SettingsError, match="caption_template="):
+        make_settings(caption_template=template)
