@@ -39,3 +39,7 @@ class ScoringError(StoryboardError):
 
 class ResourceError(StoryboardError):
     """Not enough disk or memory for what was asked."""
+
+
+class BundleError(StoryboardError):
+    """A story bundle that is not whole, or not safe to open or to give away."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from . import prompts
 from .errors import SettingsError
@@ -96,6 +97,31 @@ class Story(Sequence[Panel]):
                 raise SettingsError(f"Story({name}={text!r}) must be text; leave it out for none.")
             prompts.check(text)
         self.negative_prompt, self.common, self.trigger = negative_prompt, common, trigger
+        self.settings: tuple[dict, ...] = ()  # of pictures read back
+
+    @classmethod
+    def from_png(cls, paths: Path | str | Iterable[Path | str]) -> "Story":
+        """The story that one or several pictures say they were made from, by us or with A1111's ``parameters``.
+
+        Its attribute ``settings`` holds what else each said (steps, sampler, size and so on), by its name there.
+
+        Raises:
+            SettingsError: A picture is no PNG or names no prompt.
+        """
+        from .rendering import png
+
+        paths = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
+        panels, settings = [], []
+        for path in paths:
+            found = png.read(path)
+            settings.append(found.pop("settings"))
+            try:
+                panels.append(Panel(**found))
+            except SettingsError as error:
+                raise SettingsError(f"{path}: {error}") from error
+        story = cls(panels)
+        story.settings = tuple(settings)
+        return story
 
     def __getitem__(self, place):
         return self.panels[place]

@@ -1,8 +1,17 @@
 """What a picture says of itself: A1111's ``parameters`` text and our JSON, in the PNG."""
 
 import json
+import re
+from pathlib import Path
 
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo, iTXt
+
+from ..errors import SettingsError
+
+SETTING = re.compile(r'([A-Za-z][\w /()-]*): ("(?:[^"\\]|\\.)*"|[^,]*)(?:, |,?\s*$)')  # one of A1111's last line; a value with commas is quoted as JSON
+LEAST = 3  # settings that make a line A1111's, as its own reader has it
+NEGATIVE = "Negative prompt:"
 
 
 def parameters(panel: dict) -> str:
@@ -25,3 +34,65 @@ def info(panel: dict) -> PngInfo:
     chunks.add_itxt("parameters", parameters(panel))
     chunks.add_itxt("storyboard", json.dumps(panel, ensure_ascii=False, sort_keys=True))
     return chunks
+
+
+def read(path: Path) -> dict:
+    """What a PNG says of itself: ``prompt``, ``negative_prompt``, ``seed`` (None where it names none) and ``settings``, further ones by their names there.
+
+    Our own JSON where there is one, else A1111's ``parameters`` text, in tEXt or iTXt.
+
+    Raises:
+        SettingsError: It is no PNG, or names no prompt.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()  # chunks may follow the pixels
+            text = dict(image.text)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SettingsError(f"{path} is no whole PNG ({type(error).__name__}): give a picture as it was saved, no screenshot or JPEG.") from error
+    try:
+        ours = json.loads(text.get("storyboard", "null"))
+        if isinstance(ours, dict):
+            said = {key: ours.pop(key) for key in ("prompt", "negative_prompt", "seed")}
+            return said | {"settings": ours}
+    except (KeyError, ValueError) as error:
+        raise SettingsError(f"{path} holds damaged data of its story ({type(error).__name__}): give a picture as it was saved.") from error
+    if not text.get("parameters", "").strip():
+        raise SettingsError(f"{path} does not say how it was made: its text chunks (parameters) are missing, which many programs and sites remove; give the picture as it was saved.")
+    return parsed(_utf8(text["parameters"]))
+
+
+def parsed(text: str) -> dict:
+    """A1111's ``parameters`` text as ``read`` gives it: prompt lines, negative prompt lines, one line of settings."""
+    lines = text.strip().splitlines()
+    found = SETTING.findall(lines[-1])
+    if len(found) >= LEAST and not lines[-1].startswith(NEGATIVE):
+        lines = lines[:-1]
+    else:
+        found = []
+    settings = {key.strip(): _value(value) for key, value in found}
+    start = next((place for place, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
+    seed = settings.pop("Seed", "")
+    return {
+        "prompt": "\n".join(lines[:start]).strip(), "negative_prompt": "\n".join(lines[start:]).removeprefix(NEGATIVE).strip(),
+        "seed": int(seed) if seed.isascii() and seed.isdigit() else None, "settings": settings,
+    }
+
+
+def _value(text: str) -> str:
+    if not text.startswith('"'):
+        return text.strip()
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
+
+
+def _utf8(text: str) -> str:
+    """A tEXt chunk is Latin-1 by the standard; tools that write UTF-8 into it are read as they meant."""
+    if isinstance(text, iTXt):
+        return text
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text

@@ -1,0 +1,109 @@
+"""The cards of a bundle: what the data were, what the model is, in Chinese and English, and under which licences."""
+
+import re
+from pathlib import Path
+
+from .. import bases, lora
+from ..cleaning import CleaningReport, read_recipe
+from ..rendering import Pictures
+from ..settings import Settings
+
+NOTICE = Path(__file__).resolve().parents[2] / "NOTICE.md"
+# Hugging Face's licence identifiers (https://huggingface.co/docs/hub/repositories-licenses); a LoRA is given on under its base's.
+LICENCES = {
+    "mini": {"license": "cc-by-4.0"},
+    "kolors": {"license": "other", "license_name": "kolors", "license_link": "https://huggingface.co/Kwai-Kolors/Kolors/blob/main/MODEL_LICENSE"},
+    "sdxl": {"license": "openrail++"},
+    "sd15": {"license": "creativeml-openrail-m"},
+}
+OTHER = {"license": "other", "license_name": "as-the-base-model"}
+USE = {
+    "KolorsPipeline": "Kolors' own node pack (ComfyUI-Kolors-MZ) 或 diffusers `KolorsPipeline`",
+    "StableDiffusionXLPipeline": "diffusers `StableDiffusionXLPipeline`, ComfyUI, A1111",
+    "StableDiffusionPipeline": "diffusers `StableDiffusionPipeline`, ComfyUI, A1111",
+}
+
+
+def licence(settings: Settings) -> dict[str, str]:
+    """Licence fields of the front matter."""
+    return LICENCES.get(settings.base, OTHER)
+
+
+def dataset(settings: Settings) -> str:
+    """The data set's name, without a path of this machine."""
+    return settings.dataset if settings.dataset == "sample" or re.fullmatch(r"[\w.-]+/[\w.-]+", settings.dataset) and not Path(settings.dataset).exists() else "own pictures"
+
+
+def data_card(settings: Settings, path: Path, report: CleaningReport | None) -> dict:
+    """Counts, recipe and funnel; of a LoRA made elsewhere only what its metadata says."""
+    card = {"dataset": dataset(settings), "trained_on": int(lora.metadata(path).get("ss_num_train_images") or 0) or None}
+    if report is None:
+        return card
+    _, process = read_recipe(settings.recipe)
+    return card | {
+        "pictures": {"found": report.total, "kept": len(report.captions), "dropped": len(report.dropped), "unreadable": len(report.unreadable)},
+        "recipe": {"name": Path(settings.recipe).name, "process": process},
+        "funnel": [{key: operator[key] for key in ("operator", "kept", "dropped")} for operator in report.operators],
+    }
+
+
+def model_card(pictures: Pictures, path: Path, settings: Settings, report: CleaningReport | None) -> str:
+    """``README.md`` with the front matter that ModelScope and Hugging Face read."""
+    import yaml
+
+    base = bases.get(settings.base)
+    known = settings.base in LICENCES
+    front = licence(settings) | {
+        "language": ["zh", "en"], "pipeline_tag": "text-to-image", "library_name": "diffusers", "tags": ["lora", "text-to-image", "storyboard"],
+        "frameworks": ["pytorch"], "tasks": ["text-to-image-synthesis"],
+    }
+    if base.huggingface and known:
+        front |= {"base_model": base.huggingface, "base_model_relation": "adapter"}
+    said, panel = lora.metadata(path), pictures.panels[0]
+    facts = {
+        "底模 base": base.name, "秩 rank / alpha": f"{said.get('ss_network_dim', '?')} / {said.get('ss_network_alpha', '?')}",
+        "训练步数 steps": said.get("ss_steps", "?"), "批大小 batch size": said.get("ss_batch_size_per_device", "?"),
+        "学习率 learning rate": said.get("ss_learning_rate", "?"), "随机种子 seed": said.get("ss_seed", "?"),
+        "分辨率 resolution": said.get("modelspec.resolution", "?"), "SHA-256": f"`{panel['lora']}`",
+    }
+    drawing = f"{panel['sampler']}, {panel['schedule_type']}, {panel['steps']} steps, CFG {panel['guidance_scale']:g}, {panel['width']} × {panel['height']}"
+    rows = [(place, entry["prompt"], entry["negative_prompt"], entry["seed"]) for place, entry in enumerate(pictures.panels, 1)]
+    return "\n".join([
+        "---", yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(), "---", "", "# 故事画风 LoRA · Story style LoRA", "",
+        f"用 Storyboard 在 {base.name} 上训练的 LoRA，以及用它画出的 {len(rows)} 格故事。", "",
+        f"A LoRA trained with Storyboard on {base.name}, and the story of {len(rows)} panels drawn with it.", "", "![story](story.png)", "",
+        "## 使用 · Use", "", f"`lora.safetensors` (kohya): {USE[base.pipeline]}.", "",
+        "`storyboard.reproduce(\"story.zip\")` 会重画每一格，并逐格说明是否一致 · draws each panel again and says whether it is the same.", "",
+        "## 训练 · Training", "", *_table(["", ""], facts.items()), "", "## 数据 · Data", "", *_data(settings, said, report), "",
+        "## 提示词 · Prompts", "", f"{drawing}.", "", *_table(["", "prompt", "negative prompt", "seed"], rows), "",
+        "## 许可与致谢 · Licences and credits", "", "见 See [LICENSES.md](LICENSES.md).", "",
+    ])
+
+
+def licences(settings: Settings) -> str:
+    """``LICENSES.md``: what the LoRA is given on under, and the credits of what lies in this repository."""
+    found = licence(settings)
+    name = " ".join(filter(None, [found.get("license_name", found["license"]), found.get("license_link")]))
+    lines = [
+        "# 许可与致谢 · Licences and credits", "", f"LoRA：遵循底模许可 · under its base model's licence: {name}.", "",
+        "用 Data-Juicer (Apache 2.0) 清洗，DiffSynth-Studio (Apache 2.0) 训练，diffusers (Apache 2.0) 出图；story.pdf 的字体 Noto Sans CJK (OFL 1.1)。"
+        " Cleaned by Data-Juicer, trained by DiffSynth-Studio, drawn by diffusers; story.pdf is set in Noto Sans CJK.", "",
+    ]
+    if settings.dataset == "sample" or settings.base == "mini":
+        lines += [re.sub(r"^#", "##", NOTICE.read_text(encoding="utf-8"), count=1)]
+    if settings.dataset != "sample":
+        lines += [f"训练图片 · training pictures: {dataset(settings)}，其作者与许可请在发布前补充于此 · name their authors and licence here before you publish.", ""]
+    return "\n".join(lines)
+
+
+def _data(settings: Settings, said: dict[str, str], report: CleaningReport | None) -> list[str]:
+    if report is None:
+        return [f"{dataset(settings)}: {said.get('ss_num_train_images', '?')} 张图片 pictures."]
+    counts = f"共 {report.total} 张，保留 {len(report.captions)}，去掉 {len(report.dropped)}，无法读取 {len(report.unreadable)} · {report.total} pictures, {len(report.captions)} kept, {len(report.dropped)} dropped, {len(report.unreadable)} unreadable"
+    rows = [(operator["operator"], operator["kept"], operator["dropped"]) for operator in report.operators]
+    return [f"{dataset(settings)}: {counts}. Data-Juicer:", "", *_table(["算子 operator", "保留 kept", "去掉 dropped"], rows), "", "菜谱与漏斗见 Recipe and funnel: [data_card.json](data_card.json)."]
+
+
+def _table(head: list[str], rows) -> list[str]:
+    cell = lambda value: " ".join(str(value).split()).replace("|", "\\|")
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(map(cell, row))} |" for row in rows)]

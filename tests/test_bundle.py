@@ -1,0 +1,90 @@
+import getpass
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from storyboard import Story, bundle, clean, collect, render
+from storyboard.errors import BundleError
+from storyboard.exporting import page
+
+
+@pytest.fixture(scope="module")
+def made(trained, tmp_path_factory):
+    """(settings, pictures, lora, report, bundle) of a short run."""
+    settings, story, _, lora = trained
+    report = clean(collect(settings), settings)
+    settings = settings.but(output=str(tmp_path_factory.mktemp("bundled")))
+    pictures = render(story, settings, lora)
+    return settings, pictures, lora, report, bundle(pictures, lora, settings, report)
+
+
+def contents(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_bundle_holds_all_and_repeats_byte_for_byte(made):
+    settings, pictures, lora, report, found = made
+    first = found.path.read_bytes()
+    names = list(contents(found.path))
+    assert names == sorted(names) == ["LICENSES.md", "README.md", "data_card.json", "lora.safetensors", "panel-1.png", "panel-2.png", "panel-3.png", "story.json", "story.pdf", "story.png"]
+    assert contents(found.path)["lora.safetensors"] == lora.path.read_bytes()
+    assert bundle(pictures, lora, settings, report).path.read_bytes() == first
+
+
+def test_a_bundles_cards_say_what_was_done(made):
+    settings, pictures, _, report, found = made
+    files = contents(found.path)
+    _, front, card = files["README.md"].decode().split("---\n", 2)
+    front = yaml.safe_load(front)
+    assert front["license"] == "cc-by-4.0" and front["pipeline_tag"] == "text-to-image" and "lora" in front["tags"]
+    assert "紫色短发女孩，微笑" in card and pictures.panels[0]["lora"] in card
+    data = json.loads(files["data_card.json"])
+    assert data["pictures"]["found"] == report.total == sum(data["pictures"][key] for key in ("kept", "dropped", "unreadable"))
+    assert [step["operator"] for step in data["funnel"]] == [step["operator"] for step in report.operators]
+    assert "Wischofsky" in files["LICENSES.md"].decode()
+
+
+def test_a_bundle_gives_away_no_path_name_or_token(made, monkeypatch):
+    settings, _, _, _, found = made
+    private = {str(Path.home()) + "/", settings.output, str(Path(__file__).resolve().parents[1])}
+    if len(getpass.getuser()) > 4:
+        private.add(getpass.getuser())
+    for name, content in contents(found.path).items():
+        assert not [word for word in private if word.encode() in content], name
+        if name.endswith(".png"):
+            with Image.open(io.BytesIO(content)) as image:  # iTXt may be compressed
+                assert not [word for word in private if word in json.dumps(image.text, ensure_ascii=False)], name
+
+
+def test_a_bundle_with_a_token_in_a_prompt_is_refused_without_showing_it(made, monkeypatch):
+    settings, _, lora, _, _ = made
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    pictures = render(Story(["anime girl hf_secretsecret"]), settings.but(output=settings.output + "-token"), lora)
+    with pytest.raises(BundleError, match="a token") as caught:
+        bundle(pictures, lora, settings)
+    assert "hf_secretsecret" not in str(caught.value)
+
+
+def test_a_bundle_of_pictures_by_another_lora_is_refused(made, tmp_path):
+    settings, pictures, lora, _, _ = made
+    other = tmp_path / "lora.safetensors"
+    other.write_bytes(lora.path.read_bytes() + b" ")
+    with pytest.raises(BundleError, match="were not drawn with"):
+        bundle(pictures, other, settings)
+
+
+def test_the_bundles_page_shows_chinese_and_stays_in_its_lines(made):
+    face = page.font(40)
+    assert face.getmask("猫").getbbox() and bytes(face.getmask("猫")) != bytes(face.getmask("狗"))
+    lines = page.wrapped("二次元，紫色短发女孩，抱着小猫，a girl with an umbrella in the rain，家里", face, 300)
+    assert len(lines) > 2 and all(face.getlength(line) <= 345 for line in lines) and not any(line[0] in "，。 " for line in lines)
+    assert "umbrella" in " ".join(lines)
+    _, pictures, _, _, found = made
+    drawn = page.draw(pictures.paths * 3, ["长" * 400] * 9, "")
+    assert drawn.size == page.PAGE and contents(found.path)["story.pdf"].count(b"/Type /Page\n") + contents(found.path)["story.pdf"].count(b"/Type /Page ") <= 1

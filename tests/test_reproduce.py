@@ -1,0 +1,99 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storyboard import Panel, Story, bundle, render, reproduce
+from storyboard.errors import BundleError
+from storyboard.exporting.bundle import zipped
+from storyboard.exporting.reproduce import batches
+
+
+@pytest.fixture(scope="module")
+def made(trained, tmp_path_factory):
+    """A bundle of eight panels, drawn five at once, two of them redrawn after an edit."""
+    settings, _, _, lora = trained
+    settings = settings.but(output=str(tmp_path_factory.mktemp("made")), render_batch_size=5)
+    panels = [Panel(f"二次元，{colour}短发女孩，微笑") for colour in ("紫色", "黑色", "棕色", "金色", "红色", "粉色", "蓝色", "绿色")]
+    render(Story(panels), settings, lora)
+    panels[1], panels[6] = Panel("二次元，紫色长发女孩，难过"), Panel("a boy with short red hair", seed=7)
+    return bundle(render(Story(panels), settings, lora), lora, settings)
+
+
+def rewritten(found, path, **changes):
+    with zipfile.ZipFile(found.path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    path.write_bytes(zipped(files | {name.replace("_", "."): content for name, content in changes.items()}))
+    return path
+
+
+def story_of(found):
+    with zipfile.ZipFile(found.path) as archive:
+        return json.loads(archive.read("story.json"))
+
+
+def test_reproduce_makes_eight_of_eight_identical(made, tmp_path, capsys):
+    assert {(panel["batch"], panel["row"]) for panel in story_of(made)["panels"]} >= {(5, 4), (3, 2), (2, 0), (2, 1)}
+    result = reproduce(made.path, tmp_path / "again")
+    assert result.verdicts == ["identical"] * 8 and result.changed == []
+    assert "of 8 panels 8 identical" in capsys.readouterr().out
+    assert sorted(path.name for path in result.folder.glob("*.png")) == [f"panel-{place}.png" for place in range(1, 9)]
+
+
+def test_reproduce_names_what_was_changed_and_says_different(made, tmp_path):
+    story = story_of(made)
+    for panel in story["panels"]:
+        panel |= {"lora": "0" * 64, "base_fingerprint": "1" * 64, "versions": panel["versions"] | {"diffusers": "0.1"}}
+    story["panels"] = story["panels"][:3]
+    pictures = {}
+    with zipfile.ZipFile(made.path) as archive:
+        for place, shift in ((1, 1), (2, 40)):
+            pixels = np.asarray(Image.open(archive.open(f"panel-{place}.png")).convert("RGB"))
+            Image.fromarray(np.where(pixels > 127, pixels - shift, pixels + shift).astype("uint8")).save(tmp_path / f"{place}.png")
+            pictures[f"panel-{place}_png"] = (tmp_path / f"{place}.png").read_bytes()
+    result = reproduce(rewritten(made, tmp_path / "changed.zip", story_json=json.dumps(story).encode(), **pictures))
+    assert result.verdicts == ["within tolerance", "different", "identical"] and result.differences == [1, 40, 0]
+    assert [word for word in ("base", "LoRA", "diffusers 0.1") if not any(word in line for line in result.changed)] == []
+    assert result.folder == tmp_path / "changed-reproduced"
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:evil.png"])
+def test_reproduce_refuses_names_that_point_outside(made, tmp_path, name):
+    path = rewritten(made, tmp_path / "evil.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(BundleError, match="points outside"):
+        reproduce(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["evil.zip"]
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"file": "../panel-1.png"}, "panel 1"), ({"row": 9}, "panel 1"), ({"seed": -1}, "seed"), ({"batch": 10**9}, "panel 1"), ({"base": "/etc"}, "panel 2"),
+])
+def test_reproduce_trusts_no_field_of_story_json(made, tmp_path, change, said):
+    story = story_of(made)
+    story["panels"][0] |= change
+    with pytest.raises(BundleError, match=said):
+        reproduce(rewritten(made, tmp_path / "bad.zip", story_json=json.dumps(story).encode()))
+
+
+def test_reproduce_says_what_is_no_bundle(made, tmp_path):
+    (tmp_path / "no.zip").write_bytes(b"PK not a zip")
+    with pytest.raises(BundleError, match="no whole story bundle"):
+        reproduce(tmp_path / "no.zip")
+    path = tmp_path / "large.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("story.json", b" " * (9 * 2**20))
+    with pytest.raises(BundleError, match="more than the 8 MB"):
+        reproduce(path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="holds other files"):
+        reproduce(made.path, tmp_path / "mine")
+
+
+def test_reproduce_puts_each_panel_in_its_row():
+    panel = lambda batch, row: {"batch": batch, "row": row, "vae_tiling": False}
+    assert batches([panel(2, 0), panel(1, 0), panel(2, 0), panel(2, 1)]) == [[0, 3], [1], [2, 2]]
