@@ -8,7 +8,7 @@ from importlib import import_module
 _WHERE = {
     "Settings": "settings", "Story": "story", "Panel": "story", "check": "machine", "files": "machine", "installed": "machine", "collect": "dataset",
     "clean": "cleaning", "train": "training", "render": "rendering", "import_lora": "lora_import", "Pair": "show", "StoryboardError": "errors",
-    "bundle": "exporting.bundle", "reproduce": "exporting.reproduce",
+    "bundle": "exporting.bundle", "reproduce": "exporting.reproduce", "publish": "exporting.publish",
 }
 __all__ = sorted(_WHERE)
 
