@@ -8,7 +8,7 @@ from importlib import import_module
 _WHERE = {
     "Settings": "settings", "Story": "story", "Panel": "story", "Reference": "reference", "check": "machine", "files": "machine", "installed": "machine",
     "collect": "dataset", "clean": "cleaning", "train": "training", "render": "rendering", "import_lora": "lora_import", "score": "scoring", "best": "scoring",
-    "Pair": "show", "StoryboardError": "errors", "bundle": "exporting.bundle", "reproduce": "exporting.reproduce",
+    "Pair": "show", "StoryboardError": "errors", "bundle": "exporting.bundle", "reproduce": "exporting.reproduce", "publish": "exporting.publish",
 }
 __all__ = sorted(_WHERE)
 

@@ -99,31 +99,32 @@ def read(path: Path) -> tuple[dict, bytes, list[bytes]]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _entries(path, archive)
-            story = _story(path, json.loads(_content(path, archive, entries, "story.json", LIMITS["story.json"])))
-            panels = [_content(path, archive, entries, panel["file"], PICTURE_LIMIT) for panel in story["panels"]]
-            return story, _content(path, archive, entries, "lora.safetensors", LIMITS["lora.safetensors"]), panels
+            found = entries(path, archive)
+            story = _story(path, json.loads(_content(path, archive, found, "story.json", LIMITS["story.json"])))
+            panels = [_content(path, archive, found, panel["file"], PICTURE_LIMIT) for panel in story["panels"]]
+            return story, _content(path, archive, found, "lora.safetensors", LIMITS["lora.safetensors"]), panels
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is no whole story bundle ({type(error).__name__}: {error}): get it again.") from error
 
 
-def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    entries = archive.infolist()
-    for entry in entries:
+def entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """What a zip holds, by name; BundleError where a name points outside its folder."""
+    found = archive.infolist()
+    for entry in found:
         name = PurePosixPath(entry.orig_filename)
         if name.is_absolute() or ".." in name.parts or re.search(r"[\\:\0]", entry.orig_filename) or stat.S_ISLNK(entry.external_attr >> 16):
             raise BundleError(f"{path} holds {entry.orig_filename!r}, which points outside its folder: do not open it, it was not made by bundle().")
-    if len(entries) > FILES_LIMIT or len({entry.filename for entry in entries}) != len(entries) or any(entry.flag_bits & 1 for entry in entries):
+    if len(found) > FILES_LIMIT or len({entry.filename for entry in found}) != len(found) or any(entry.flag_bits & 1 for entry in found):
         raise BundleError(f"{path} holds more than {FILES_LIMIT} files, one of them twice, or encrypted ones: it was not made by bundle().")
-    return {entry.filename: entry for entry in entries}
+    return {entry.filename: entry for entry in found}
 
 
-def _content(path: Path, archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str, limit: int) -> bytes:
-    if name not in entries:
+def _content(path: Path, archive: zipfile.ZipFile, found: dict[str, zipfile.ZipInfo], name: str, limit: int) -> bytes:
+    if name not in found:
         raise BundleError(f"{path} lacks {name}: it is no whole story bundle, get it again.")
-    if entries[name].file_size > limit:  # zipfile reads no more than what the entry announces
-        raise BundleError(f"{path} holds a {name} of {entries[name].file_size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB that are read: it was not made by bundle().")
-    return archive.read(entries[name])
+    if found[name].file_size > limit:  # zipfile reads no more than what the entry announces
+        raise BundleError(f"{path} holds a {name} of {found[name].file_size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB that are read: it was not made by bundle().")
+    return archive.read(found[name])
 
 
 def _story(path: Path, story: object) -> dict:
