@@ -49,17 +49,20 @@ class Lora:
         return show.training(self)
 
 
-def to_kohya(state: dict[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+def to_kohya(state: dict[str, torch.Tensor], alpha: float | dict[str, float]) -> dict[str, torch.Tensor]:
     """peft's ``a.b.lora_A.default.weight`` -> ``lora_unet_a_b.lora_down.weight``, ``.lora_up.weight`` and ``.alpha``.
 
     Names as kohya-ss/sd-scripts writes them (networks/lora.py); values in fp32 on the CPU.
+
+    Args:
+        alpha: One for all, or one for each module by its name.
     """
     converted = {}
     for key, value in state.items():
         module, side = key.replace(".default.", ".").rsplit(".lora_", 1)
         name = PREFIX + module.replace(".", "_")
         converted[f"{name}.lora_{'down' if side.startswith('A') else 'up'}.weight"] = value.detach().float().cpu().contiguous()
-        converted[f"{name}.alpha"] = torch.tensor(float(alpha))
+        converted[f"{name}.alpha"] = torch.tensor(float(alpha[module] if isinstance(alpha, dict) else alpha))
     return converted
 
 

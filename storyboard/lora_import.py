@@ -1,6 +1,8 @@
 """LoRAs that others made -> kohya's form, whole or not at all."""
 
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -19,6 +21,8 @@ LEGACY_BLOCKS = {
 }
 ORIGINAL = re.compile(r"lora_unet_(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.+)")
 RESNET = {"in_layers_0": "norm1", "in_layers_2": "conv1", "emb_layers_1": "time_emb_proj", "out_layers_0": "norm2", "out_layers_3": "conv2", "skip_connection": "conv_shortcut"}
+CONFIGURATION = "lora_adapter_metadata"  # diffusers/loaders/lora_base.py
+LAYERS = 3  # original blocks to one of diffusers' in Kolors, SDXL and SD 1.5
 LEGACY_ALPHA = 4.0  # the 2024 course's script trained with it and wrote it nowhere
 
 
@@ -38,9 +42,7 @@ def import_lora(path: Path | str, settings: Settings, alpha: float | None = None
     tensors = _read(path)
     base = weights.fetch(bases.get(settings.base))
     skeleton = models.skeleton(base, "unet")
-    if any(".lora_down.weight" in key for key in tensors):
-        tensors = _diffusers_names(tensors, skeleton.config.layers_per_block + 1)
-    converted = _convert(path, tensors, alpha)
+    converted = _convert(path, tensors, alpha, skeleton.config.layers_per_block + 1)
     places = {lora.PREFIX + name.replace(".", "_") for name, _ in skeleton.named_modules()}
     found = {key.split(".")[0] for key in converted}
     if strangers := found - places:
@@ -51,6 +53,15 @@ def import_lora(path: Path | str, settings: Settings, alpha: float | None = None
     artifacts.write_atomically(target, lora.serialised(converted, metadata))
     print(f"lora: {len(found)} modules of {path} in {target}")
     return target
+
+
+def read(path: Path, alpha: float | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA in any form that ``import_lora`` knows, in kohya's form, not compared with any base.
+
+    Raises:
+        LoraError: No such file, or a form that is not known.
+    """
+    return _convert(path, _read(path), alpha, LAYERS)
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
@@ -99,9 +110,10 @@ def _diffusers_names(tensors: dict[str, torch.Tensor], step: int) -> dict[str, t
     return {rename(key): tensor for key, tensor in tensors.items()}
 
 
-def _convert(path: Path, tensors: dict[str, torch.Tensor], alpha: float | None) -> dict[str, torch.Tensor]:
+def _convert(path: Path, tensors: dict[str, torch.Tensor], alpha: float | None, step: int) -> dict[str, torch.Tensor]:
     """Any known form -> kohya's, in fp32."""
     if any(".lora_down.weight" in key for key in tensors):
+        tensors = _diffusers_names(tensors, step)
         strange = [key for key in tensors if not key.startswith(lora.PREFIX)]
         _whole(path, tensors, strange)
         found = {key: tensor.float().contiguous() for key, tensor in tensors.items() if not (alpha and key.endswith(".alpha"))}
@@ -109,13 +121,28 @@ def _convert(path: Path, tensors: dict[str, torch.Tensor], alpha: float | None) 
         return {f"{name}.alpha": torch.tensor(float(alpha or rank)) for name, rank in ranks.items()} | found
     peft = {key: _peft_name(key) for key in tensors}
     _whole(path, tensors, [key for key, name in peft.items() if name is None])
-    state = {name: tensors[key] for key, name in peft.items()}
+    state = {name: tensors[key] for key, name in peft.items() if not name.endswith(".alpha")}
+    ranks = {name.removesuffix(".lora_A.weight"): tensor.shape[0] for name, tensor in state.items() if name.endswith(".lora_A.weight")}
+    said = {name.removesuffix(".alpha"): float(tensors[key]) for key, name in peft.items() if name.endswith(".alpha")} | _alphas(path, ranks)
+    if alpha is None and said.keys() >= ranks.keys():
+        return lora.to_kohya(state, said)
     if alpha is None:
-        ranks = {tensor.shape[0] for name, tensor in state.items() if ".lora_A." in name}
-        if len(ranks) > 1:
-            raise LoraError(f"{path} has modules of the ranks {sorted(ranks)} and names no alpha: give alpha=.")
-        alpha = LEGACY_ALPHA if next(iter(tensors)).startswith("blocks.") else float(ranks.pop())
+        if len(set(ranks.values())) > 1:
+            raise LoraError(f"{path} has modules of the ranks {sorted(set(ranks.values()))} and names no alpha: give alpha=.")
+        alpha = LEGACY_ALPHA if next(iter(tensors)).startswith("blocks.") else float(max(ranks.values(), default=1))
     return lora.to_kohya(state, alpha)
+
+
+def _alphas(path: Path, modules: Iterable[str]) -> dict[str, float]:
+    """Each module's alpha where the file's metadata have it: diffusers writes peft's configuration there."""
+    if path.suffix != ".safetensors" or CONFIGURATION not in (facts := lora.metadata(path)):
+        return {}
+    try:
+        found = {key.removeprefix("unet."): value for key, value in json.loads(facts[CONFIGURATION]).items()}
+        patterns = {key.removeprefix("^"): float(value) for key, value in found.get("alpha_pattern", {}).items()}
+        return {module: patterns.get(module, float(found["lora_alpha"])) for module in modules}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoraError(f"{path} has damaged metadata ({CONFIGURATION}: {error}): get it again.") from error
 
 
 def _whole(path: Path, tensors: dict, strange: list[str]) -> None:
@@ -124,8 +151,10 @@ def _whole(path: Path, tensors: dict, strange: list[str]) -> None:
 
 
 def _peft_name(key: str) -> str | None:
-    """A key of diffusers', DiffSynth's or the course's form -> ``module.lora_A.weight``; None if it is none of them."""
+    """A key of diffusers', DiffSynth's or the course's form -> ``module.lora_A.weight`` or ``module.alpha``; None if it is none of them."""
     name = key.replace(".default.", ".").removeprefix("base_model.model.").removeprefix("unet.")
+    if name.endswith(".alpha"):
+        return name
     module, mark, side = name.rpartition(".lora_")
     if not mark or side not in ("A.weight", "B.weight"):
         return None

@@ -14,12 +14,12 @@ from ..errors import BundleError, StoryboardError
 from ..rendering import PACKAGES
 from ..settings import Settings
 from ..story import MAX_PANELS, Panel
+from .comfy import GUIDED
 
 LIMITS = {"story.json": 8 * 2**20, "lora.safetensors": 4 * 2**30}  # bytes that are read at most
 PICTURE_LIMIT = 128 * 2**20
 FILES_LIMIT = 256
 SAME = ("base", "base_fingerprint", "lora", "width", "height", "steps", "guidance_scale", "guidance_end", "sampler", "schedule_type", "precision", "versions")
-GUIDED = {"reference", "heroine"}  # what a panel's entry says of pictures that are not in the bundle
 TOLERANCE = 1  # of 255
 
 

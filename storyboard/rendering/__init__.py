@@ -68,7 +68,7 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
         raise ResourceError(f"The disk of {folder} lacks {missing / 1e6:,.0f} MB for {len(story)} pictures: free some space or set output to another disk.")
     plan = memory.plan(base, settings)
     common = {
-        "base": base.name, "base_fingerprint": base.fingerprint(), "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
+        "base": base.name, "pipeline": base.pipeline, "base_fingerprint": base.fingerprint(), "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
         "width": settings.resolution, "height": settings.resolution, "steps": settings.num_inference_steps, "guidance_scale": settings.guidance_scale,
         "guidance_end": settings.guidance_end, "sampler": "DPM++ 2M", "schedule_type": "Karras", "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
     }

@@ -1,4 +1,4 @@
-"""What a picture says of itself: A1111's ``parameters`` text and our JSON, in the PNG."""
+"""What a picture says of itself, in the PNG: A1111's ``parameters`` text, our JSON, and the graph that ComfyUI opens."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo, iTXt
 
 from ..errors import SettingsError
+from ..exporting import comfy
 
 SETTING = re.compile(r'([A-Za-z][\w /()-]*): ("(?:[^"\\]|\\.)*"|[^,]*)(?:, |,?\s*$)')  # one of A1111's last line; a value with commas is quoted as JSON
 LEAST = 3  # settings that make a line A1111's, as its own reader has it
@@ -29,10 +30,13 @@ def parameters(panel: dict) -> str:
 
 
 def info(panel: dict) -> PngInfo:
-    """Text chunks for a panel; iTXt, because prompts are Chinese."""
+    """Text chunks for a panel; iTXt where Chinese stands as it is."""
     chunks = PngInfo()
     chunks.add_itxt("parameters", parameters(panel))
     chunks.add_itxt("storyboard", json.dumps(panel, ensure_ascii=False, sort_keys=True))
+    graph = {} if panel.keys() & comfy.GUIDED else comfy.workflow([panel])
+    for name, form in (("prompt", "api"), ("workflow", "ui")) if graph else ():
+        chunks.add_text(name, json.dumps(graph[form]))  # ASCII in tEXt, as ComfyUI's SaveImage writes it: its canvas reads iTXt wrongly
     return chunks
 
 

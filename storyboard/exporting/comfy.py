@@ -1,0 +1,174 @@
+"""The story as a ComfyUI graph, in the form its server runs (API) and the form that opens by drag and drop (UI), and back."""
+
+import json
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from .. import artifacts
+from ..errors import SettingsError
+from ..story import Panel, Story
+from .nodes import NODES, from_ui, to_ui
+
+SAMPLER, SCHEDULER = "dpmpp_2m", "karras"  # what rendering/drawing.py's scheduler() is called there
+LORA_FILE = "lora.safetensors"
+LAST_STEP = 10000  # KSamplerAdvanced: to the end
+GUIDED = {"reference", "heroine"}  # what a panel's entry says of what no graph of ours carries
+FILES = {  # as their publishers name them; a base of one's own goes by its name
+    "sdxl": {"ckpt_name": "sd_xl_base_1.0.safetensors"},
+    "sd15": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"},
+    "kolors": {"unet_name": "diffusion_pytorch_model.fp16.safetensors"},
+}
+KOLORS_FILES = {"chatglm3_checkpoint": "chatglm3-fp16.safetensors", "vae_name": "sdxl_vae.safetensors"}
+NOTES = {
+    "KolorsPipeline": "Needs the node pack ComfyUI-Kolors-MZ (https://github.com/MinusZoneAI/ComfyUI-Kolors-MZ). Kolors' UNet goes into models/unet, ChatGLM3 into models/LLM, SDXL's VAE into models/vae. 需要安装 ComfyUI-Kolors-MZ 节点。",
+    "StableDiffusionXLPipeline": "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。",
+    "StableDiffusionPipeline": "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。",
+}
+LORA_NOTE = "The LoRA, outputs/lora/lora.safetensors, goes into models/loras. LoRA 放入 models/loras。"
+MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. mini 无法在 ComfyUI 中运行，请换用 Kolors。"
+STAGES_NOTE = "Guidance ends early, so each panel has two samplers; the second begins with a first-order step where Storyboard goes on with the second order: pictures differ a little."
+
+
+def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models: dict[str, str] | None = None) -> dict[str, dict]:
+    """``{"api": ..., "ui": ...}``: one graph that draws every panel with its own prompts, seed and size.
+
+    Where ``guidance_end`` ends guidance before the last step, a panel is sampled in two stages, the second at cfg 1.
+
+    Args:
+        pictures: What ``render`` returned, or entries of its ``panels``.
+        lora_name: File in ComfyUI's ``models/loras``; unused for pictures by the base alone.
+        strength: Of the LoRA, -20 to 20; 1 is what the pictures were drawn with.
+        models: Files by the loaders' input (``ckpt_name``; ``unet_name``, ``chatglm3_checkpoint``, ``vae_name``); None takes those that the publishers offer.
+
+    Raises:
+        SettingsError: No panel, panels of different bases, one with a reference or a heroine, or a strength that ComfyUI refuses.
+    """
+    panels = list(getattr(pictures, "panels", pictures))
+    if guided := [place for place, panel in enumerate(panels, 1) if panel.keys() & GUIDED]:
+        raise SettingsError(f"Panel {guided[0]} follows a reference picture or a heroine, which the graph cannot carry: leave it out.")
+    kinds = {(panel["base"], panel["pipeline"], bool(panel["lora"])) for panel in panels}
+    if len(kinds) != 1:
+        raise SettingsError(f"A workflow wants panels of one base and one LoRA, not {len(kinds)}: give what one call of render() returned.")
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not -20 <= strength <= 20:
+        raise SettingsError(f"strength={strength!r} must be a number from -20 to 20.")
+    base, pipeline, with_lora = kinds.pop()
+    api, model, clip, vae = _loaders(base, pipeline, models)
+    if with_lora:
+        api["2"] = _node("LoraLoaderModelOnly", model=model, lora_name=lora_name, strength_model=float(strength))
+        model = ["2", 0]
+    for place, panel in enumerate(panels, 1):
+        api |= _panel(place, panel, model, clip, vae)
+    notes = [NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if _staged(api) else ""]
+    api["1"]["_meta"] = {"title": f"{base} ({pipeline})", "note": "\n".join(note for note in notes if note)}
+    return {"api": api, "ui": to_ui(api)}
+
+
+def save_workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models: dict[str, str] | None = None) -> Path:
+    """Write ``workflow.json`` (drag it into ComfyUI) and ``workflow_api.json`` (for its server) beside the pictures; returns the first. Arguments as ``workflow``."""
+    made = workflow(pictures, lora_name, strength, models)
+    artifacts.write_json(pictures.folder / "workflow_api.json", made["api"])
+    artifacts.write_json(pictures.folder / "workflow.json", made["ui"])
+    return pictures.folder / "workflow.json"
+
+
+def read(graph: dict | Path | str) -> dict:
+    """What ``workflow`` was given, from either form, a ``.json`` file or a panel's PNG: ``workflow(**read(graph))`` is the graph again.
+
+    Raises:
+        SettingsError: No such file, or a graph that ``workflow`` does not make; prompts, seeds, sizes, strength and file names may be edited.
+    """
+    name = "The graph" if isinstance(graph, dict) else str(graph)
+    strange = SettingsError(f"{name} is no graph that Storyboard made: give its workflow.json, workflow_api.json or panel-*.png, with nothing but values edited.")
+    try:
+        graph = graph if isinstance(graph, dict) else _open(Path(graph))
+        api = from_ui(graph) if "nodes" in graph else graph
+        said = _said(api)
+        again = workflow(**said)["api"]
+    except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError, SettingsError) as error:
+        raise strange from error
+    bare = lambda nodes: {key: {part: node[part] for part in ("class_type", "inputs")} for key, node in nodes.items()}
+    if bare(again) != bare(api):
+        raise strange
+    return said
+
+
+def read_story(graph: dict | Path | str) -> Story:
+    """The panels of a graph with their prompts, negative prompts and seeds. Argument and errors as ``read``."""
+    return Story([Panel(panel["prompt"], panel["negative_prompt"], panel["seed"]) for panel in read(graph)["pictures"]])
+
+
+def _open(path: Path) -> dict:
+    if path.suffix.lower() != ".png":
+        return json.loads(path.read_text(encoding="utf-8"))
+    with Image.open(path) as image:
+        return json.loads(image.text["prompt"])
+
+
+def _node(class_type: str, **inputs: object) -> dict:
+    return {"class_type": class_type, "inputs": {name: inputs[name] for name in NODES[class_type].inputs}}
+
+
+def _loaders(base: str, pipeline: str, models: dict[str, str] | None) -> tuple[dict, list, list, list]:
+    """Nodes, and where model, text encoder and VAE come from."""
+    if pipeline == "KolorsPipeline":
+        names = {"unet_name": f"{base}.safetensors"} | KOLORS_FILES | FILES.get(base, {}) | (models or {})
+        api = {
+            "1": _node("MZ_KolorsUNETLoaderV2", unet_name=names["unet_name"]),
+            "3": _node("MZ_ChatGLM3Loader", chatglm3_checkpoint=names["chatglm3_checkpoint"]),
+            "4": _node("VAELoader", vae_name=names["vae_name"]),
+        }
+        return api, ["1", 0], ["3", 0], ["4", 0]
+    names = {"ckpt_name": f"{base}.safetensors"} | FILES.get(base, {}) | (models or {})
+    return {"1": _node("CheckpointLoaderSimple", ckpt_name=names["ckpt_name"])}, ["1", 0], ["1", 1], ["1", 2]
+
+
+def _panel(place: int, panel: dict, model: list, clip: list, vae: list) -> dict:
+    """The nodes of one panel: ``10 * place`` and those that follow."""
+    prompt, negative, latents, first, second, decoded, saved = (str(10 * place + part) for part in range(7))
+    steps, cfg = panel["steps"], float(panel["guidance_scale"])
+    last = round(steps * panel.get("guidance_end", 1.0))  # as rendering/drawing.py counts
+    encode = (lambda text: _node("MZ_ChatGLM3_V2", chatglm3_model=clip, text=text)) if clip == ["3", 0] else (lambda text: _node("CLIPTextEncode", clip=clip, text=text))
+    api = {
+        prompt: encode(panel["prompt"]), negative: encode(panel["negative_prompt"]),
+        latents: _node("EmptyLatentImage", width=panel["width"], height=panel["height"], batch_size=1),
+    }
+    common = {"model": model, "steps": steps, "sampler_name": SAMPLER, "scheduler": SCHEDULER, "positive": [prompt, 0], "negative": [negative, 0]}
+    if 0 < last < steps:
+        common |= {"noise_seed": panel["seed"]}
+        api[first] = _node(
+            "KSamplerAdvanced", **common, add_noise="enable", cfg=cfg, latent_image=[latents, 0], start_at_step=0, end_at_step=last, return_with_leftover_noise="enable",
+        )
+        api[second] = _node(
+            "KSamplerAdvanced", **common, add_noise="disable", cfg=1.0, latent_image=[first, 0], start_at_step=last, end_at_step=LAST_STEP, return_with_leftover_noise="disable",
+        )
+    else:
+        api[first] = _node("KSampler", **common, seed=panel["seed"], cfg=cfg if last else 1.0, latent_image=[latents, 0], denoise=1.0)
+    api[decoded] = _node("VAEDecode", samples=[second if second in api else first, 0], vae=vae)
+    api[saved] = _node("SaveImage", images=[decoded, 0], filename_prefix=f"panel-{place}")
+    for key in (prompt, negative):
+        api[key]["_meta"] = {"title": f"Panel {place}" if key == prompt else f"Panel {place}, negative"}
+    return api
+
+
+def _staged(api: dict) -> bool:
+    return any(node["class_type"] == "KSamplerAdvanced" for node in api.values())
+
+
+def _said(api: dict) -> dict:
+    """The arguments of ``workflow`` that stand in a graph in API form."""
+    base, pipeline = re.fullmatch(r"(.+) \((\w+)\)", api["1"]["_meta"]["title"]).groups()
+    models = {name: api[key]["inputs"][name] for key in ("1", "3", "4") if key in api for name in api[key]["inputs"]}
+    lora = api["2"]["inputs"] if "2" in api else {"lora_name": LORA_FILE, "strength_model": 1.0}
+    panels = []
+    for place in range(1, 1 + sum(node["class_type"] == "SaveImage" for node in api.values())):
+        at = lambda part: api[str(10 * place + part)]["inputs"]
+        sampler, size = at(3), at(2)
+        panels.append({
+            "prompt": at(0)["text"], "negative_prompt": at(1)["text"], "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
+            "width": size["width"], "height": size["height"], "steps": sampler["steps"], "guidance_scale": sampler["cfg"],
+            "guidance_end": sampler.get("end_at_step", sampler["steps"]) / sampler["steps"],
+            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None,
+        })
+    return {"pictures": panels, "lora_name": lora["lora_name"], "strength": lora["strength_model"], "models": models}

@@ -1,0 +1,102 @@
+"""ComfyUI's nodes that a story needs, their inputs and outputs, and how a graph of them is laid out on its canvas."""
+
+from dataclasses import dataclass
+
+LINKED = ("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "CHATGLM3MODEL")  # types that come from another node; the rest are typed in
+SEEDS = ("seed", "noise_seed")  # the canvas keeps a second value after these: what to do with the seed after a run
+WIDTH, HEIGHT, GAP = 340, 300, 40  # pixels
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node takes, name and type in ComfyUI's order, and the types it gives."""
+
+    inputs: dict[str, str]
+    outputs: tuple[str, ...]
+
+    @property
+    def links(self) -> list[str]:
+        """Inputs that come from another node."""
+        return [name for name, kind in self.inputs.items() if kind in LINKED]
+
+    @property
+    def widgets(self) -> list[str]:
+        """Inputs that are typed in."""
+        return [name for name, kind in self.inputs.items() if kind not in LINKED]
+
+
+_SAMPLER = {"sampler_name": "COMBO", "scheduler": "COMBO", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
+NODES = {  # INPUT_TYPES and RETURN_TYPES of ComfyUI's nodes.py and of ComfyUI-Kolors-MZ's __init__.py
+    "CheckpointLoaderSimple": Node({"ckpt_name": "COMBO"}, ("MODEL", "CLIP", "VAE")),
+    "MZ_KolorsUNETLoaderV2": Node({"unet_name": "COMBO"}, ("MODEL",)),
+    "MZ_ChatGLM3Loader": Node({"chatglm3_checkpoint": "COMBO"}, ("CHATGLM3MODEL",)),
+    "VAELoader": Node({"vae_name": "COMBO"}, ("VAE",)),
+    "LoraLoaderModelOnly": Node({"model": "MODEL", "lora_name": "COMBO", "strength_model": "FLOAT"}, ("MODEL",)),
+    "CLIPTextEncode": Node({"text": "STRING", "clip": "CLIP"}, ("CONDITIONING",)),
+    "MZ_ChatGLM3_V2": Node({"chatglm3_model": "CHATGLM3MODEL", "text": "STRING"}, ("CONDITIONING",)),
+    "EmptyLatentImage": Node({"width": "INT", "height": "INT", "batch_size": "INT"}, ("LATENT",)),
+    "KSampler": Node({"model": "MODEL", "seed": "INT", "steps": "INT", "cfg": "FLOAT", **_SAMPLER, "denoise": "FLOAT"}, ("LATENT",)),
+    "KSamplerAdvanced": Node(
+        {"model": "MODEL", "add_noise": "COMBO", "noise_seed": "INT", "steps": "INT", "cfg": "FLOAT", **_SAMPLER, "start_at_step": "INT", "end_at_step": "INT", "return_with_leftover_noise": "COMBO"},
+        ("LATENT",),
+    ),
+    "VAEDecode": Node({"samples": "LATENT", "vae": "VAE"}, ("IMAGE",)),
+    "SaveImage": Node({"images": "IMAGE", "filename_prefix": "STRING"}, ()),
+}
+
+
+def to_ui(api: dict) -> dict:
+    """API form -> the canvas's form, version 0.4 (https://docs.comfy.org/specs/workflow_json_0.4): a row for the loaders, one for each panel."""
+    links, nodes = [], []
+    for key, node in api.items():
+        for slot, name in enumerate(NODES[node["class_type"]].links):
+            source, output = node["inputs"][name]
+            links.append([len(links) + 1, int(source), output, int(key), slot, NODES[node["class_type"]].inputs[name]])
+    for order, (key, node) in enumerate(sorted(api.items(), key=lambda item: int(item[0]))):
+        kind, number = NODES[node["class_type"]], int(key)
+        widgets = [value for name in kind.widgets for value in ([node["inputs"][name], "fixed"] if name in SEEDS else [node["inputs"][name]])]
+        into = {slot: link for link, _, _, target, slot, _ in links if target == number}
+        out = [[link for link, source, output, *_ in links if (source, output) == (number, slot)] for slot in range(len(kind.outputs))]
+        made = {
+            "id": number, "type": node["class_type"], "pos": [number % 10 * (WIDTH + GAP), number // 10 * (HEIGHT + GAP)], "size": [WIDTH, HEIGHT - 2 * GAP],
+            "flags": {}, "order": order, "mode": 0,
+            "inputs": [{"name": name, "type": kind.inputs[name], "link": into[slot]} for slot, name in enumerate(kind.links)],
+            "outputs": [{"name": name, "type": name, "links": out[slot], "slot_index": slot} for slot, name in enumerate(kind.outputs)],
+            "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": widgets,
+        }
+        nodes.append(made | ({"title": node["_meta"]["title"]} if "_meta" in node else {}))
+    last = max(map(int, api))
+    note = {
+        "id": last + 1, "type": "Note", "pos": [0, 0], "size": [WIDTH, HEIGHT - 2 * GAP], "flags": {}, "order": len(nodes), "mode": 0,
+        "inputs": [], "outputs": [], "properties": {"text": ""}, "widgets_values": [api["1"]["_meta"]["note"]],
+    }
+    return {
+        "last_node_id": last + 1, "last_link_id": len(links), "nodes": [*nodes, note], "links": links,
+        "groups": [], "config": {}, "extra": {}, "version": 0.4,
+    }
+
+
+def from_ui(ui: dict) -> dict:
+    """The canvas's form -> API form, as ComfyUI's own "Export (API)" does.
+
+    Raises:
+        KeyError, IndexError, ValueError: A node, link or value that is not there or not known.
+    """
+    links = {link[0]: [str(link[1]), link[2]] for link in ui["links"]}
+    api, note = {}, None
+    for node in ui["nodes"]:
+        if node["type"] == "Note":
+            note = node["widgets_values"][0]
+            continue
+        kind, values = NODES[node["type"]], list(node["widgets_values"])
+        linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["name"] in kind.links}
+        typed = {}
+        for name in kind.widgets:
+            typed[name] = values.pop(0)
+            if name in SEEDS:
+                values.pop(0)
+        made = {"class_type": node["type"], "inputs": {name: (linked | typed)[name] for name in kind.inputs}}
+        api[str(node["id"])] = made | ({"_meta": {"title": node["title"]}} if "title" in node else {})
+    if note is not None:
+        api["1"]["_meta"]["note"] = note
+    return api

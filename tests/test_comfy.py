@@ -1,0 +1,187 @@
+import getpass
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from storyboard import Panel, Story, lora, models, render, save_workflow, workflow
+from storyboard.errors import SettingsError
+from storyboard.exporting import comfy
+
+FILES = {"kolors": "KolorsPipeline", "sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline", "mini": "KolorsPipeline", "my base (v2)": "StableDiffusionPipeline"}
+# ComfyUI's nodes.py and ComfyUI-Kolors-MZ's __init__.py, read apart from the package: input -> type of a link, or Python type, lowest and highest; then outputs
+SAMPLING = {"sampler_name": (str, {"dpmpp_2m"}), "scheduler": (str, {"karras"}), "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
+LIST = {
+    "CheckpointLoaderSimple": ({"ckpt_name": (str, None)}, ["MODEL", "CLIP", "VAE"]),
+    "LoraLoaderModelOnly": ({"model": "MODEL", "lora_name": (str, None), "strength_model": (float, (-20, 20))}, ["MODEL"]),
+    "VAELoader": ({"vae_name": (str, None)}, ["VAE"]),
+    "CLIPTextEncode": ({"text": (str, None), "clip": "CLIP"}, ["CONDITIONING"]),
+    "MZ_KolorsUNETLoaderV2": ({"unet_name": (str, None)}, ["MODEL"]),
+    "MZ_ChatGLM3Loader": ({"chatglm3_checkpoint": (str, None)}, ["CHATGLM3MODEL"]),
+    "MZ_ChatGLM3_V2": ({"chatglm3_model": "CHATGLM3MODEL", "text": (str, None)}, ["CONDITIONING"]),
+    "EmptyLatentImage": ({"width": (int, (16, 16384)), "height": (int, (16, 16384)), "batch_size": (int, (1, 4096))}, ["LATENT"]),
+    "KSampler": ({"model": "MODEL", "seed": (int, (0, 2**64 - 1)), "steps": (int, (1, 10000)), "cfg": (float, (0, 100)), **SAMPLING, "denoise": (float, (0, 1))}, ["LATENT"]),
+    "KSamplerAdvanced": ({
+        "model": "MODEL", "add_noise": (str, {"enable", "disable"}), "noise_seed": (int, (0, 2**64 - 1)), "steps": (int, (1, 10000)), "cfg": (float, (0, 100)), **SAMPLING,
+        "start_at_step": (int, (0, 10000)), "end_at_step": (int, (0, 10000)), "return_with_leftover_noise": (str, {"enable", "disable"}),
+    }, ["LATENT"]),
+    "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ["IMAGE"]),
+    "SaveImage": ({"images": "IMAGE", "filename_prefix": (str, None)}, []),
+}
+
+
+def fits(value, kind, allowed):
+    return type(value) is kind and (allowed is None or (value in allowed if isinstance(allowed, set) else allowed[0] <= value <= allowed[1]))
+
+
+def check_api(api):
+    for node in api.values():
+        inputs, _ = LIST[node["class_type"]]
+        assert node["inputs"].keys() == inputs.keys()
+        for name, kind in inputs.items():
+            value = node["inputs"][name]
+            if isinstance(kind, str):
+                source, slot = value
+                assert LIST[api[source]["class_type"]][1][slot] == kind
+            else:
+                assert fits(value, *kind), (node["class_type"], name, value)
+
+
+def check_ui(ui):
+    nodes = {node["id"]: node for node in ui["nodes"]}
+    assert len(nodes) == len(ui["nodes"]) and ui["last_node_id"] == max(nodes) and ui["last_link_id"] == max(link[0] for link in ui["links"])
+    assert len({tuple(node["pos"]) for node in ui["nodes"]}) == len(nodes)
+    for number, source, output, target, slot, kind in ui["links"]:
+        start, end = nodes[source]["outputs"][output], nodes[target]["inputs"][slot]
+        assert number in start["links"] and end["link"] == number and start["type"] == end["type"] == kind
+    used = [number for node in ui["nodes"] for entry in node["outputs"] for number in entry["links"]]
+    assert sorted(used) == sorted(link[0] for link in ui["links"])
+    for node in ui["nodes"]:
+        if node["type"] == "Note":
+            continue
+        inputs, outputs = LIST[node["type"]]
+        assert [(entry["name"], entry["type"]) for entry in node["inputs"]] == [(name, kind) for name, kind in inputs.items() if isinstance(kind, str)]
+        assert all(entry["link"] is not None for entry in node["inputs"]) and [entry["type"] for entry in node["outputs"]] == outputs
+        expected = [entry for name, kind in inputs.items() if not isinstance(kind, str) for entry in ([kind, (str, {"fixed"})] if name.endswith("seed") else [kind])]
+        assert len(expected) == len(node["widgets_values"]) and all(fits(value, *kind) for value, kind in zip(node["widgets_values"], expected))
+
+
+def panels(base, guidance_end=1.0, lora="abc", count=8):
+    common = {"base": base, "pipeline": FILES[base], "lora": lora, "width": 768, "height": 1024, "steps": 25, "guidance_scale": 5, "guidance_end": guidance_end}
+    return [common | {"prompt": f"紫色短发女孩 {place}", "negative_prompt": f"模糊 {place % 3}" if place else "", "seed": 7 + place} for place in range(count)]
+
+
+@pytest.mark.parametrize("base", FILES)
+@pytest.mark.parametrize("guidance_end", [1.0, 0.7, 0.0])
+@pytest.mark.parametrize("lora_digest", ["abc", None])
+def test_comfy_forms_are_valid_and_come_back_the_same(base, guidance_end, lora_digest):
+    made = workflow(panels(base, guidance_end, lora_digest), strength=0.8)
+    check_api(made["api"])
+    check_ui(made["ui"])
+    for form in made.values():
+        again = workflow(**comfy.read(json.loads(json.dumps(form))))
+        assert json.dumps(again, sort_keys=True) == json.dumps(made, sort_keys=True)
+        story = comfy.read_story(form)
+        assert [(panel.prompt, panel.negative_prompt, panel.seed) for panel in story] == [(panel["prompt"], panel["negative_prompt"], panel["seed"]) for panel in panels(base)]
+
+
+def test_comfy_draws_each_panel_with_its_own_words_seed_and_lora():
+    api = workflow(panels("sdxl"), "style.safetensors", 0.6, {"ckpt_name": "mine.safetensors"})["api"]
+    saved = [node for node in api.values() if node["class_type"] == "SaveImage"]
+    assert len(saved) == 8
+    for place, node in enumerate(saved):
+        follow = lambda node, name: api[node["inputs"][name][0]]
+        sampler = follow(follow(node, "images"), "samples")
+        assert sampler["inputs"]["seed"] == 7 + place and sampler["inputs"]["sampler_name"] == "dpmpp_2m" and sampler["inputs"]["scheduler"] == "karras"
+        assert follow(sampler, "positive")["inputs"]["text"] == f"紫色短发女孩 {place}"
+        assert follow(sampler, "negative")["inputs"]["text"] == panels("sdxl")[place]["negative_prompt"]
+        assert follow(sampler, "latent_image")["inputs"] == {"width": 768, "height": 1024, "batch_size": 1}
+        lora_node = follow(sampler, "model")
+        assert lora_node["inputs"]["lora_name"] == "style.safetensors" and lora_node["inputs"]["strength_model"] == 0.6
+        assert follow(lora_node, "model")["inputs"] == {"ckpt_name": "mine.safetensors"}
+    assert not any("Lora" in node["class_type"] for node in workflow(panels("sdxl", lora=None))["api"].values())
+
+
+def test_comfy_ends_guidance_in_two_stages():
+    api = workflow(panels("kolors", guidance_end=0.6, count=1))["api"]
+    first, second = (node["inputs"] for node in api.values() if node["class_type"] == "KSamplerAdvanced")
+    assert (first["add_noise"], first["cfg"], first["start_at_step"], first["end_at_step"], first["return_with_leftover_noise"]) == ("enable", 5.0, 0, 15, "enable")
+    assert (second["add_noise"], second["cfg"], second["start_at_step"], second["return_with_leftover_noise"]) == ("disable", 1.0, 15, "disable")
+    assert second["end_at_step"] >= 25 and api[second["latent_image"][0]]["inputs"] is first
+    assert comfy.read(api)["pictures"][0]["guidance_end"] == 0.6
+
+
+def test_comfy_notes_say_what_is_needed():
+    def note(base, **named):
+        return next(node["widgets_values"][0] for node in workflow(panels(base, **named))["ui"]["nodes"] if node["type"] == "Note")
+
+    assert "ComfyUI-Kolors-MZ" in note("kolors") and "models/loras" in note("kolors") and "two samplers" not in note("kolors")
+    assert "no ComfyUI node loads" in note("mini") and "Kolors-MZ" not in note("sdxl") and "two samplers" in note("sdxl", guidance_end=0.5)
+
+
+def spoilt(change, form="api"):
+    made = workflow(panels("sd15"))[form]
+    change(made)
+    return made
+
+
+@pytest.mark.parametrize("graph", [
+    {}, {"nodes": []}, {"1": {"class_type": "Other", "inputs": {}}}, {"nodes": [{"type": "Reroute"}], "links": []},
+    spoilt(lambda api: api["13"]["inputs"].update(sampler_name="euler")), spoilt(lambda api: api.pop("15")), spoilt(lambda api: api["13"]["inputs"].update(steps="many")),
+    spoilt(lambda api: api.update({"99": {"class_type": "PreviewImage", "inputs": {"images": ["15", 0]}}})), spoilt(lambda ui: ui["links"].pop(), "ui"),
+])
+def test_comfy_graph_that_is_not_ours_is_refused(graph):
+    with pytest.raises(SettingsError, match="The graph is no graph that Storyboard made"):
+        comfy.read(graph)
+
+
+def test_comfy_files_that_are_not_ours_are_refused(tmp_path):
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "list.json").write_text("[1]")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("broken.json", "list.json", "plain.png", "text.png", "none.json"):
+        with pytest.raises(SettingsError, match=f"{name} is no graph that Storyboard made"):
+            comfy.read(tmp_path / name)
+
+
+def test_comfy_arguments_are_checked():
+    with pytest.raises(SettingsError, match="one base and one LoRA"):
+        workflow([*panels("sdxl"), *panels("kolors")])
+    with pytest.raises(SettingsError, match="strength=30"):
+        workflow(panels("sdxl"), strength=30)
+
+
+def test_comfy_edits_come_back():
+    ui = workflow(panels("kolors"))["ui"]
+    node = next(node for node in ui["nodes"] if node["type"] == "MZ_ChatGLM3_V2")
+    node["widgets_values"], node["pos"] = ["a girl"], [5, 5]
+    assert comfy.read_story(ui)[0].prompt == "a girl"
+
+
+def test_comfy_graph_is_in_each_picture_and_tells_no_secrets(hub, make_settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    settings = make_settings(base="sd15", num_inference_steps=2, guidance_end=0.5)
+    state = {}
+    for name, layer in models.skeleton(hub("sd15"), "unet").named_modules():
+        if name.endswith("to_q"):
+            state |= {f"{name}.lora_A.weight": layer.weight.new_ones((1, layer.in_features), device="cpu"), f"{name}.lora_B.weight": layer.weight.new_ones((layer.out_features, 1), device="cpu")}
+    lora.save(tmp_path / "lora.safetensors", state, 1, {})
+    story = Story([Panel("二次元，女孩"), "a boy"], negative_prompt="模糊")
+    pictures = render(story, settings, tmp_path / "lora.safetensors")
+    for path, panel in zip(pictures.paths, pictures.panels):
+        with Image.open(path) as image:
+            text = dict(image.text)
+        made = workflow([panel])
+        assert json.loads(text["prompt"]) == made["api"] and json.loads(text["workflow"]) == made["ui"] and text["prompt"].isascii()
+        assert b"tEXtprompt\0" in path.read_bytes() and b"tEXtworkflow\0" in path.read_bytes()
+        assert workflow(**comfy.read(path)) == made and comfy.read_story(path)[0].prompt == panel["prompt"]
+        for secret in (str(tmp_path), str(Path.home()), getpass.getuser(), "hf_abcdefghijklmnop"):
+            assert not any(re.search(rf"(?<![a-z]){re.escape(secret)}(?![a-z])", value) for value in text.values())
+    before = pictures.grid.stat().st_mtime_ns
+    path = save_workflow(pictures)
+    assert comfy.read(path) == comfy.read(path.with_name("workflow_api.json")) and len(comfy.read(path)["pictures"]) == 2
+    render(story, settings, tmp_path / "lora.safetensors")
+    assert pictures.grid.stat().st_mtime_ns == before and path.is_file()  # nothing drawn anew

@@ -1,0 +1,144 @@
+import getpass
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffsynth.utils.lora.general import GeneralLoRALoader
+from diffsynth.utils.lora.sdxl import SdxlLoRALoader
+from safetensors.torch import load_file, save_file
+
+from storyboard import bases, convert, lora, models, train
+from storyboard.errors import LoraError
+from storyboard.exporting.formats import module_name
+from storyboard.rendering import drawing
+from storyboard.training.pipeline import TrainingPipeline
+
+BASES = ("sdxl", "sd15", "kolors")
+
+
+@pytest.fixture
+def made(hub, make_settings, captions):
+    """(name) -> settings, base and LoRA of a short training, with another alpha than its rank."""
+    def make(name):
+        settings = make_settings(base=name, rank=4, alpha=3.0, train_steps=2, train_batch_size=2)
+        return settings, hub(name), train(captions, settings)
+    return make
+
+
+def comfy_names(config):
+    """Every UNet key that ComfyUI's LoRA loader knows: comfy/lora.py, model_lora_keys_unet, over comfy/utils.py, unet_to_diffusers."""
+    resnet = ("norm1", "conv1", "time_emb_proj", "norm2", "conv2", "conv_shortcut")
+    attention = ("norm", "proj_in", "proj_out")
+    block = (
+        "norm1", "norm2", "norm3", "attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0",
+        "ff.net.0.proj", "ff.net.2",
+    )
+    names = ["conv_in", "conv_norm_out", "conv_out"] + [f"{part}.linear_{n}" for part in ("time_embedding", "add_embedding", "class_embedding") for n in (1, 2)]
+    kinds, layers, depths = config["down_block_types"], config["layers_per_block"], config["transformer_layers_per_block"]
+    depths = [depths] * len(kinds) if isinstance(depths, int) else depths
+
+    def attentions(place, depth):
+        return [f"{place}.{part}" for part in attention] + [f"{place}.transformer_blocks.{number}.{part}" for number in range(depth) for part in block]
+
+    for number, (kind, depth) in enumerate(zip(kinds, depths)):
+        for side, at, count in (("down", number, layers), ("up", len(kinds) - 1 - number, layers + 1)):
+            names += [f"{side}_blocks.{at}.resnets.{layer}.{part}" for layer in range(count) for part in resnet]
+            names += [name for layer in range(count) if kind.startswith("CrossAttn") for name in attentions(f"{side}_blocks.{at}.attentions.{layer}", depth)]
+            names += [f"{side}_blocks.{at}.{side}samplers.0.conv"]
+    names += [f"mid_block.resnets.{layer}.{part}" for layer in (0, 1) for part in resnet] + attentions("mid_block.attentions.0", depths[-1])
+    return {"lora_unet_" + name.replace(".", "_") for name in names}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_export_attaches_whole_everywhere(made, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
+    settings, base, trained = made(name)
+    tensors = load_file(trained.path)
+    modules = lora.modules(trained.path)
+
+    # ComfyUI
+    wanted = {key for key in comfy_names(base.config("unet")) if key.endswith(("_to_q", "_to_k", "_to_v", "_to_out_0"))}
+    assert modules == wanted
+    assert tensors.keys() == {f"{key}.{part}" for key in wanted for part in ("lora_up.weight", "lora_down.weight", "alpha")}  # comfy/weight_adapter/lora.py
+
+    before = {key: value.clone() for key, value in models.load(base, "unet", torch.float32).named_parameters()}
+    expected = {}
+    for key in modules:
+        up, down, alpha = (tensors[f"{key}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha"))
+        expected[f"{module_name(key)}.weight"] = up @ down * (alpha / len(down))
+    assert all(value.any() for value in expected.values())
+
+    def added_whole(unet):
+        found = {key: value.detach() - before[key] for key, value in unet.named_parameters() if not torch.equal(value, before[key])}
+        assert found.keys() == expected.keys()
+        assert all(torch.allclose(found[key], expected[key].view_as(found[key]), rtol=1e-3, atol=1e-6) for key in found)
+
+    # diffusers, in both forms that it reads
+    for path in (trained.path, convert(trained, "diffusers")):
+        pipe = models.pipeline(base, vae=None, unet=models.load(base, "unet", torch.float32), scheduler=drawing.scheduler(base))
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name)
+        pipe.fuse_lora(components=["unet"])
+        pipe.unload_lora_weights()
+        added_whole(pipe.unet)
+
+    # DiffSynth
+    pipe = TrainingPipeline.load(base, ("unet",), "cpu", torch.float32)
+    pipe.lora_loader = SdxlLoRALoader if base.pipeline == "StableDiffusionXLPipeline" else GeneralLoRALoader
+    pipe.load_lora(pipe.unet, str(convert(trained, "diffsynth")))
+    added_whole(pipe.unet)
+
+    # there and back, and nothing private
+    for form in ("diffusers", "diffsynth"):
+        path = convert(trained, form)
+        assert convert(path, "kohya", tmp_path / "back.safetensors").read_bytes() == trained.path.read_bytes()
+        for content in (trained.path.read_bytes(), path.read_bytes()):
+            text = content[8:8 + int.from_bytes(content[:8], "little")].decode()
+            for secret in (str(tmp_path), settings.output, str(Path.home()), getpass.getuser(), "hf_abcdefghijklmnop"):
+                assert not re.search(rf"(?<![a-z]){re.escape(secret)}(?![a-z])", text)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A kohya file with metadata, several ranks and alphas, convolutions among its modules."""
+    tensors = {}
+    for place, (name, rank, alpha, shape) in enumerate((("mid_block_attentions_0_proj_in", 4, 3.0, ()), ("up_blocks_1_resnets_0_conv1", 8, 0.7, (3, 3)), ("conv_in", 4, 4.0, (3, 3)))):
+        generator = torch.Generator().manual_seed(place)
+        tensors[f"lora_unet_{name}.lora_down.weight"] = torch.randn(rank, 6, *shape, generator=generator)
+        tensors[f"lora_unet_{name}.lora_up.weight"] = torch.randn(5, rank, *(1 for _ in shape), generator=generator)
+        tensors[f"lora_unet_{name}.alpha"] = torch.tensor(alpha)
+    path = tmp_path / "lora.safetensors"
+    path.write_bytes(lora.serialised(tensors, {"ss_tag_frequency": "二次元", "modelspec.title": "a"}))
+    return path
+
+
+@pytest.mark.parametrize("way", [("diffusers",), ("diffsynth",), ("diffusers", "diffsynth"), ("diffsynth", "diffusers"), ("kohya",)])
+def test_export_and_back_is_the_same_file(way, mixed, tmp_path):
+    found = mixed
+    for number, form in enumerate((*way, "kohya")):
+        found = convert(found, form, tmp_path / f"{number}.safetensors")
+    assert found.read_bytes() == mixed.read_bytes()
+
+
+def test_export_names_its_files_and_keeps_alpha_readable(mixed):
+    diffsynth = convert(mixed, "diffsynth")
+    assert diffsynth.name == "lora.diffsynth.safetensors" and convert(diffsynth, "diffusers").name == "lora.diffusers.safetensors"
+    assert load_file(diffsynth)["up_blocks.1.resnets.0.conv1.alpha"] == torch.tensor(0.7)
+    assert '"unet.r": 8' in lora.metadata(convert(mixed, "diffusers"))["lora_adapter_metadata"]
+
+
+@pytest.mark.parametrize("name", [*BASES, "mini"])
+def test_export_finds_every_module_of_a_unet_by_its_kohya_name(hub, name):
+    base = bases.get("mini") if name == "mini" else hub(name)
+    named = [key for key, module in models.skeleton(base, "unet").named_modules() if getattr(module, "weight", None) is not None]
+    assert len(named) > 50 and [module_name("lora_unet_" + key.replace(".", "_")) for key in named] == named
+
+
+def test_export_refuses_what_it_does_not_know(mixed, tmp_path):
+    with pytest.raises(LoraError, match="form='a1111' must be one of 'diffusers', 'diffsynth', 'kohya'"):
+        convert(mixed, "a1111")
+    with pytest.raises(LoraError, match="There is no LoRA at"):
+        convert(tmp_path / "none.safetensors", "kohya")
+    save_file({"lora_unet_double_blocks_0_x.lora_down.weight": torch.ones(2, 2), "lora_unet_double_blocks_0_x.lora_up.weight": torch.ones(2, 2)}, tmp_path / "flux.safetensors")
+    with pytest.raises(LoraError, match="1 of the 1 modules in .* are not those of a UNet"):
+        convert(tmp_path / "flux.safetensors", "diffusers")
