@@ -139,11 +139,11 @@ def test_chatglm_weights_scale_their_own_tokens_around_the_empty_prompt(encode):
 
 
 def test_raising_a_weight_raises_what_the_classifier_sees_on_mini(tmp_path):
-    """Two hair colours are asked for and the second wins; the first's weight turns it."""
+    """Two hair colours are asked for and the second wins; the first's weight turns it, one seed after another: flat before (to 0.02), a step, then nearly all."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
     import classifier
 
-    base, settings, weights, seeds = bases.get("mini"), Settings(base="mini", output=str(tmp_path)), (1.0, 1.5, 1.6, 1.8, 2.2), list(range(4))
+    base, settings, weights, seeds = bases.get("mini"), Settings(base="mini", output=str(tmp_path)), (0.4, 1.0, 1.3, 1.5, 1.8), list(range(4))
     plan = memory.plan(base, settings)
     asked = [f"卡通，(紫色:{weight})绿色长发女孩，微笑，白色衣服，白色背景" for weight in weights]
     said, pipe, model = conditioning.encode(base, [*asked, "模糊，低质量"], settings, plan), drawing.load_pipeline(base, plan), classifier.load()
@@ -155,4 +155,4 @@ def test_raising_a_weight_raises_what_the_classifier_sees_on_mini(tmp_path):
             logits = model(classifier.as_tensor(pixels))["hair_color"].log_softmax(1)
         scores.append(logits[:, classifier.VALUES["hair_color"].index("purple")].mean().item())
     print("log probability of purple:", dict(zip(weights, [round(score, 3) for score in scores])))
-    assert all(low < high for low, high in zip(scores, scores[1:])) and scores[-1] > scores[0] + 3
+    assert all(low < high + 0.02 for low, high in zip(scores, scores[1:])) and scores[-1] > scores[0] + 3
