@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from storyboard import Panel, Settings, Story, bases, conditioning, memory, models, prompts
+from storyboard import Panel, Settings, Story, bases, conditioning, memory, prompts
 from storyboard.errors import SettingsError
 from storyboard.rendering import drawing, png
 
@@ -130,9 +130,29 @@ def test_prompts_of_different_lengths_and_weights_are_drawn_together(encode, hub
     assert latents.shape == (2, 4, 8, 8) and torch.isfinite(latents).all()
 
 
-def test_chatglm_weights_mask_the_words_that_weigh(encode):
-    """A weight of 0 is the prompt in which those words are not to be seen; the embedding is linear in the weight."""
-    said = encode("kolors", [f"一只(红色:{weight})小猫" for weight in (0, 0.5, 1, 2)])
-    zero, half, one, two = (each.tokens for each in said.values())
+def test_chatglm_weights_scale_their_own_tokens_around_the_empty_prompt(encode):
+    said = encode("kolors", [*(f"一只(红色:{weight})小猫" for weight in (0, 0.5, 1, 2)), ""])
+    zero, half, one, two, empty = (each.tokens for each in said.values())
+    moved = (two != one).any(1)
+    assert 1 <= moved.sum() <= 3 and torch.allclose(zero[moved], empty[-1].expand_as(zero[moved])) and torch.equal(two[~moved], one[~moved])
     assert torch.allclose(half, (zero + one) / 2, atol=1e-4) and torch.allclose(two, 2 * one - zero, atol=1e-4)
-    assert not torch.allclose(said["一只(红色:0)小猫"].pooled, said["一只(红色:2)小猫"].pooled)
+
+
+def test_raising_a_weight_raises_what_the_classifier_sees_on_mini(tmp_path):
+    """Two hair colours are asked for and the second wins; the first's weight turns it, one seed after another: flat before (to 0.02), a step, then nearly all."""
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    import classifier
+
+    base, settings, weights, seeds = bases.get("mini"), Settings(base="mini", output=str(tmp_path)), (0.4, 1.0, 1.3, 1.5, 1.8), list(range(4))
+    plan = memory.plan(base, settings)
+    asked = [f"卡通，(紫色:{weight})绿色长发女孩，微笑，白色衣服，白色背景" for weight in weights]
+    said, pipe, model = conditioning.encode(base, [*asked, "模糊，低质量"], settings, plan), drawing.load_pipeline(base, plan), classifier.load()
+    scores = []
+    for prompt in asked:
+        pictures = drawing.draw(pipe, [said[prompt]] * len(seeds), [said["模糊，低质量"]] * len(seeds), seeds, base.resolution, 8, base.guidance_scale)
+        pixels = np.stack([np.asarray(picture.resize((classifier.SIDE, classifier.SIDE), Image.LANCZOS)) for picture in pictures])
+        with torch.no_grad():
+            logits = model(classifier.as_tensor(pixels))["hair_color"].log_softmax(1)
+        scores.append(logits[:, classifier.VALUES["hair_color"].index("purple")].mean().item())
+    print("log probability of purple:", dict(zip(weights, [round(score, 3) for score in scores])))
+    assert all(low < high + 0.02 for low, high in zip(scores, scores[1:])) and scores[-1] > scores[0] + 3
