@@ -18,7 +18,7 @@ LICENCES = {
 }
 OTHER = {"license": "other", "license_name": "as-the-base-model"}
 USE = {
-    "KolorsPipeline": "Kolors' own node pack (ComfyUI-Kolors-MZ) 或 diffusers `KolorsPipeline`",
+    "KolorsPipeline": "diffusers `KolorsPipeline`",
     "StableDiffusionXLPipeline": "diffusers `StableDiffusionXLPipeline`, ComfyUI, A1111",
     "StableDiffusionPipeline": "diffusers `StableDiffusionPipeline`, ComfyUI, A1111",
 }
