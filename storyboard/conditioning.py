@@ -136,8 +136,8 @@ def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> torch.
 def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """``found``, the unweighted embedding, with each token z of a weighted piece at ``empty + w (z - empty)``.
 
-    ``empty`` is the last token of the empty prompt. Other tokens and ``pooled`` stay: to move them too takes mini
-    further from what its UNet knows (an expression at 2.2 was lost) and does no more for a colour.
+    ``empty`` is the last token of the empty prompt. Other tokens and ``pooled`` stay: to move them too did no more
+    for a colour on mini. There a weight decides between words that compete; one that stands alone is drawn at any weight.
     """
     text = "".join(said for said, _ in pieces)
     offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")["offsets"]

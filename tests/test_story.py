@@ -123,7 +123,7 @@ def test_a_story_from_png_that_says_nothing(tmp_path):
 def test_a_story_from_png_of_our_own(tmp_path):
     panel = {
         "prompt": "猫\nNegative prompt: 狗", "negative_prompt": "模糊", "seed": 5, "steps": 4, "sampler": "DPM++ 2M", "schedule_type": "Karras", "guidance_scale": 2.0,
-        "width": 64, "height": 64, "base_fingerprint": "0" * 64, "base": "mini", "lora": None,
+        "width": 64, "height": 64, "base_fingerprint": "0" * 64, "base": "mini", "pipeline": "KolorsPipeline", "lora": None,
     }
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=png.info(panel))
     story = Story.from_png([tmp_path / "a.png", str(tmp_path / "a.png")])

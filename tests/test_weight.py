@@ -1,8 +1,6 @@
 """Weighted prompts: their syntax, and what the weights do to embeddings and pictures."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from PIL import Image
 from storyboard import Panel, Settings, Story, bases, conditioning, memory, prompts
 from storyboard.errors import SettingsError
 from storyboard.rendering import drawing, png
+from storyboard.scoring import classifier
 
 NAMES = ("kolors", "sdxl", "sd15")
 CLIP = ("sdxl", "sd15")
@@ -138,21 +137,14 @@ def test_chatglm_weights_scale_their_own_tokens_around_the_empty_prompt(encode):
     assert torch.allclose(half, (zero + one) / 2, atol=1e-4) and torch.allclose(two, 2 * one - zero, atol=1e-4)
 
 
-def test_raising_a_weight_raises_what_the_classifier_sees_on_mini(tmp_path):
-    """Two hair colours are asked for and the second wins; the first's weight turns it, one seed after another: flat before (to 0.02), a step, then nearly all."""
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-    import classifier
-
-    base, settings, weights, seeds = bases.get("mini"), Settings(base="mini", output=str(tmp_path)), (0.4, 1.0, 1.3, 1.5, 1.8), list(range(4))
+def test_a_large_weight_decides_between_two_colours_on_mini(tmp_path):
+    base, settings, seeds = bases.get("mini"), Settings(base="mini", output=str(tmp_path)), [0, 1]
     plan = memory.plan(base, settings)
-    asked = [f"卡通，(紫色:{weight})绿色长发女孩，微笑，白色衣服，白色背景" for weight in weights]
+    asked = [f"卡通，(紫色:{weight})绿色长发女孩，微笑，白色衣服，白色背景" for weight in (1.0, 1.8)]
     said, pipe, model = conditioning.encode(base, [*asked, "模糊，低质量"], settings, plan), drawing.load_pipeline(base, plan), classifier.load()
-    scores = []
+    seen = []
     for prompt in asked:
         pictures = drawing.draw(pipe, [said[prompt]] * len(seeds), [said["模糊，低质量"]] * len(seeds), seeds, base.resolution, 8, base.guidance_scale)
         pixels = np.stack([np.asarray(picture.resize((classifier.SIDE, classifier.SIDE), Image.LANCZOS)) for picture in pictures])
-        with torch.no_grad():
-            logits = model(classifier.as_tensor(pixels))["hair_color"].log_softmax(1)
-        scores.append(logits[:, classifier.VALUES["hair_color"].index("purple")].mean().item())
-    print("log probability of purple:", dict(zip(weights, [round(score, 3) for score in scores])))
-    assert all(low < high + 0.02 for low, high in zip(scores, scores[1:])) and scores[-1] > scores[0] + 3
+        seen.append({row["hair_color"] for row in classifier.read(model, pixels)})
+    assert seen == [{"green"}, {"purple"}]
