@@ -105,6 +105,7 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_
     after = contents(output)
     changed = {name for name in after if after[name] != before.get(name)}
     listings = {f"{folder}/{name}" for folder in ("story", "base") for name in ("story.png", "story.json", "manifest.json", "panel-3.png")}
+    listings |= {"scores/story.json", "scores/base.json"}
     assert listings <= changed and changed - listings == after.keys() - before.keys()
     assert [name.split("/")[:2] for name in after.keys() - before.keys()] == [["cache", "text"]]  # the new prompt's embedding
 
