@@ -10,7 +10,8 @@ from PIL import Image
 
 from storyboard import Story, bundle, clean, collect, render
 from storyboard.errors import BundleError
-from storyboard.exporting import page
+from storyboard.exporting import cards, page
+from storyboard.exporting.bundle import check_private
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,12 @@ def test_a_bundle_holds_all_and_repeats_byte_for_byte(made):
 
 
 def test_a_bundles_cards_say_what_was_done(made):
-    settings, pictures, _, report, found = made
+    _, pictures, _, report, found = made
     files = contents(found.path)
     _, front, card = files["README.md"].decode().split("---\n", 2)
     front = yaml.safe_load(front)
     assert front["license"] == "cc-by-4.0" and front["pipeline_tag"] == "text-to-image" and "lora" in front["tags"]
+    assert [example["output"]["url"] for example in front["widget"]] == [path.name for path in pictures.paths] and front["widget"][0]["text"] == pictures.panels[0]["prompt"]
     assert "紫色短发女孩，微笑" in card and pictures.panels[0]["lora"] in card
     data = json.loads(files["data_card.json"])
     assert data["pictures"]["found"] == report.total == sum(data["pictures"][key] for key in ("kept", "dropped", "unreadable"))
@@ -69,6 +71,27 @@ def test_a_bundle_with_a_token_in_a_prompt_is_refused_without_showing_it(made, m
     with pytest.raises(BundleError, match="a token") as caught:
         bundle(pictures, lora, settings)
     assert "hf_secretsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [
+    "/home/anna/models/a.safetensors", '{"a": "/Users/anna"}', r'"C:\\Users\\anna\\x"', r"D:\Users\anna", "/root/x", "hf_" + "a1" * 17, "ms-0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f", '"/mnt/set"', "/mnt/set/1.png",
+])
+def test_what_a_bundle_must_not_give_away(content):
+    with pytest.raises(BundleError, match="^a.json holds") as caught:
+        check_private({"a.json": content.encode()}, ("/mnt/set", "sample"))
+    assert "anna" not in str(caught.value)
+
+
+def test_what_a_bundle_may_say():
+    check_private({"a.json": "https://example.com/home/anna, sample, /tmp, hf_hub, 女孩/home, ms-dos, /mnt/settings".encode()}, ("/mnt/set", "sample"))
+
+
+def test_a_bundles_data_card_names_models_of_a_recipe_without_their_folders(made, tmp_path):
+    settings, _, lora, report, _ = made
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("process:\n  - image_text_similarity_filter:\n      hf_clip: /data/anna/clip-vit\n")
+    card = json.dumps(cards.data_card(settings.but(recipe=str(recipe)), lora.path, report))
+    assert '"clip-vit"' in card and "anna" not in card and "mine.yaml" in card
 
 
 def test_a_bundle_of_pictures_by_another_lora_is_refused(made, tmp_path):

@@ -26,7 +26,7 @@ class Hub:
     """Both hubs' APIs for uploads as far as their clients ask: keeps what is sent, refuses all but ``TOKEN``."""
 
     def __init__(self):
-        self.files, self.blobs, self.asked, hub = {}, {}, [], self
+        self.files, self.blobs, self.asked, self.lfs, hub = {}, {}, [], False, self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -62,6 +62,9 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
+    def mode(self, name):
+        return "lfs" if self.lfs and not name.endswith((".md", ".json")) else "regular"
+
     def answer(self, method, path, body):
         if "/blob/" in path:
             self.blobs[hashlib.sha256(body).hexdigest()] = body
@@ -69,16 +72,19 @@ class Hub:
         if path == "/api/repos/create":
             return 200, {"url": f"{self.url}/me/story", "name": "me/story"}
         if "/preupload/" in path:
-            return 200, {"files": [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in json.loads(body)["files"]]}
+            return 200, {"files": [{"path": each["path"], "uploadMode": self.mode(each["path"]), "shouldIgnore": False} for each in json.loads(body)["files"]]}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         if "/commit/" in path and b'"actions"' not in body:
             for line in map(json.loads, body.decode().splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                if line["key"] == "lfsFile":
+                    self.files[line["value"]["path"]] = self.blobs[line["value"]["oid"]]
             return 200, {"commitUrl": f"{self.url}/me/story/commit/1", "commitOid": "1" * 40}
         if path.endswith("/info/lfs/objects/batch"):
-            return 200, {"Code": 200, "Success": True, "Data": {"objects": [{"oid": each["oid"], "actions": {"upload": {"href": f"{self.url}/blob/{each['oid']}"}}} for each in json.loads(body)["objects"]]}}
+            objects = [each | {"actions": {"upload": {"href": f"{self.url}/blob/{each['oid']}"}}} for each in json.loads(body)["objects"]]
+            return 200, {"Code": 200, "Success": True, "transfer": "basic", "objects": objects, "Data": {"objects": objects}}
         if "/commit/" in path:
             for each in json.loads(body)["actions"]:
                 self.files[each["path"]] = self.blobs[each["sha256"]] if each["type"] == "lfs" else base64.b64decode(each["content"])
@@ -100,12 +106,15 @@ def test_publishing_a_bundle_is_a_dry_run_unless_asked(bundle, hub, capsys):
     result = publish(bundle, "me/story", token=TOKEN)
     assert not result.sent and hub.asked == [] and result.url == "https://modelscope.cn/models/me/story"
     said = capsys.readouterr().out
-    assert "nothing sent" in said and "lora.safetensors" in said and TOKEN not in said
+    assert "nothing sent" in said and "lora.safetensors            0.4 KB" in said and TOKEN not in said
 
 
-@pytest.mark.parametrize("name", ["huggingface", "modelscope"])
-def test_a_published_bundle_arrives_whole_and_the_token_is_nowhere(bundle, hub, name, capfd, tmp_path):
-    result = publish(bundle, "me/story", name, TOKEN, dry_run=False)
+@pytest.mark.parametrize("name, lfs", [("huggingface", False), ("huggingface", True), ("modelscope", True)])
+def test_a_published_bundle_arrives_whole_and_the_token_is_nowhere(bundle, hub, name, lfs, capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the stand-in has no such store
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    hub.lfs = lfs
+    result = publish(bundle, "me/story", name, TOKEN + "\n", dry_run=False)
     assert result.sent and hub.files == FILES | {"story.zip": bundle.read_bytes()}, hub.asked
     said = capfd.readouterr()
     assert TOKEN not in said.out + said.err + repr(result) and not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
@@ -118,6 +127,42 @@ def test_a_hub_that_refuses_a_bundle_shows_no_token(bundle, hub, name, capfd):
         publish(bundle, "me/story", name, wrong, dry_run=False)
     said = capfd.readouterr()
     assert wrong not in said.out + said.err + "".join(traceback.format_exception(caught.value)) and caught.value.__context__ is None
+
+
+def test_publishing_a_bundle_without_a_network_is_one_sentence_without_the_token(bundle, monkeypatch, capfd):
+    wrong = "-".join(["hf_wrong", "and", "secret"])
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # ModelScope's client tries for 16 seconds
+    with pytest.raises(BundleError, match="huggingface did not take me/story") as caught:
+        publish(bundle, "me/story", "huggingface", wrong, dry_run=False)
+    said = capfd.readouterr()
+    assert "\n" not in str(caught.value) and wrong not in said.out + said.err + "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["huggingface", "modelscope"])
+def test_a_failure_that_quotes_the_token_publishes_none_of_it(bundle, monkeypatch, name):
+    wrong = "-".join(["hf_wrong", "and", "secret"])
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", "-".join(["ms", "also", "secret"]))
+
+    def quoting(*_):
+        raise LookupError("x" * 190 + f" Bearer {wrong} ms-also-secret")  # cut off in the middle of the token
+
+    monkeypatch.setattr(f"storyboard.exporting.publish._{name}", quoting)
+    with pytest.raises(BundleError) as caught:
+        publish(bundle, "me/story", name, wrong, dry_run=False)
+    assert not [word for word in ("hf_", "secret", "ms-") if word in "".join(traceback.format_exception(caught.value))]
+
+
+def test_a_token_that_is_no_token_is_refused_without_showing_it(bundle):
+    for wrong in ("hf_se cret", "hf_se\ncret", "hf_secret密", " "):
+        with pytest.raises(SettingsError, match="one word") as caught:
+            publish(bundle, "me/story", token=wrong)
+        assert "cret" not in str(caught.value)
+
+
+def test_a_bundle_with_a_home_folder_in_it_is_not_published(tmp_path):
+    (tmp_path / "story.zip").write_bytes(zipped(FILES | {"lora.safetensors": b'{"__metadata__": {"ss_sd_model_name": "C:\\\\Users\\\\anna\\\\sdxl.safetensors"}}'}))
+    with pytest.raises(BundleError, match="lora.safetensors holds a path"):
+        publish(tmp_path / "story.zip", "me/story")
 
 
 def test_what_cannot_be_published_says_so(bundle, tmp_path):

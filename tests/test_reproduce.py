@@ -3,12 +3,14 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from storyboard import Panel, Story, bundle, render, reproduce
-from storyboard.errors import BundleError
+from storyboard import Panel, Story, bundle, lora, models, render, reproduce
+from storyboard.errors import BundleError, StoryboardError
 from storyboard.exporting.bundle import zipped
 from storyboard.exporting.reproduce import batches
+from storyboard.rendering import drawing
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_reproduce_refuses_names_that_point_outside(made, tmp_path, name):
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"file": "../panel-1.png"}, "panel 1"), ({"row": 9}, "panel 1"), ({"seed": -1}, "seed"), ({"batch": 10**9}, "panel 1"), ({"base": "/etc"}, "panel 2"),
+    ({"file": "../panel-1.png"}, "panel 1"), ({"row": 9}, "panel 1"), ({"seed": -1}, "seed"), ({"batch": 10**9}, "panel 1"), ({"base": "/etc"}, "panel 2"), ({"text_length": 10**9}, "panel 1"), ({"lora": "5"}, "panel 1"), ({"versions": {"torch": "2\n"}}, "panel 1"),
 ])
 def test_reproduce_trusts_no_field_of_story_json(made, tmp_path, change, said):
     story = story_of(made)
@@ -95,5 +97,51 @@ def test_reproduce_says_what_is_no_bundle(made, tmp_path):
 
 
 def test_reproduce_puts_each_panel_in_its_row():
-    panel = lambda batch, row: {"batch": batch, "row": row, "vae_tiling": False}
+    panel = lambda batch, row, length=77: {"batch": batch, "row": row, "text_length": length, "vae_tiling": False}
     assert batches([panel(2, 0), panel(1, 0), panel(2, 0), panel(2, 1)]) == [[0, 3], [1], [2, 2]]
+    assert batches([panel(2, 0), panel(2, 1, 154)]) == [[0, 0], [1, 1]]
+
+
+def test_reproduce_gives_a_clip_base_the_lengths_of_its_first_batches(hub, make_settings, tmp_path):
+    """CLIP's embeddings are filled to the longest prompt of their batch, which may be edited away afterwards."""
+    base, settings = hub("sd15"), make_settings(base="sd15", render_batch_size=4, num_inference_steps=2)
+    modules = [(name, layer) for name, layer in models.skeleton(base, "unet").named_modules() if name.endswith("attn2.to_q")]
+    state = {f"{name}.lora_{side}.weight": torch.full(shape, 0.01) for name, layer in modules for side, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2)))}
+    lora.save(tmp_path / "lora.safetensors", state, 2.0, {"ss_base_model_version": base.kohya_name})
+    panels = ["a cat", "a very " + "long " * 40 + "dog", "a bird", "a fish", "a tree", "a " + "tall " * 40 + "house", "a car", "a road"]
+    render(Story(panels), settings, tmp_path / "lora.safetensors")
+    panels[1] = "a dog"
+    found = bundle(render(Story(panels), settings, tmp_path / "lora.safetensors"), tmp_path / "lora.safetensors", settings)
+    assert reproduce(found.path, tmp_path / "again").verdicts == ["identical"] * 8
+
+
+def test_reproduce_draws_one_at_a_time_where_memory_is_small(made, tmp_path, monkeypatch):
+    draw = drawing.draw
+
+    def small(pipe, positive, *arguments, **named):
+        if len(positive) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return draw(pipe, positive, *arguments, **named)
+
+    monkeypatch.setattr(drawing, "draw", small)
+    result = reproduce(made.path, tmp_path / "again")
+    assert "different" not in result.verdicts and ["at once: drawn one at a time" in line for line in result.changed] == [True]
+
+
+def test_reproduce_of_a_base_that_is_not_at_hand(made, tmp_path, monkeypatch):
+    story = story_of(made)
+    for panel in story["panels"]:
+        panel["base"] = "my-own-base"
+    with pytest.raises(BundleError, match="a base of its own: give"):
+        reproduce(rewritten(made, tmp_path / "own.zip", story_json=json.dumps(story).encode()))
+    for panel in story["panels"]:
+        panel["base"] = "sd15"
+    monkeypatch.setenv("STORYBOARD_HUB", str(tmp_path / "no hub"))
+    with pytest.raises(StoryboardError) as caught:
+        reproduce(rewritten(made, tmp_path / "far.zip", story_json=json.dumps(story).encode()))
+    assert "\n" not in str(caught.value) and not (tmp_path / "far-reproduced").exists()
+
+
+def test_reproduce_refuses_a_bundle_of_another_format(made, tmp_path):
+    with pytest.raises(BundleError, match="format 2, this Storyboard reads 1"):
+        reproduce(rewritten(made, tmp_path / "new.zip", story_json=json.dumps(story_of(made) | {"format": 2}).encode()))

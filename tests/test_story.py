@@ -85,7 +85,7 @@ A1111 = """masterpiece, (girl:1.2), Note: rain
 second line <lora:style:0.8>
 Negative prompt: blurry,
 low quality
-Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 4294967295, Size: 512x768, Model hash: 6ce0161689, Lora hashes: "style: 1a2b, other: 3c4d", Hires upscaler: R-ESRGAN 4x+, Version: v1.10.1"""
+Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 4294967295, Size: 512x768, Model hash: 6ce0161689, Lora hashes: "style: 1a2b, other: 3c4d", Hashes: {"model": "6ce0", "vae": "73"}, Hires upscaler: R-ESRGAN 4x+, Version: v1.10.1"""
 
 
 @pytest.mark.parametrize("chunk", ["add_text", "add_itxt"])
@@ -94,7 +94,7 @@ def test_a_story_from_png_of_a1111(tmp_path, chunk):
     assert story.panels == (Panel("masterpiece, (girl:1.2), Note: rain\nsecond line <lora:style:0.8>", "blurry,\nlow quality", 4294967295),)
     assert story.settings[0] == {
         "Steps": "20", "Sampler": "DPM++ 2M", "Schedule type": "Karras", "CFG scale": "7.5", "Size": "512x768", "Model hash": "6ce0161689",
-        "Lora hashes": "style: 1a2b, other: 3c4d", "Hires upscaler": "R-ESRGAN 4x+", "Version": "v1.10.1",
+        "Lora hashes": "style: 1a2b, other: 3c4d", "Hashes": '{"model": "6ce0", "vae": "73"}', "Hires upscaler": "R-ESRGAN 4x+", "Version": "v1.10.1",
     }
 
 

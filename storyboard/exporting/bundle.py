@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from . import cards, page
 
 FORMAT = 1
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN")  # environment variables of the hubs' clients
+# Anybody's home folder, in which the user's name stands, on Linux, macOS and Windows, as JSON has it too; and tokens as the hubs give them.
+PRIVATE = re.compile(rb"(?<![\w.])/(?:home|Users)/\w|(?<![\w.])/root/\w|[A-Za-z]:\\{1,2}Users\\{1,2}\w|\bhf_[A-Za-z0-9]{30}|\bms-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def bundle(pictures: Pictures, lora: Lora | Path | str, settings: Settings, repo
         "data_card.json": _json(cards.data_card(settings, path, report)), "README.md": cards.model_card(pictures, path, settings, report).encode(),
         "LICENSES.md": cards.licences(settings).encode(), **{file.name: file.read_bytes() for file in pictures.paths},
     }
-    check_private(files)
+    check_private(files, (settings.base, settings.dataset, settings.recipe, settings.output))
     target = settings.folder / "story.zip"
     artifacts.write_atomically(target, zipped(files))
     made = Bundle(target, {name: len(files[name]) for name in sorted(files)})
@@ -85,14 +88,23 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-def check_private(files: dict[str, bytes]) -> None:
-    """Raise BundleError where a file holds a path of this machine or a hub's token; the message names the file alone."""
-    home = str(Path.home())
-    secrets = [os.environ[name].encode() for name in TOKENS if len(os.environ.get(name, "")) > 7]
-    secrets += [prefix.encode() + b"/" for prefix in (home, str(Path.cwd())) if len(prefix) > 3]
+def check_private(files: dict[str, bytes], further: tuple[str, ...] = ()) -> None:
+    """Raise BundleError where a file holds a home folder, a path of this machine or a hub's token; the message names the file alone.
+
+    Args:
+        further: Settings; those that are absolute paths may not stand in a file either.
+    """
+    secrets = [token.encode() for token in tokens()]
+    paths = [str(Path.home()), str(Path.cwd()), *(text for text in further if Path(text).expanduser().is_absolute())]
+    secrets += [path.encode() + end for path in paths if len(path) > 3 for end in (b"/", b"\\", b'"')]
     for name, content in files.items():
-        if any(secret in content for secret in secrets):
+        if PRIVATE.search(content) or any(secret in content for secret in secrets):
             raise BundleError(f"{name} holds a path of this machine or a token: take it out (of a prompt, a recipe or the LoRA's metadata) before it is given away.")
+
+
+def tokens() -> list[str]:
+    """The hubs' tokens that the environment holds."""
+    return [os.environ[name].strip() for name in TOKENS if len(os.environ.get(name, "").strip()) > 7]
 
 
 def _json(content: object) -> bytes:

@@ -42,9 +42,18 @@ def data_card(settings: Settings, path: Path, report: CleaningReport | None) -> 
     _, process = read_recipe(settings.recipe)
     return card | {
         "pictures": {"found": report.total, "kept": len(report.captions), "dropped": len(report.dropped), "unreadable": len(report.unreadable)},
-        "recipe": {"name": Path(settings.recipe).name, "process": process},
+        "recipe": {"name": Path(settings.recipe).name, "process": _without_folders(process)},
         "funnel": [{key: operator[key] for key in ("operator", "kept", "dropped")} for operator in report.operators],
     }
+
+
+def _without_folders(value):
+    """A recipe's values, absolute paths (of models) by their last part alone."""
+    if isinstance(value, dict):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
 
 
 def model_card(pictures: Pictures, path: Path, settings: Settings, report: CleaningReport | None) -> str:
@@ -59,6 +68,9 @@ def model_card(pictures: Pictures, path: Path, settings: Settings, report: Clean
     }
     if base.huggingface and known:
         front |= {"base_model": base.huggingface, "base_model_relation": "adapter"}
+    front["widget"] = [  # the hub's gallery
+        {"text": entry["prompt"], "parameters": {"negative_prompt": entry["negative_prompt"]}, "output": {"url": entry["file"]}} for entry in pictures.panels
+    ]
     said, panel = lora.metadata(path), pictures.panels[0]
     facts = {
         "底模 base": base.name, "秩 rank / alpha": f"{said.get('ss_network_dim', '?')} / {said.get('ss_network_alpha', '?')}",
@@ -72,12 +84,22 @@ def model_card(pictures: Pictures, path: Path, settings: Settings, report: Clean
         "---", yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(), "---", "", "# 故事画风 LoRA · Story style LoRA", "",
         f"用 Storyboard 在 {base.name} 上训练的 LoRA，以及用它画出的 {len(rows)} 格故事。", "",
         f"A LoRA trained with Storyboard on {base.name}, and the story of {len(rows)} panels drawn with it.", "", "![story](story.png)", "",
-        "## 使用 · Use", "", f"`lora.safetensors` (kohya): {USE[base.pipeline]}.", "",
+        "## 使用 · Use", "", f"`lora.safetensors` (kohya): {USE[base.pipeline]}.", "", *_snippet(base, known),
         "`storyboard.reproduce(\"story.zip\")` 会重画每一格，并逐格说明是否一致 · draws each panel again and says whether it is the same.", "",
         "## 训练 · Training", "", *_table(["", ""], facts.items()), "", "## 数据 · Data", "", *_data(settings, said, report), "",
         "## 提示词 · Prompts", "", f"{drawing}.", "", *_table(["", "prompt", "negative prompt", "seed"], rows), "",
         "## 许可与致谢 · Licences and credits", "", "见 See [LICENSES.md](LICENSES.md).", "",
     ])
+
+
+def _snippet(base: bases.Base, known: bool) -> list[str]:
+    if not (base.huggingface and known):
+        return []
+    return [
+        "```python", "import torch", f"from diffusers import {base.pipeline}", "",
+        f"pipe = {base.pipeline}.from_pretrained(\"{base.huggingface}\", torch_dtype=torch.float16, variant=\"fp16\").to(\"cuda\")",
+        "pipe.load_lora_weights(\".\", weight_name=\"lora.safetensors\")  # 本仓库的文件夹 the folder of this repository", "```", "",
+    ]
 
 
 def licences(settings: Settings) -> str:

@@ -1,6 +1,7 @@
 """A story bundle to a model hub, by the hub's own client; a dry run, which sends nothing, unless it is asked otherwise."""
 
 import os
+import re
 import tempfile
 import zipfile
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from .. import hub as datasets
 from ..errors import BundleError, SettingsError
-from .bundle import Bundle
+from .bundle import Bundle, check_private, tokens
 from .reproduce import LIMITS, PICTURE_LIMIT, entries
 
 HUBS = {"modelscope": "https://modelscope.cn/models", "huggingface": "https://huggingface.co"}
@@ -30,7 +31,14 @@ class Publication:
 
     def __str__(self) -> str:
         size = f"{len(self.files)} files, {sum(self.files.values()) / 1e6:.1f} MB"
-        return f"publish: {size} are at {self.url}" if self.sent else f"publish: dry run, nothing sent; {size} would go to {self.url}: {', '.join(self.files)}"
+        if self.sent:
+            return f"publish: {size} are at {self.url}"
+        return "\n".join([f"publish: dry run, nothing sent; {size} would go to {self.url}", *(f"  {name:20} {each / 1000:10,.1f} KB" for name, each in self.files.items())])
+
+    def _repr_html_(self) -> str:
+        from .. import show
+
+        return show.table(str(self).splitlines()[0], ["file", "KB"], [[name, f"{size / 1000:,.1f}"] for name, size in self.files.items()])
 
 
 def publish(bundle: Bundle | Path | str, repo_id: str, hub: str = "modelscope", token: str | None = None, dry_run: bool = True, private: bool = False) -> Publication:
@@ -44,14 +52,17 @@ def publish(bundle: Bundle | Path | str, repo_id: str, hub: str = "modelscope", 
         private: A new repository is seen by its owner alone.
 
     Raises:
-        SettingsError: Another hub, or an id of another form.
-        BundleError: It is no bundle, or the hub refuses.
+        SettingsError: Another hub, or an id or a token of another form.
+        BundleError: It is no bundle, holds a path of this machine or a token, or the hub refuses.
     """
     path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
     if hub not in HUBS:
         raise SettingsError(f"hub={hub!r} must be one of {', '.join(map(repr, HUBS))}.")
     if not isinstance(repo_id, str) or not datasets.looks_like_id(repo_id):
         raise SettingsError("repo_id must have the form owner/name, such as \"me/my-story\".")  # unquoted: a token may have got into it
+    token = token and token.strip()  # a pasted one often ends in a newline, and clients quote headers that they refuse
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise SettingsError("token must be one word of ASCII letters, digits and signs, as the hub shows it; leave it out to take the one its client is logged in with.")
     with tempfile.TemporaryDirectory() as folder:
         files = _unpack(path, Path(folder))
         publication = Publication(f"{HUBS[hub]}/{repo_id}", files, not dry_run)
@@ -74,43 +85,35 @@ def _unpack(path: Path, folder: Path) -> dict[str, int]:
             archive.extractall(folder)
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise BundleError(f"{path} is no whole story bundle ({type(error).__name__}): make it again.") from error
+    check_private({file.name: file.read_bytes() for file in folder.iterdir()})
     (folder / "story.zip").write_bytes(path.read_bytes())
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
 
 
 def _send(hub: str, repo_id: str, folder: Path, token: str | None, private: bool) -> str | None:
     """Upload ``folder``; returns None, or what went wrong without the token."""
-    send, failures = _modelscope(token) if hub == "modelscope" else _huggingface(token)
     try:
-        send(repo_id, folder, private)
-    except failures as error:
-        text = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
-        return text.replace(token, "***") if token else text
+        (_modelscope if hub == "modelscope" else _huggingface)(token, repo_id, folder, private)
+    except Exception as error:  # of whatever kind a client's libraries raise: its text and its frames may hold the token
+        text = str(error)
+        for secret in filter(None, [token, *tokens()]):
+            text = text.replace(secret, "***")
+        return f"{type(error).__name__} {' '.join(text.split())[:200]}"
     return None
 
 
-def _huggingface(token: str | None):
+def _huggingface(token: str | None, repo_id: str, folder: Path, private: bool) -> None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
-
-    def send(repo_id: str, folder: Path, private: bool) -> None:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Story bundle")
-
-    return send, (HfHubHTTPError, OSError, ValueError, RuntimeError)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Story bundle")
 
 
-def _modelscope(token: str | None):
+def _modelscope(token: str | None, repo_id: str, folder: Path, private: bool) -> None:
     from modelscope_hub import HubApi
-    from modelscope_hub.errors import HubError
 
     api = HubApi(endpoint=os.environ.get("MODELSCOPE_ENDPOINT"), token=token)
-
-    def send(repo_id: str, folder: Path, private: bool) -> None:
-        if not api.repo_exists(repo_id, "model"):
-            api.create_repo(repo_id, "model", visibility="private" if private else "public")
-        api.upload_folder(repo_id, "model", folder, commit_message="Story bundle", use_cache=False)
-
-    return send, (HubError, OSError, ValueError, RuntimeError)
+    if not api.repo_exists(repo_id, "model"):
+        api.create_repo(repo_id, "model", visibility="private" if private else "public")
+    api.upload_folder(repo_id, "model", folder, commit_message="Story bundle", use_cache=False)

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .. import artifacts, bases, memory, weights
-from ..errors import BundleError, StoryboardError
+from ..errors import BundleError, ResourceError, StoryboardError
 from ..rendering import PACKAGES
 from ..settings import Settings
 from ..story import MAX_PANELS, Panel
+from .bundle import FORMAT
 from .comfy import GUIDED
 
 LIMITS = {"story.json": 8 * 2**20, "lora.safetensors": 4 * 2**30}  # bytes that are read at most
 PICTURE_LIMIT = 128 * 2**20
 FILES_LIMIT = 256
 SAME = ("base", "base_fingerprint", "lora", "width", "height", "steps", "guidance_scale", "guidance_end", "sampler", "schedule_type", "precision", "versions")
-TOLERANCE = 1  # of 255
+TOLERANCE = {"fp32": 1, "bf16": 2, "fp16": 2}  # of 255: what another grouping of the same arithmetic changes
+MOST_TOKENS = 77 * 64
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Reproduction:
 
     Attributes:
         folder: Holds them as ``panel-1.png`` and so on.
-        verdicts: ``"identical"``, ``"within tolerance"`` (1/255 in every pixel) or ``"different"`` a panel.
+        verdicts: ``"identical"``, ``"within tolerance"`` or ``"different"`` a panel.
         differences: The largest difference a panel, of 255.
+        tolerance: The largest that is within tolerance, of 255: 1 in fp32, 2 in bf16 and fp16.
         changed: What is not as it was when the pictures were drawn, a sentence each.
     """
 
@@ -38,12 +41,13 @@ class Reproduction:
     verdicts: list[str]
     differences: list[int] = field(repr=False)
     changed: list[str]
+    tolerance: int = 1
 
     def __str__(self) -> str:
         counts = ", ".join(f"{self.verdicts.count(kind)} {kind}" for kind in ("identical", "within tolerance", "different") if kind in self.verdicts)
         panels = [f"  panel {place}: {verdict}" + (f", by up to {most} of 255" if most else "") for place, (verdict, most) in enumerate(zip(self.verdicts, self.differences), 1)]
-        unexplained = ["  base, LoRA and versions are the same: the machine is another"] if not self.changed and "different" in self.verdicts else []
-        return "\n".join([f"reproduce: of {len(self.verdicts)} panels {counts}, in {self.folder}", *panels, *(f"  changed: {line}" for line in self.changed), *unexplained])
+        unexplained = ["  base, LoRA and versions are the same: another machine, or pictures that were changed afterwards"] if not self.changed and "different" in self.verdicts else []
+        return "\n".join([f"reproduce: of {len(self.verdicts)} panels {counts} (tolerance {self.tolerance} of 255), in {self.folder}", *panels, *(f"  changed: {line}" for line in self.changed), *unexplained])
 
     def _repr_html_(self) -> str:
         from .. import show
@@ -81,12 +85,13 @@ def reproduce(bundle: Path | str, output: Path | str | None = None, base: str | 
         place = folder / "lora.safetensors"
         place.write_bytes(lora)
         changed = _changed(first, found.fingerprint(), artifacts.digest_of_file(place))
-        _draw(found, plan, place, panels, settings.but(output=str(folder)), folder)
+        changed += _draw(found, plan, place, panels, settings.but(output=str(folder)), folder)
         shutil.rmtree(folder / "cache")
         differences = [_difference(original, folder / panel["file"]) for original, panel in zip(originals, panels)]
-        verdicts = ["identical" if most == 0 else "within tolerance" if most <= TOLERANCE else "different" for most in differences]
-        artifacts.write_manifest(folder, "reproduce", "", verdicts=verdicts, differences=differences, changed=changed)
-    result = Reproduction(target, verdicts, differences, changed)
+        tolerance = TOLERANCE[first["precision"]]
+        verdicts = ["identical" if most == 0 else "within tolerance" if most <= tolerance else "different" for most in differences]
+        artifacts.write_manifest(folder, "reproduce", "", verdicts=verdicts, differences=differences, changed=changed, tolerance=tolerance)
+    result = Reproduction(target, verdicts, differences, changed, tolerance)
     print(result)
     return result
 
@@ -130,20 +135,25 @@ def _content(path: Path, archive: zipfile.ZipFile, found: dict[str, zipfile.ZipI
 def _story(path: Path, story: object) -> dict:
     """``story`` with every field that is used of the type it must have."""
     try:
+        if story["format"] != FORMAT:
+            raise ValueError(f"format {story['format']!r:.20}, this Storyboard reads {FORMAT}")
         panels = story["panels"]
         if not 1 <= len(panels) <= MAX_PANELS:
             raise ValueError(f"{len(panels)} panels")
         for place, panel in enumerate(panels, 1):
             Panel(panel["prompt"], panel["negative_prompt"], panel["seed"])
             same = [panel[key] == panels[0][key] for key in SAME]
-            numbers = all(type(panel[key]) is int for key in ("width", "height", "batch", "row", "seed"))
-            if not all(same) or not numbers or panel["file"] != f"panel-{place}.png" or not 0 <= panel["row"] < panel["batch"] <= MAX_PANELS or panel["width"] != panel["height"]:
+            numbers = all(type(panel[key]) is int for key in ("width", "height", "batch", "row", "text_length", "seed"))
+            if not all(same) or not numbers or panel["file"] != f"panel-{place}.png" or not 0 <= panel["row"] < panel["batch"] <= MAX_PANELS or panel["width"] != panel["height"] or not 0 < panel["text_length"] <= MOST_TOKENS:
                 raise ValueError(f"panel {place}")
-            if not isinstance(panel["vae_tiling"], bool) or not isinstance(panel["versions"], dict) or not isinstance(panel["base"], str):
+            kinds = {"vae_tiling": bool, "base": str}
+            hashes = [re.fullmatch(r"[0-9a-f]{64}", panel[key]) for key in ("base_fingerprint", "lora")] + [re.fullmatch(r"[\w.+-]{1,40}", each) for each in panel["versions"].values()]
+            known = (panel["sampler"], panel["schedule_type"]) == ("DPM++ 2M", "Karras") and panel["precision"] in TOLERANCE
+            if not all(isinstance(panel[key], kind) for key, kind in kinds.items()) or not all(hashes) or not known:
                 raise ValueError(f"panel {place}")
         if not isinstance(story["settings"], dict):
             raise ValueError("settings")
-    except (KeyError, TypeError, ValueError, StoryboardError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, StoryboardError) as error:
         raise BundleError(f"story.json of {path} is not as bundle() writes it ({type(error).__name__}: {error}): make the bundle again.") from error
     return story
 
@@ -160,48 +170,64 @@ def _changed(panel: dict, base_fingerprint: str, digest: str) -> list[str]:
     """What differs from when ``panel`` was drawn."""
     changed = []
     if panel["base_fingerprint"] != base_fingerprint:
-        changed.append(f"the base {panel['base']!r} has other weights or configs (fingerprint {str(panel['base_fingerprint'])[:12]}, now {base_fingerprint[:12]})")
+        changed.append(f"the base {panel['base']!r} has other weights or configs (fingerprint {panel['base_fingerprint'][:12]}, now {base_fingerprint[:12]})")
     if panel["lora"] != digest:
-        changed.append(f"the LoRA is another (SHA-256 {str(panel['lora'])[:12]}, now {digest[:12]})")
+        changed.append(f"the LoRA is another (SHA-256 {panel['lora'][:12]}, now {digest[:12]})")
     now = artifacts.versions(*PACKAGES)
-    return changed + [f"{name} {str(panel['versions'].get(name, 'not named'))[:40]}, now {now[name]}" for name in PACKAGES if panel["versions"].get(name) != now[name]]
+    return changed + [f"{name} {panel['versions'].get(name, 'not named')}, now {now[name]}" for name in PACKAGES if panel["versions"].get(name) != now[name]]
 
 
 def batches(panels: list[dict]) -> list[list[int]]:
     """Places of ``panels`` in batches as large as those they were drawn in, each in its row.
 
-    What a picture's arithmetic depends on is the size of its batch and its row, not its neighbours: a panel that was
-    redrawn later left a gap in the old batch, which is filled with the first panel of that batch.
+    What a picture's arithmetic depends on is the size of its batch, its row and how far the prompts were lengthened, not its
+    neighbours: a panel that was redrawn later left a gap in the old batch, which is filled with the first panel of that batch.
     """
     made: list[tuple[tuple, dict[int, int]]] = []
     for place, panel in enumerate(panels):
-        kind = (panel["batch"], panel["vae_tiling"])
+        kind = (panel["batch"], panel["text_length"], panel["vae_tiling"])
         rows = next((rows for other, rows in made if other == kind and panel["row"] not in rows), None)
         if rows is None:
             made.append((kind, rows := {}))
         rows[panel["row"]] = place
-    return [[rows.get(row, next(iter(rows.values()))) for row in range(size)] for (size, _), rows in made]
+    return [[rows.get(row, next(iter(rows.values()))) for row in range(size)] for (size, *_), rows in made]
 
 
-def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], settings: Settings, folder: Path) -> None:
+def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], settings: Settings, folder: Path) -> list[str]:
+    """Draw ``panels`` into ``folder``; returns what could not be done as at first."""
+    import torch
+
     from .. import conditioning, show
     from ..rendering import drawing
 
     said = conditioning.encode(base, [panel[key] for panel in panels for key in ("prompt", "negative_prompt")], settings, plan)
     pipe = drawing.load_pipeline(base, plan, lora)
-    todo = batches(panels)
+
+    def draw(chosen: list[dict], rows: list[int]) -> None:
+        pipe.vae.enable_tiling() if chosen[0]["vae_tiling"] else pipe.vae.disable_tiling()
+        positive, negative = ([said[panel[key]] for panel in chosen] for key in ("prompt", "negative_prompt"))
+        images = drawing.draw(
+            pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, settings.num_inference_steps, settings.guidance_scale, settings.guidance_end,
+            text_length=chosen[0]["text_length"],
+        )
+        for row, panel, image in zip(rows, chosen, images):
+            if row == panel["row"]:
+                image.save(folder / panel["file"])
+
+    todo, remarks = batches(panels), []
     with show.Live("reproduce", len(todo)) as live:
         for number, batch in enumerate(todo, 1):
             chosen = [panels[place] for place in batch]
-            pipe.vae.enable_tiling() if chosen[0]["vae_tiling"] else pipe.vae.disable_tiling()
-            positive, negative = ([said[panel[key]] for panel in chosen] for key in ("prompt", "negative_prompt"))
-            images = drawing.draw(
-                pipe, positive, negative, [panel["seed"] for panel in chosen], settings.resolution, settings.num_inference_steps, settings.guidance_scale, settings.guidance_end,
-            )
-            for row, (panel, image) in enumerate(zip(chosen, images)):
-                if row == panel["row"]:
-                    image.save(folder / panel["file"])
+            try:
+                draw(chosen, list(range(len(chosen))))
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise ResourceError("The memory of the card is too small for one picture of this bundle: reproduce it on a larger one.") from error
+                remarks = [f"memory is too small for {len(batch)} panels at once: drawn one at a time"]
+                for panel in {panel["file"]: panel for panel in chosen}.values():
+                    draw([panel], [panel["row"]])
             live.step(number)
+    return remarks
 
 
 def _difference(original: bytes, made: Path) -> int:

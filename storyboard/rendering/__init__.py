@@ -13,7 +13,7 @@ from ..settings import Settings
 from ..story import Story
 from . import png
 
-PACKAGES = ("torch", "diffusers", "peft", "transformers", "pillow")
+PACKAGES = ("torch", "diffusers", "peft", "transformers", "compel", "pillow")
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,10 @@ def _draw(
             images = guides.draw(batch, panels, said, on_step=lambda step: live.step(start * steps + step * len(batch)))
             saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images, strict=True)}  # while the next is decoded
             beside = guides.beside(batch)
+            # the arithmetic depends on the batch's size, its longest prompt and tiles alone: with these a picture can be made again bit for bit
+            longest = max(len(said[panels[place][key]].tokens) for place in [*range(beside), *batch] for key in ("prompt", "negative_prompt"))
             for row, place in enumerate(batch, beside):
-                # the arithmetic depends on the batch's size and on tiles alone: with these the picture can be made again bit for bit
-                entries[place] = saved[place].result() | {"batch": len(batch) + beside, "row": row, "vae_tiling": plan.vae_tiling}
+                entries[place] = saved[place].result() | {"batch": len(batch) + beside, "row": row, "text_length": longest, "vae_tiling": plan.vae_tiling}
             live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
             artifacts.write_manifest(folder, "render", "unfinished", panels=[entries[place] for place in sorted(entries)])
 

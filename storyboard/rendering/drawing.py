@@ -115,7 +115,7 @@ def draw(
 def denoise(
     pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
     steps: int, guidance_scale: float, guidance_end: float = 1.0, on_step: Callable[[int], None] | None = None,
-    image: torch.Tensor | None = None, strength: float = 1.0, **named: object,
+    image: torch.Tensor | None = None, strength: float = 1.0, text_length: int = 0, **named: object,
 ) -> torch.Tensor:
     """Latents (n, 4, resolution / 8, resolution / 8) of n pictures, scaled as the UNet knows them.
 
@@ -123,6 +123,7 @@ def denoise(
         guidance_end: Share of the steps after which classifier-free guidance ends, 0 to 1: place and mood are decided
             by then, and a step without guidance costs half (https://arxiv.org/abs/2404.07724).
         image, strength: Where ``pipe`` is one for image-to-image: latents to start from, and the share of the steps that is taken.
+        text_length: Tokens that the embeddings are lengthened to, if the longest of the batch is shorter.
         named: Further arguments of ``pipe``.
     """
     doubled = [name for name in ("prompt_embeds", "add_text_embeds", "add_time_ids") if name in pipe._callback_tensor_inputs]
@@ -138,7 +139,7 @@ def denoise(
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
         return tensors
 
-    longest = max(len(each.tokens) for each in [*positive, *negative])
+    longest = max(text_length, *(len(each.tokens) for each in [*positive, *negative]))
     (tokens, pooled), (negative_tokens, negative_pooled) = ([part.to(pipe._execution_device, pipe.unet.dtype) for part in stack(each, longest)] for each in (positive, negative))
     said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
     if pooled.shape[1]:

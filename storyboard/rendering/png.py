@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo, iTXt
 from ..errors import SettingsError
 from ..exporting import comfy
 
-SETTING = re.compile(r'([A-Za-z][\w /()-]*): ("(?:[^"\\]|\\.)*"|[^,]*)(?:, |,?\s*$)')  # one of A1111's last line; a value with commas is quoted as JSON
+SETTING = re.compile(r'([A-Za-z][\w /()-]*): ("(?:[^"\\]|\\.)*"|\{[^{}]*\}|\[[^\[\]]*\]|[^,]*)(?:, |,?\s*$)')  # one of A1111's last line; a value with commas is quoted, or JSON
 LEAST = 3  # settings that make a line A1111's, as its own reader has it
 NEGATIVE = "Negative prompt:"
 
