@@ -9,7 +9,7 @@ _WHERE = {
     "Settings": "settings", "Story": "story", "Panel": "story", "Reference": "reference", "check": "machine", "files": "machine", "installed": "machine",
     "collect": "dataset", "clean": "cleaning", "train": "training", "render": "rendering", "import_lora": "lora_import", "score": "scoring", "best": "scoring",
     "Pair": "show", "StoryboardError": "errors", "bundle": "exporting.bundle", "reproduce": "exporting.reproduce", "publish": "exporting.publish",
-    "convert": "exporting.formats", "workflow": "exporting.comfy", "save_workflow": "exporting.comfy",
+    "convert": "exporting.formats", "merge": "exporting.merging", "workflow": "exporting.comfy", "save_workflow": "exporting.comfy",
 }
 __all__ = sorted(_WHERE)
 

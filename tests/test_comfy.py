@@ -21,6 +21,7 @@ LIST = {
     "MZ_KolorsUNETLoaderV2": ({"unet_name": (str, None)}, ["MODEL"]),
     "MZ_ChatGLM3Loader": ({"chatglm3_checkpoint": (str, None)}, ["CHATGLM3MODEL"]),
     "MZ_ChatGLM3_V2": ({"chatglm3_model": "CHATGLM3MODEL", "text": (str, None)}, ["CONDITIONING"]),
+    "ConditioningZeroOut": ({"conditioning": "CONDITIONING"}, ["CONDITIONING"]),
     "EmptyLatentImage": ({"width": (int, (16, 16384)), "height": (int, (16, 16384)), "batch_size": (int, (1, 4096))}, ["LATENT"]),
     "KSampler": ({"model": "MODEL", "seed": (int, (0, 2**64 - 1)), "steps": (int, (1, 10000)), "cfg": (float, (0, 100)), **SAMPLING, "denoise": (float, (0, 1))}, ["LATENT"]),
     "KSamplerAdvanced": ({
@@ -96,12 +97,28 @@ def test_comfy_draws_each_panel_with_its_own_words_seed_and_lora():
         sampler = follow(follow(node, "images"), "samples")
         assert sampler["inputs"]["seed"] == 7 + place and sampler["inputs"]["sampler_name"] == "dpmpp_2m" and sampler["inputs"]["scheduler"] == "karras"
         assert follow(sampler, "positive")["inputs"]["text"] == f"紫色短发女孩 {place}"
-        assert follow(sampler, "negative")["inputs"]["text"] == panels("sdxl")[place]["negative_prompt"]
+        assert follow(sampler, "negative")["inputs"].get("text", "") == panels("sdxl")[place]["negative_prompt"]
         assert follow(sampler, "latent_image")["inputs"] == {"width": 768, "height": 1024, "batch_size": 1}
         lora_node = follow(sampler, "model")
         assert lora_node["inputs"]["lora_name"] == "style.safetensors" and lora_node["inputs"]["strength_model"] == 0.6
         assert follow(lora_node, "model")["inputs"] == {"ckpt_name": "mine.safetensors"}
     assert not any("Lora" in node["class_type"] for node in workflow(panels("sdxl", lora=None))["api"].values())
+
+
+def test_comfy_gives_sdxl_zeros_for_no_negative_prompt_as_diffusers_does():
+    for base, kind in (("sdxl", "ConditioningZeroOut"), ("sd15", "CLIPTextEncode"), ("kolors", "MZ_ChatGLM3_V2")):
+        api = workflow(panels(base, count=2))["api"]
+        assert api["11"]["class_type"] == kind and api["21"]["inputs"]["text"] == "模糊 1"
+    assert workflow(panels("sdxl"))["api"]["11"]["inputs"] == {"conditioning": ["10", 0]}
+
+
+def test_comfy_braces_are_no_lots_on_the_canvas():
+    """What ComfyUI's page sends is the prompt itself: it picks one of {a|b} unless each sign is escaped, and takes the escapes away."""
+    prompt = "a {red|blue} hat \\(new\\)"
+    made = workflow([panels("sd15")[0] | {"prompt": prompt}])
+    shown = next(node["widgets_values"][0] for node in made["ui"]["nodes"] if node["id"] == 10)
+    assert made["api"]["10"]["inputs"]["text"] == prompt and shown == "a \\{red\\|blue\\} hat \\(new\\)"
+    assert all(comfy.read(form)["pictures"][0]["prompt"] == prompt for form in made.values())
 
 
 def test_comfy_ends_guidance_in_two_stages():

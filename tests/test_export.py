@@ -1,14 +1,18 @@
+import base64
 import getpass
+import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffsynth.utils.lora.general import GeneralLoRALoader
 from diffsynth.utils.lora.sdxl import SdxlLoRALoader
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storyboard import bases, convert, lora, models, train
+from storyboard import Story, bases, convert, lora, merge, models, render, train
 from storyboard.errors import LoraError
 from storyboard.exporting.formats import module_name
 from storyboard.rendering import drawing
@@ -142,3 +146,34 @@ def test_export_refuses_what_it_does_not_know(mixed, tmp_path):
     save_file({"lora_unet_double_blocks_0_x.lora_down.weight": torch.ones(2, 2), "lora_unet_double_blocks_0_x.lora_up.weight": torch.ones(2, 2)}, tmp_path / "flux.safetensors")
     with pytest.raises(LoraError, match="1 of the 1 modules in .* are not those of a UNet"):
         convert(tmp_path / "flux.safetensors", "diffusers")
+
+
+def test_export_with_a_thumbnail(mixed, tmp_path):
+    Image.new("RGB", (600, 400), "red").save(tmp_path / "picture.png")
+    facts = lora.metadata(convert(mixed, "kohya", tmp_path / "shown.safetensors", thumbnail=tmp_path / "picture.png"))
+    with Image.open(io.BytesIO(base64.b64decode(facts.pop("modelspec.thumbnail").removeprefix("data:image/jpeg;base64,")))) as image:
+        assert image.size == (256, 171)
+    assert facts == lora.metadata(mixed)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_export_merged_into_its_base(made, name, tmp_path):
+    """The folder has the sums in the base's own precision, draws what base and LoRA draw, and takes no LoRA of another base."""
+    settings, base, trained = made(name)
+    settings = settings.but(num_inference_steps=2)
+    folder = merge(trained, settings)
+    assert folder == settings.folder / "merged" and str(tmp_path) not in "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.json"))
+    merged = bases.get(str(folder))
+    merged.check()
+    plain, found = load_file(base.weight_files("unet")[0]), load_file(merged.weight_files("unet")[0])
+    assert found.keys() == plain.keys() and all(found[key].dtype == plain[key].dtype for key in plain)
+    changed = {key.removesuffix(".weight") for key in plain if not torch.equal(plain[key], found[key])}
+    assert changed == {module_name(key) for key in lora.modules(trained.path)}
+    pictures = [render(Story(["a girl"]), settings.but(base=where, output=str(tmp_path / str(number))), what).paths[0] for number, (where, what) in enumerate(((name, trained), (str(folder), None)))]
+    one, other = (np.asarray(Image.open(path), int) for path in pictures)
+    assert np.abs(one - other).max() <= 2
+    with pytest.raises(LoraError, match=f"was trained on the base '{name}'"):
+        merge(trained, settings.but(base="mini"), tmp_path / "other")
+    with pytest.raises(LoraError, match="There is no LoRA at"):
+        merge(tmp_path / "none.safetensors", settings)
+    assert not (tmp_path / "other").exists()

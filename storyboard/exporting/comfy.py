@@ -60,6 +60,8 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         model = ["2", 0]
     for place, panel in enumerate(panels, 1):
         api |= _panel(place, panel, model, clip, vae)
+        if pipeline == "StableDiffusionXLPipeline" and not panel["negative_prompt"]:  # diffusers gives SDXL zeros then, not the empty prompt's embedding
+            api[str(10 * place + 1)] |= _node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
     notes = [NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if _staged(api) else ""]
     api["1"]["_meta"] = {"title": f"{base} ({pipeline})", "note": "\n".join(note for note in notes if note)}
     return {"api": api, "ui": to_ui(api)}
@@ -166,7 +168,7 @@ def _said(api: dict) -> dict:
         at = lambda part: api[str(10 * place + part)]["inputs"]
         sampler, size = at(3), at(2)
         panels.append({
-            "prompt": at(0)["text"], "negative_prompt": at(1)["text"], "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
+            "prompt": at(0)["text"], "negative_prompt": at(1).get("text", ""), "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
             "width": size["width"], "height": size["height"], "steps": sampler["steps"], "guidance_scale": sampler["cfg"],
             "guidance_end": sampler.get("end_at_step", sampler["steps"]) / sampler["steps"],
             "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None,

@@ -1,10 +1,13 @@
 """The LoRA in kohya's, diffusers' and DiffSynth-Studio's form, each into each without loss."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from .. import artifacts, lora as lora_file, lora_import
 from ..errors import LoraError
@@ -17,10 +20,11 @@ NAMES = (
     "conv_in", "conv_out", "conv_norm_out", "time_embedding", "add_embedding", "linear_1", "linear_2", "encoder_hid_proj",
     "attentions", "resnets", "downsamplers", "upsamplers", r"attn\d", "ff", "net", "proj", r"norm\d?", r"conv\d?", r"\d+",
 )
+THUMBNAIL = 256  # pixels, the longer side
 NAME = rf"(?:{'|'.join(NAMES)})(?=_|$)"
 
 
-def convert(lora: Lora | Path | str, form: str, target: Path | str | None = None) -> Path:
+def convert(lora: Lora | Path | str, form: str, target: Path | str | None = None, thumbnail: Path | str | None = None) -> Path:
     """Write ``lora`` in another form, by default beside it as ``lora.<form>.safetensors``; returns the path.
 
     All values stay bit for bit (fp32), and so does alpha: kohya's form holds it in a tensor for each module, diffusers' in
@@ -30,6 +34,7 @@ def convert(lora: Lora | Path | str, form: str, target: Path | str | None = None
     Args:
         lora: In any form that ``import_lora`` reads.
         form: ``"diffusers"``, ``"diffsynth"`` or ``"kohya"``.
+        thumbnail: A picture that shows what it does, for ``modelspec.thumbnail``.
 
     Raises:
         LoraError: Another form, no such file, or modules that no UNet of these bases has.
@@ -43,10 +48,22 @@ def convert(lora: Lora | Path | str, form: str, target: Path | str | None = None
     if form != "kohya":
         tensors, more = (_diffusers if form == "diffusers" else _diffsynth)(*_split(path, tensors))
         facts |= more
+    if thumbnail is not None:
+        facts["modelspec.thumbnail"] = _thumbnail(Path(thumbnail))
     stem = path.stem.removesuffix(next((f".{known}" for known in FORMS if path.stem.endswith(f".{known}")), ""))
     target = Path(target) if target else path.with_name(f"{stem}.{form}.safetensors")
     artifacts.write_atomically(target, lora_file.serialised(tensors, facts))
     return target
+
+
+def _thumbnail(path: Path) -> str:
+    """A small JPEG as a data URI (https://github.com/Stability-AI/ModelSpec); nothing of the file but its pixels enters it."""
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    content = io.BytesIO()
+    small.save(content, format="JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def module_name(name: str) -> str | None:

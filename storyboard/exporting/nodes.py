@@ -1,5 +1,6 @@
 """ComfyUI's nodes that a story needs, their inputs and outputs, and how a graph of them is laid out on its canvas."""
 
+import re
 from dataclasses import dataclass
 
 LINKED = ("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "CHATGLM3MODEL")  # types that come from another node; the rest are typed in
@@ -34,6 +35,7 @@ NODES = {  # INPUT_TYPES and RETURN_TYPES of ComfyUI's nodes.py and of ComfyUI-K
     "LoraLoaderModelOnly": Node({"model": "MODEL", "lora_name": "COMBO", "strength_model": "FLOAT"}, ("MODEL",)),
     "CLIPTextEncode": Node({"text": "STRING", "clip": "CLIP"}, ("CONDITIONING",)),
     "MZ_ChatGLM3_V2": Node({"chatglm3_model": "CHATGLM3MODEL", "text": "STRING"}, ("CONDITIONING",)),
+    "ConditioningZeroOut": Node({"conditioning": "CONDITIONING"}, ("CONDITIONING",)),
     "EmptyLatentImage": Node({"width": "INT", "height": "INT", "batch_size": "INT"}, ("LATENT",)),
     "KSampler": Node({"model": "MODEL", "seed": "INT", "steps": "INT", "cfg": "FLOAT", **_SAMPLER, "denoise": "FLOAT"}, ("LATENT",)),
     "KSamplerAdvanced": Node(
@@ -45,6 +47,15 @@ NODES = {  # INPUT_TYPES and RETURN_TYPES of ComfyUI's nodes.py and of ComfyUI-K
 }
 
 
+def _escaped(text: str) -> str:
+    """The canvas draws lots among ``{a|b}`` when it sends a prompt, unless the signs are escaped (ComfyUI_frontend, processDynamicPrompt)."""
+    return re.sub(r"[{}|]", r"\\\g<0>", text)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\([{}|])", r"\1", text)
+
+
 def to_ui(api: dict) -> dict:
     """API form -> the canvas's form, version 0.4 (https://docs.comfy.org/specs/workflow_json_0.4): a row for the loaders, one for each panel."""
     links, nodes = [], []
@@ -54,7 +65,8 @@ def to_ui(api: dict) -> dict:
             links.append([len(links) + 1, int(source), output, int(key), slot, NODES[node["class_type"]].inputs[name]])
     for order, (key, node) in enumerate(sorted(api.items(), key=lambda item: int(item[0]))):
         kind, number = NODES[node["class_type"]], int(key)
-        widgets = [value for name in kind.widgets for value in ([node["inputs"][name], "fixed"] if name in SEEDS else [node["inputs"][name]])]
+        typed = {name: _escaped(node["inputs"][name]) if name == "text" else node["inputs"][name] for name in kind.widgets}
+        widgets = [value for name in kind.widgets for value in ([typed[name], "fixed"] if name in SEEDS else [typed[name]])]
         into = {slot: link for link, _, _, target, slot, _ in links if target == number}
         out = [[link for link, source, output, *_ in links if (source, output) == (number, slot)] for slot in range(len(kind.outputs))]
         made = {
@@ -92,7 +104,7 @@ def from_ui(ui: dict) -> dict:
         linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["name"] in kind.links}
         typed = {}
         for name in kind.widgets:
-            typed[name] = values.pop(0)
+            typed[name] = _plain(values.pop(0)) if name == "text" else values.pop(0)
             if name in SEEDS:
                 values.pop(0)
         made = {"class_type": node["type"], "inputs": {name: (linked | typed)[name] for name in kind.inputs}}
