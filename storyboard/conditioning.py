@@ -71,6 +71,7 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
     return {prompt: Embedding(**load_file(path), filler=filler) for prompt, path in paths.items()}
 
 
+@quiet()
 @torch.no_grad()
 def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None) -> None:
     pipe = _text_pipeline(base, device, dtype, bits)
@@ -80,8 +81,7 @@ def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dty
         print(f"text: {base.title} was taught in English; {len(foreign)} prompts and captions are in Chinese, such as {foreign[0][:40]}")
     pieces = {prompt: syntax.parse(prompt) for prompt in missing}
     words = {prompt: syntax.plain(prompt) for prompt in missing}
-    with quiet():
-        lengths = {prompt: len(pipe.tokenizer(text)["input_ids"]) for prompt, text in words.items()}
+    lengths = {prompt: len(pipe.tokenizer(text)["input_ids"]) for prompt, text in words.items()}
     if not clip:
         _warn_of_cuts(base, lengths)
     for prompt, path in missing.items():
@@ -105,8 +105,7 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 def _encoded(pipe, text: str, device: str) -> dict[str, torch.Tensor]:
     """What the pipeline itself makes of ``text``, unweighted and cut where the encoder ends."""
-    with quiet():
-        parts = pipe.encode_prompt(prompt=text, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
+    parts = pipe.encode_prompt(prompt=text, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
     return {"tokens": parts[0][0], "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0)}
 
 
@@ -125,11 +124,10 @@ def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> torch.
         encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
         kind = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
     said, weights = [list(side) for side in zip(*pieces)]
-    with quiet():
-        tokens = [
-            EmbeddingsProvider(tokenizer, encoder, truncate=False, returned_embeddings_type=kind, split_long_text_mode=SplitLongTextMode.PHRASES)
-            .get_embeddings_for_weighted_prompt_fragments([said], [weights], device=device)[0] for tokenizer, encoder in encoders
-        ]
+    tokens = [
+        EmbeddingsProvider(tokenizer, encoder, truncate=False, returned_embeddings_type=kind, split_long_text_mode=SplitLongTextMode.PHRASES)
+        .get_embeddings_for_weighted_prompt_fragments([said], [weights], device=device)[0] for tokenizer, encoder in encoders
+    ]
     return torch.cat(tokens, dim=-1)
 
 

@@ -110,15 +110,20 @@ def _train(base: bases.Base, plan: memory.Plan, captions: Captions, settings: Se
 
 
 def inject(pipe, settings: Settings) -> None:
-    """Let DiffSynth put a LoRA of fp32 weights into ``pipe.unet``, initialised from the seed."""
+    """Let DiffSynth put a LoRA of fp32 weights into ``pipe.unet``, initialised from the seed, and spare it what work can be spared."""
     import torch
     from diffsynth.diffusion.training_module import DiffusionTrainingModule
+
+    from . import unet
 
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         pipe.unet = DiffusionTrainingModule().add_lora_to_model(
             pipe.unet, target_modules=list(pipe.base.lora_targets), lora_rank=settings.rank, lora_alpha=settings.alpha, upcast_dtype=torch.float32,
         )
+    if pipe.torch_dtype == torch.float32:  # 16 bits would lose small values of the LoRA, and the weight of the padding
+        unet.add_to_weights(pipe.unet)
+        unet.fold_padding(pipe.unet)
 
 
 class _Painter:
