@@ -50,6 +50,11 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
     ours, plain, saving = unet(), unet(torch.contiguous_format), unet()
     whole = unet(lora_targets=(base.lora_targets[0].replace(r"(mid_block|up_blocks)\.", ""),))
     saving.unet.enable_gradient_checkpointing()
+    branches, padded = unet(), unet()
+    for module in branches.unet.modules():
+        module.__dict__.pop("forward", None)  # back to peft's own
+    for module in padded.unet.modules():
+        module._forward_pre_hooks.clear()
     vae, words = TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype), diffsynth_peer.text_pipeline(base, plan.dtype, plan.device)
     texts = [captions.rows[place]["text"] for place in range(len(indices))]
 
@@ -63,6 +68,7 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
     without: dict[str, Callable[[], float]] = {
         "cached latents and embeddings": uncached, f"batches of {len(indices)}": lambda: step(ours, indices[:1]), "LoRA in the drawing half of the UNet alone": lambda: step(whole),
         "channels last": lambda: step(plain, layout=torch.contiguous_format), "no gradient checkpointing": lambda: step(saving),
+        "LoRA inside the weights, not beside them (fp32)": lambda: step(branches), "equal padding tokens as one key (fp32)": lambda: step(padded),
     }
     return _measured("training step, ms a picture", lambda: step(ours), without, repeats, 1000) + (_compiled(ours.unet, lambda: step(ours), repeats, 1000) if compiled else [])
 

@@ -132,23 +132,27 @@ def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> torch.
 
 
 def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """``found``, the unweighted embedding, with each token z of a weighted piece at ``empty + w (z - empty)``.
+    """``found``, the unweighted embedding z, and for each piece of weight w the sum of ``(w - 1) (z - without)``.
 
-    ``empty`` is the last token of the empty prompt. Other tokens and ``pooled`` stay: to move them too did no more
-    for a colour on mini. There a weight decides between words that compete; one that stands alone is drawn at any weight.
+    ``without`` is the embedding of the prompt without that piece, so that a weight of 0 is as if it had not been said.
+    The piece's own tokens have padding there; those before do not see it (attention is causal); those behind and
+    ``pooled``, the last one's state, carry its meaning on. To scale its own tokens alone does hardly anything.
     """
     text = "".join(said for said, _ in pieces)
     offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")["offsets"]
     first = max(2, length - len(offsets))  # padded on the left; behind [gMASK] and sop where it is cut
-    empty = _encoded(pipe, "", found["tokens"].device)["tokens"][-1]
-    tokens, start = found["tokens"].clone(), 0
-    for said, weight in pieces:
+    tokens, pooled, start = found["tokens"].clone(), found["pooled"].clone(), 0
+    for place, (said, weight) in enumerate(pieces):
         end = start + len(said)
-        own = [first + place for place, (low, high) in enumerate(offsets) if low < end and high > start and first + place < length]
         if weight != 1:
-            tokens[own] = empty + weight * (found["tokens"][own] - empty)
+            without = _encoded(pipe, "".join(other for there, (other, _) in enumerate(pieces) if there != place), found["tokens"].device)
+            own = [first + at for at, (low, high) in enumerate(offsets) if low < end and high > start and first + at < length]
+            behind = slice(own[-1] + 1 if own else length, length)
+            tokens[own] += (weight - 1) * (found["tokens"][own] - without["tokens"][0])
+            tokens[behind] += (weight - 1) * (found["tokens"][behind] - without["tokens"][behind])
+            pooled += (weight - 1) * (found["pooled"] - without["pooled"])
         start = end
-    return found | {"tokens": tokens}
+    return found | {"tokens": tokens, "pooled": pooled}
 
 
 def stack(embeddings: Iterable[Embedding], length: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
