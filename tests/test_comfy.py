@@ -9,6 +9,7 @@ from PIL import Image
 from storyboard import Panel, Story, lora, models, render, save_workflow, workflow
 from storyboard.errors import SettingsError
 from storyboard.exporting import comfy
+from storyboard.rendering import png
 
 FILES = {"kolors": "KolorsPipeline", "sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline", "mini": "KolorsPipeline", "my base (v2)": "StableDiffusionPipeline"}
 # ComfyUI's nodes.py and ComfyUI-Kolors-MZ's __init__.py, read apart from the package: input -> type of a link, or Python type, lowest and highest; then outputs
@@ -136,6 +137,29 @@ def test_comfy_notes_say_what_is_needed():
 
     assert "ComfyUI-Kolors-MZ" in note("kolors") and "models/loras" in note("kolors") and "two samplers" not in note("kolors")
     assert "no ComfyUI node loads" in note("mini") and "Kolors-MZ" not in note("sdxl") and "two samplers" in note("sdxl", guidance_end=0.5)
+
+
+def test_comfy_notes_warn_of_what_draws_otherwise_there():
+    def note(base, **changed):
+        return next(node["widgets_values"][0] for node in workflow([panels(base)[0] | changed])["ui"]["nodes"] if node["type"] == "Note")
+
+    assert "plain words" in note("kolors", prompt="a (red:1.3) cat") and "plain words" in note("kolors", negative_prompt="[text]")
+    assert "plain words" not in note("kolors", prompt="a \\(red\\) cat") + note("sdxl", prompt="a (red:1.3) cat")
+    assert "2^53" in note("sdxl", seed=2**53 + 1) and "2^53" not in note("sdxl", seed=2**53)
+
+
+def test_comfy_braces_of_a_kolors_prompt_are_refused_and_its_picture_has_no_graph():
+    """The pack's text node draws lots in Python, where no escape holds."""
+    panel = panels("kolors")[0] | {"prompt": "{红|蓝}色"}
+    with pytest.raises(SettingsError, match="Panel 2 has a pair of braces.*take them out"):
+        workflow([panels("kolors")[0], panel])
+    facts = {"sampler": "", "schedule_type": "", "base_fingerprint": ""}
+    assert "workflow" not in dict((chunk[1].split(b"\0")[0].decode(), 1) for chunk in png.info(panel | facts).chunks)
+
+
+def test_comfy_nodes_name_the_pack_they_come_from():
+    found = {node["type"]: node["properties"] for node in workflow(panels("kolors"))["ui"]["nodes"] if node["type"] != "Note"}
+    assert found["MZ_ChatGLM3_V2"]["aux_id"] == "MinusZoneAI/ComfyUI-Kolors-MZ" and found["KSampler"]["cnr_id"] == "comfy-core" and "aux_id" not in found["KSampler"]
 
 
 def spoilt(change, form="api"):

@@ -129,22 +129,42 @@ def test_prompts_of_different_lengths_and_weights_are_drawn_together(encode, hub
     assert latents.shape == (2, 4, 8, 8) and torch.isfinite(latents).all()
 
 
-def test_chatglm_weights_scale_their_own_tokens_around_the_empty_prompt(encode):
-    said = encode("kolors", [*(f"一只(红色:{weight})小猫" for weight in (0, 0.5, 1, 2)), ""])
-    zero, half, one, two, empty = (each.tokens for each in said.values())
-    moved = (two != one).any(1)
-    assert 1 <= moved.sum() <= 3 and torch.allclose(zero[moved], empty[-1].expand_as(zero[moved])) and torch.equal(two[~moved], one[~moved])
+def test_chatglm_weights_lead_from_the_prompt_without_the_words_to_it_and_beyond(encode):
+    said = encode("kolors", [*(f"一只(红色:{weight})小猫" for weight in (0, 0.5, 1, 2)), "一只小猫"])
+    zero, half, one, two, without = (each.tokens for each in said.values())
+    moved = (two != one).any(1).nonzero().flatten()
+    assert moved.tolist() == list(range(int(moved[0]), len(one)))  # the words, and all behind them
+    assert torch.equal(one[:moved[0]], zero[:moved[0]]) and torch.equal(zero[-1], without[-1]) and torch.equal(zero[moved[0]], without[0])
     assert torch.allclose(half, (zero + one) / 2, atol=1e-4) and torch.allclose(two, 2 * one - zero, atol=1e-4)
+    pooled = [each.pooled for each in said.values()]
+    assert torch.allclose(pooled[0], pooled[4], atol=1e-5) and torch.allclose(pooled[3], 2 * pooled[2] - pooled[0], atol=1e-4)
 
 
-def test_a_large_weight_decides_between_two_colours_on_mini(tmp_path):
-    base, settings, seeds = bases.get("mini"), Settings(base="mini", output=str(tmp_path)), [0, 1]
+@pytest.fixture(scope="module")
+def mini_scores(tmp_path_factory):
+    """(prompt, attribute, value) -> how sure the classifier is of it, 0 to 1, on the average of four pictures by the base alone."""
+    base, settings, seeds = bases.get("mini"), Settings(base="mini", output=str(tmp_path_factory.mktemp("weights"))), [200, 201, 202, 203]
     plan = memory.plan(base, settings)
-    asked = [f"卡通，(紫色:{weight})绿色长发女孩，微笑，白色衣服，白色背景" for weight in (1.0, 1.8)]
-    said, pipe, model = conditioning.encode(base, [*asked, "模糊，低质量"], settings, plan), drawing.load_pipeline(base, plan), classifier.load()
-    seen = []
-    for prompt in asked:
-        pictures = drawing.draw(pipe, [said[prompt]] * len(seeds), [said["模糊，低质量"]] * len(seeds), seeds, base.resolution, 8, base.guidance_scale)
+    pipe, model = drawing.load_pipeline(base, plan), classifier.load()
+
+    def scores(prompt, attribute, value):
+        said = conditioning.encode(base, [prompt, ""], settings, plan)
+        pictures = drawing.draw(pipe, [said[prompt]] * len(seeds), [said[""]] * len(seeds), seeds, base.resolution, 6, base.guidance_scale)
         pixels = np.stack([np.asarray(picture.resize((classifier.SIDE, classifier.SIDE), Image.LANCZOS)) for picture in pictures])
-        seen.append({row["hair_color"] for row in classifier.read(model, pixels)})
-    assert seen == [{"green"}, {"purple"}]
+        with torch.no_grad():
+            return model(classifier.as_tensor(pixels))[attribute].softmax(1)[:, classifier.VALUES[attribute].index(value)].mean().item()
+    return scores
+
+
+@pytest.mark.parametrize("prompt, attribute, value", [
+    ("卡通，紫色短发女孩，微笑，白色衣服，海边，(森林:{})", "background", "forest"), ("手绘头像，(扁平插画:{})，紫色短发女孩，微笑，红色衣服，海边", "style", "avataaars"),
+    ("卡通，紫色短发女孩，(紫色长发:{})，微笑，红色衣服，海边", "hair_length", "long"),
+])
+def test_raising_a_weight_raises_its_score_on_mini(mini_scores, prompt, attribute, value):
+    scores = [mini_scores(prompt.format(weight), attribute, value) for weight in (0.4, 0.7, 1.0, 1.3, 1.6)]
+    assert all(lower <= higher + 0.005 for lower, higher in zip(scores, scores[1:])) and scores[-1] - scores[0] > 0.5, scores
+
+
+def test_a_large_weight_decides_between_two_colours_on_mini(mini_scores):
+    light, heavy = (mini_scores(f"卡通，(紫色:{weight})绿色长发女孩，微笑，白色衣服，白色背景", "hair_color", "purple") for weight in (1.0, 1.8))
+    assert light < 0.1 and heavy > 0.9

@@ -14,6 +14,7 @@ from .nodes import NODES, from_ui, to_ui
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"  # what rendering/drawing.py's scheduler() is called there
 LORA_FILE = "lora.safetensors"
 LAST_STEP = 10000  # KSamplerAdvanced: to the end
+EXACT = 2**53  # JavaScript's integers are whole up to here
 GUIDED = {"reference", "heroine"}  # what a panel's entry says of what no graph of ours carries
 FILES = {  # as their publishers name them; a base of one's own goes by its name
     "sdxl": {"ckpt_name": "sd_xl_base_1.0.safetensors"},
@@ -28,6 +29,8 @@ NOTES = {
 }
 LORA_NOTE = "The LoRA, outputs/lora/lora.safetensors, goes into models/loras. LoRA 放入 models/loras。"
 MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. mini 无法在 ComfyUI 中运行，请换用 Kolors。"
+WEIGHTS_NOTE = "ComfyUI-Kolors-MZ reads weights such as (word:1.3) and [word] as plain words, which Storyboard does not: those pictures differ. ComfyUI-Kolors-MZ 不认权重写法，含权重的画面会不同。"
+SEEDS_NOTE = "A seed above 2^53 loses digits on ComfyUI's canvas: use workflow_api.json, or choose a smaller one. 大于 2^53 的种子在画布上会失真。"
 STAGES_NOTE = "Guidance ends early, so each panel has two samplers; the second begins with a first-order step where Storyboard goes on with the second order: pictures differ a little."
 
 
@@ -43,11 +46,12 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         models: Files by the loaders' input (``ckpt_name``; ``unet_name``, ``chatglm3_checkpoint``, ``vae_name``); None takes those that the publishers offer.
 
     Raises:
-        SettingsError: No panel, panels of different bases, one with a reference or a heroine, or a strength that ComfyUI refuses.
+        SettingsError: No panel, panels of different bases, one that has a ``refusal``, or a strength that ComfyUI refuses.
     """
     panels = list(getattr(pictures, "panels", pictures))
-    if guided := [place for place, panel in enumerate(panels, 1) if panel.keys() & GUIDED]:
-        raise SettingsError(f"Panel {guided[0]} follows a reference picture or a heroine, which the graph cannot carry: leave it out.")
+    for place, panel in enumerate(panels, 1):
+        if why := refusal(panel):
+            raise SettingsError(f"Panel {place} {why}.")
     kinds = {(panel["base"], panel["pipeline"], bool(panel["lora"])) for panel in panels}
     if len(kinds) != 1:
         raise SettingsError(f"A workflow wants panels of one base and one LoRA, not {len(kinds)}: give what one call of render() returned.")
@@ -62,9 +66,22 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         api |= _panel(place, panel, model, clip, vae)
         if pipeline == "StableDiffusionXLPipeline" and not panel["negative_prompt"]:  # diffusers gives SDXL zeros then, not the empty prompt's embedding
             api[str(10 * place + 1)] |= _node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
-    notes = [NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if _staged(api) else ""]
+    weighted = any(re.search(r"(?<!\\)[(\[]", panel["prompt"] + "\n" + panel["negative_prompt"]) for panel in panels)
+    notes = [
+        NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if _staged(api) else "",
+        WEIGHTS_NOTE if weighted and pipeline == "KolorsPipeline" else "", SEEDS_NOTE if any(panel["seed"] > EXACT for panel in panels) else "",
+    ]
     api["1"]["_meta"] = {"title": f"{base} ({pipeline})", "note": "\n".join(note for note in notes if note)}
     return {"api": api, "ui": to_ui(api)}
+
+
+def refusal(panel: dict) -> str:
+    """Why no graph can draw this entry of ``panels``, and the mend; empty where one can."""
+    if panel.keys() & GUIDED:
+        return "follows a reference picture or a heroine, which the graph cannot carry: leave it out"
+    if panel["pipeline"] == "KolorsPipeline" and re.search(r"\{[^{}]*\}", panel["prompt"] + "\n" + panel["negative_prompt"]):
+        return "has a pair of braces, among which ComfyUI-Kolors-MZ's text node draws lots: take them out of its prompts"
+    return ""
 
 
 def save_workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models: dict[str, str] | None = None) -> Path:

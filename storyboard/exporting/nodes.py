@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 LINKED = ("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "CHATGLM3MODEL")  # types that come from another node; the rest are typed in
 SEEDS = ("seed", "noise_seed")  # the canvas keeps a second value after these: what to do with the seed after a run
+CORE, PACK = {"cnr_id": "comfy-core"}, {"cnr_id": "comfyui-kolors-mz", "aux_id": "MinusZoneAI/ComfyUI-Kolors-MZ"}  # where ComfyUI's manager looks for a missing node
 WIDTH, HEIGHT, GAP = 340, 300, 40  # pixels
 
 
@@ -74,7 +75,7 @@ def to_ui(api: dict) -> dict:
             "flags": {}, "order": order, "mode": 0,
             "inputs": [{"name": name, "type": kind.inputs[name], "link": into[slot]} for slot, name in enumerate(kind.links)],
             "outputs": [{"name": name, "type": name, "links": out[slot], "slot_index": slot} for slot, name in enumerate(kind.outputs)],
-            "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": widgets,
+            "properties": {"Node name for S&R": node["class_type"]} | (PACK if node["class_type"].startswith("MZ_") else CORE), "widgets_values": widgets,
         }
         nodes.append(made | ({"title": node["_meta"]["title"]} if "_meta" in node else {}))
     last = max(map(int, api))

@@ -62,9 +62,12 @@ def fitted(text: str, width: int, height: int) -> tuple[str, ImageFont.FreeTypeF
 
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than ``width``: broken at the last space or Chinese character that fits; a comma or full stop begins no line."""
-    lines, line = [], ""
-    for sign in " ".join(text.split()):
+    """Lines no wider than ``width``: broken at the last space or Chinese character that fits; a comma or full stop begins no line.
+
+    Signs that the font lacks, such as emoji, are left out.
+    """
+    lines, line, missing = [], "", bytes(face.getmask("\U0010ffff"))
+    for sign in " ".join("".join(sign for sign in text if sign.isspace() or bytes(face.getmask(sign)) != missing).split()):
         if line and face.getlength(line + sign) > width and sign not in "，。、；：！？,.;:!? ":
             cut = len(line)
             while cut and sign.isascii() and sign.isalnum() and line[cut - 1].isascii() and line[cut - 1] != " ":

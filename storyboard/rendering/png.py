@@ -34,7 +34,7 @@ def info(panel: dict) -> PngInfo:
     chunks = PngInfo()
     chunks.add_itxt("parameters", parameters(panel))
     chunks.add_itxt("storyboard", json.dumps(panel, ensure_ascii=False, sort_keys=True))
-    graph = {} if panel.keys() & comfy.GUIDED else comfy.workflow([panel])
+    graph = {} if comfy.refusal(panel) else comfy.workflow([panel])
     for name, form in (("prompt", "api"), ("workflow", "ui")) if graph else ():
         chunks.add_text(name, json.dumps(graph[form]))  # ASCII in tEXt, as ComfyUI's SaveImage writes it: its canvas reads iTXt wrongly
     return chunks
