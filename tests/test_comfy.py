@@ -153,6 +153,10 @@ def test_comfy_braces_of_a_kolors_prompt_are_refused_and_its_picture_has_no_grap
     panel = panels("kolors")[0] | {"prompt": "{红|蓝}色"}
     with pytest.raises(SettingsError, match="Panel 2 has a pair of braces.*take them out"):
         workflow([panels("kolors")[0], panel])
+    for texts in ({"negative_prompt": "{模糊}"}, {"prompt": "{{红}"}):
+        with pytest.raises(SettingsError, match="Panel 1 has a pair of braces"):
+            workflow([panels("kolors")[0] | texts])
+    workflow([panels("kolors")[0] | {"prompt": "{红", "negative_prompt": "模糊}"}])  # no pair: each text has a node of its own
     facts = {"sampler": "", "schedule_type": "", "base_fingerprint": ""}
     assert "workflow" not in dict((chunk[1].split(b"\0")[0].decode(), 1) for chunk in png.info(panel | facts).chunks)
 

@@ -79,7 +79,7 @@ def refusal(panel: dict) -> str:
     """Why no graph can draw this entry of ``panels``, and the mend; empty where one can."""
     if panel.keys() & GUIDED:
         return "follows a reference picture or a heroine, which the graph cannot carry: leave it out"
-    if panel["pipeline"] == "KolorsPipeline" and re.search(r"\{[^{}]*\}", panel["prompt"] + "\n" + panel["negative_prompt"]):
+    if panel["pipeline"] == "KolorsPipeline" and any(re.search(r"\{[^{}]*\}", panel[name]) for name in ("prompt", "negative_prompt")):  # each goes into a node of its own
         return "has a pair of braces, among which ComfyUI-Kolors-MZ's text node draws lots: take them out of its prompts"
     return ""
 
