@@ -138,6 +138,7 @@ def test_the_bundles_page_shows_chinese_and_stays_in_its_lines(made):
     assert len(lines) > 2 and all(face.getlength(line) <= 345 for line in lines) and not any(line[0] in "，。 " for line in lines)
     assert "umbrella" in " ".join(lines)
     assert page.wrapped("猫🐱 and🎈dog", face, 3000) == ["猫 anddog"]  # no box for what the font lacks
+    assert page.wrapped("❤️ 👩‍👩‍👧 1️⃣ caf\u00e9 e\u0301 ①「한」", face, 3000) == ["1 caf\u00e9 e\u0301 ①「한」"] and page.wrapped("🎈🎈", face, 300) == [""]
     _, pictures, _, _, found = made
     drawn = page.draw(pictures.paths * 3, ["长" * 400] * 9, "")
     assert drawn.size == page.PAGE and contents(found.path)["story.pdf"].count(b"/Type /Page\n") + contents(found.path)["story.pdf"].count(b"/Type /Page ") <= 1
