@@ -66,8 +66,9 @@ def said(name, content):
 def names(user, text, ours):
     """Does ``text`` hold the user's name as part of a path, or as a word that is none of ``ours``?"""
     text = re.sub(r"https?://[^\s\"')>]+", "", text)
-    before = r"[/\\]" if re.search(rf"(?<!\w){re.escape(user)}(?!\w)", ours) else r"(?<![A-Za-z0-9_])"  # a Chinese sign beside it makes it no other word
-    return re.search(rf"{before}{re.escape(user)}(?![A-Za-z0-9_])", text) is not None
+    word = rf"(?<![A-Za-z0-9_]){re.escape(user)}(?![A-Za-z0-9_])"  # a Chinese sign beside it makes it no other word
+    paths = lambda text: set(re.findall(rf"[\w.-]*[/\\]{word}", text))  # with the folder before it: models/mini is ours where /home/mini is not
+    return bool(paths(text) - paths(ours)) or bool(re.search(word, text)) and not re.search(word, ours)
 
 
 def test_a_bundle_gives_away_no_path_name_or_token(made):
@@ -77,7 +78,7 @@ def test_a_bundle_gives_away_no_path_name_or_token(made):
     private |= {user} if len(user) > 4 else set()  # a short one may be part of any word
     here = Path(__file__).resolve().parents[1]
     ours = "\n".join(path.read_text(encoding="utf-8") for folder in ("storyboard", "recipes", "data") for path in (here / folder).rglob("*") if path.suffix in (".py", ".yaml", ".json", ".jsonl", ".md"))
-    ours += "\n".join(panel["prompt"] + " " + panel["negative_prompt"] for panel in pictures.panels)
+    ours += (here / "NOTICE.md").read_text(encoding="utf-8") + "\n".join(panel["prompt"] + " " + panel["negative_prompt"] for panel in pictures.panels)
     for name, content in contents(found.path).items():
         text = said(name, content)
         assert not [word for word in private if word.encode() in content or word in text], name
