@@ -1,6 +1,7 @@
 import getpass
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -52,16 +53,45 @@ def test_a_bundles_cards_say_what_was_done(made):
     assert "Wischofsky" in files["LICENSES.md"].decode()
 
 
-def test_a_bundle_gives_away_no_path_name_or_token(made, monkeypatch):
-    settings, _, _, _, found = made
+def said(name, content):
+    """The text of a bundle's file: all of JSON and Markdown, the header of safetensors, a PNG's chunks (iTXt may be compressed), nothing of a PDF."""
+    if name.endswith(".png"):
+        with Image.open(io.BytesIO(content)) as image:
+            return "\n".join(image.text.values())
+    if name.endswith(".safetensors"):
+        return content[8:8 + int.from_bytes(content[:8], "little")].decode()
+    return content.decode() if name.endswith((".json", ".md")) else ""
+
+
+def names(user, text, ours):
+    """Does ``text`` hold the user's name as part of a path, or as a word that is none of ``ours``?"""
+    text = re.sub(r"https?://[^\s\"')>]+", "", text)
+    word = rf"(?<![A-Za-z0-9_]){re.escape(user)}(?![A-Za-z0-9_])"  # a Chinese sign beside it makes it no other word
+    paths = lambda text: set(re.findall(rf"[\w.-]*[/\\]{word}", text))  # with the folder before it: models/mini is ours where /home/mini is not
+    return bool(paths(text) - paths(ours)) or bool(re.search(word, text)) and not re.search(word, ours)
+
+
+def test_a_bundle_gives_away_no_path_name_or_token(made):
+    settings, pictures, _, _, found = made
     private = {str(Path.home()) + "/", settings.output, str(Path(__file__).resolve().parents[1])}
     user = getpass.getuser()
-    private |= {user} if len(user) > 4 else {f"{before}{user}{after}" for before in "/\\" for after in '/\\"'}  # a short one may be part of any word
+    private |= {user} if len(user) > 4 else set()  # a short one may be part of any word
+    here = Path(__file__).resolve().parents[1]
+    ours = "\n".join(path.read_text(encoding="utf-8") for folder in ("storyboard", "recipes", "data") for path in (here / folder).rglob("*") if path.suffix in (".py", ".yaml", ".json", ".jsonl", ".md"))
+    ours += (here / "NOTICE.md").read_text(encoding="utf-8") + "\n".join(panel["prompt"] + " " + panel["negative_prompt"] for panel in pictures.panels)
     for name, content in contents(found.path).items():
-        assert not [word for word in private if word.encode() in content], name
-        if name.endswith(".png"):
-            with Image.open(io.BytesIO(content)) as image:  # iTXt may be compressed
-                assert not [word for word in private if word in json.dumps(image.text, ensure_ascii=False)], name
+        text = said(name, content)
+        assert not [word for word in private if word.encode() in content or word in text], name
+        assert not names(user, text, ours), name
+
+
+@pytest.mark.parametrize("text, told", [
+    ("/home/ann/x", True), (r"D:\\ann", True), ('"/mnt/ann"', True), ("by ann", True), ("由ann制作", True), ('{"author": "ann"}', True),
+    ("/home/anna", False), ("annotated, ann_2, Joann", False), ("https://example.com/ann/x", False),
+])
+def test_a_short_user_name_is_found_where_it_stands_alone(text, told):
+    assert names("ann", text, "") == told
+    assert names("ann", text, "ann is a word of ours") == (told and ("/" in text or "\\" in text))
 
 
 def test_a_bundle_with_a_token_in_a_prompt_is_refused_without_showing_it(made, monkeypatch):
@@ -109,6 +139,7 @@ def test_the_bundles_page_shows_chinese_and_stays_in_its_lines(made):
     assert len(lines) > 2 and all(face.getlength(line) <= 345 for line in lines) and not any(line[0] in "，。 " for line in lines)
     assert "umbrella" in " ".join(lines)
     assert page.wrapped("猫🐱 and🎈dog", face, 3000) == ["猫 anddog"]  # no box for what the font lacks
+    assert page.wrapped("❤️ 👩‍👩‍👧 1️⃣ caf\u00e9 e\u0301 ①「한」", face, 3000) == ["1 caf\u00e9 e\u0301 ①「한」"] and page.wrapped("🎈🎈", face, 300) == [""]
     _, pictures, _, _, found = made
     drawn = page.draw(pictures.paths * 3, ["长" * 400] * 9, "")
     assert drawn.size == page.PAGE and contents(found.path)["story.pdf"].count(b"/Type /Page\n") + contents(found.path)["story.pdf"].count(b"/Type /Page ") <= 1

@@ -144,8 +144,9 @@ def test_comfy_notes_warn_of_what_draws_otherwise_there():
         return next(node["widgets_values"][0] for node in workflow([panels(base)[0] | changed])["ui"]["nodes"] if node["type"] == "Note")
 
     assert "plain words" in note("kolors", prompt="a (red:1.3) cat") and "plain words" in note("kolors", negative_prompt="[text]")
+    assert "当作普通文字" in note("kolors", prompt="\\\\(red)")  # a backslash, then a weight
     assert "plain words" not in note("kolors", prompt="a \\(red\\) cat") + note("sdxl", prompt="a (red:1.3) cat")
-    assert "2^53" in note("sdxl", seed=2**53 + 1) and "2^53" not in note("sdxl", seed=2**53)
+    assert "2^53 loses digits" in note("sdxl", seed=2**53 + 1) and "大于 2^53" in note("kolors", seed=2**64 - 1) and "2^53" not in note("sdxl", seed=2**53)
 
 
 def test_comfy_braces_of_a_kolors_prompt_are_refused_and_its_picture_has_no_graph():
@@ -153,13 +154,19 @@ def test_comfy_braces_of_a_kolors_prompt_are_refused_and_its_picture_has_no_grap
     panel = panels("kolors")[0] | {"prompt": "{红|蓝}色"}
     with pytest.raises(SettingsError, match="Panel 2 has a pair of braces.*take them out"):
         workflow([panels("kolors")[0], panel])
+    for texts in ({"negative_prompt": "{模糊}"}, {"prompt": "{{红}"}):
+        with pytest.raises(SettingsError, match="Panel 1 has a pair of braces"):
+            workflow([panels("kolors")[0] | texts])
+    workflow([panels("kolors")[0] | {"prompt": "{红", "negative_prompt": "模糊}"}])  # no pair: each text has a node of its own
     facts = {"sampler": "", "schedule_type": "", "base_fingerprint": ""}
     assert "workflow" not in dict((chunk[1].split(b"\0")[0].decode(), 1) for chunk in png.info(panel | facts).chunks)
 
 
 def test_comfy_nodes_name_the_pack_they_come_from():
-    found = {node["type"]: node["properties"] for node in workflow(panels("kolors"))["ui"]["nodes"] if node["type"] != "Note"}
-    assert found["MZ_ChatGLM3_V2"]["aux_id"] == "MinusZoneAI/ComfyUI-Kolors-MZ" and found["KSampler"]["cnr_id"] == "comfy-core" and "aux_id" not in found["KSampler"]
+    for node in workflow(panels("kolors"))["ui"]["nodes"] + workflow(panels("sdxl", guidance_end=0.5))["ui"]["nodes"]:
+        if node["type"] != "Note":  # the page's own, no node of the server
+            pack = {"cnr_id": "comfyui-kolors-mz", "aux_id": "MinusZoneAI/ComfyUI-Kolors-MZ"} if node["type"].startswith("MZ_") else {"cnr_id": "comfy-core"}
+            assert node["properties"] == {"Node name for S&R": node["type"]} | pack
 
 
 def spoilt(change, form="api"):
@@ -193,6 +200,13 @@ def test_comfy_arguments_are_checked():
         workflow([*panels("sdxl"), *panels("kolors")])
     with pytest.raises(SettingsError, match="strength=30"):
         workflow(panels("sdxl"), strength=30)
+
+
+def test_comfy_braces_edited_into_a_kolors_graph_are_named():
+    graph = workflow(panels("kolors"))["api"]
+    graph["20"]["inputs"]["text"] = "{红|蓝}色"
+    with pytest.raises(SettingsError, match="^The graph: panel 2 has a pair of braces.*take them out"):
+        comfy.read(graph)
 
 
 def test_comfy_edits_come_back():

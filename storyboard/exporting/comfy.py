@@ -29,8 +29,8 @@ NOTES = {
 }
 LORA_NOTE = "The LoRA, outputs/lora/lora.safetensors, goes into models/loras. LoRA 放入 models/loras。"
 MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. mini 无法在 ComfyUI 中运行，请换用 Kolors。"
-WEIGHTS_NOTE = "ComfyUI-Kolors-MZ reads weights such as (word:1.3) and [word] as plain words, which Storyboard does not: those pictures differ. ComfyUI-Kolors-MZ 不认权重写法，含权重的画面会不同。"
-SEEDS_NOTE = "A seed above 2^53 loses digits on ComfyUI's canvas: use workflow_api.json, or choose a smaller one. 大于 2^53 的种子在画布上会失真。"
+WEIGHTS_NOTE = "ComfyUI-Kolors-MZ reads weights such as (word:1.3) and [word] as plain words, which Storyboard does not: those pictures differ. ComfyUI-Kolors-MZ 把 (word:1.3)、[word] 之类的权重当作普通文字，这些画面会不同。"
+SEEDS_NOTE = "A seed above 2^53 loses digits on ComfyUI's canvas: use workflow_api.json, or choose a smaller one. 大于 2^53 的种子在画布上会失真：请用 workflow_api.json，或换小一些的种子。"
 STAGES_NOTE = "Guidance ends early, so each panel has two samplers; the second begins with a first-order step where Storyboard goes on with the second order: pictures differ a little."
 
 
@@ -66,7 +66,7 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         api |= _panel(place, panel, model, clip, vae)
         if pipeline == "StableDiffusionXLPipeline" and not panel["negative_prompt"]:  # diffusers gives SDXL zeros then, not the empty prompt's embedding
             api[str(10 * place + 1)] |= _node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
-    weighted = any(re.search(r"(?<!\\)[(\[]", panel["prompt"] + "\n" + panel["negative_prompt"]) for panel in panels)
+    weighted = any(re.search(r"(?<!\\)(?:\\\\)*[(\[]", panel["prompt"] + "\n" + panel["negative_prompt"]) for panel in panels)  # also (word:1), whose brackets are read there
     notes = [
         NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if _staged(api) else "",
         WEIGHTS_NOTE if weighted and pipeline == "KolorsPipeline" else "", SEEDS_NOTE if any(panel["seed"] > EXACT for panel in panels) else "",
@@ -79,7 +79,7 @@ def refusal(panel: dict) -> str:
     """Why no graph can draw this entry of ``panels``, and the mend; empty where one can."""
     if panel.keys() & GUIDED:
         return "follows a reference picture or a heroine, which the graph cannot carry: leave it out"
-    if panel["pipeline"] == "KolorsPipeline" and re.search(r"\{[^{}]*\}", panel["prompt"] + "\n" + panel["negative_prompt"]):
+    if panel["pipeline"] == "KolorsPipeline" and any(re.search(r"\{[^{}]*\}", panel[name]) for name in ("prompt", "negative_prompt")):  # each goes into a node of its own
         return "has a pair of braces, among which ComfyUI-Kolors-MZ's text node draws lots: take them out of its prompts"
     return ""
 
@@ -96,7 +96,7 @@ def read(graph: dict | Path | str) -> dict:
     """What ``workflow`` was given, from either form, a ``.json`` file or a panel's PNG: ``workflow(**read(graph))`` is the graph again.
 
     Raises:
-        SettingsError: No such file, or a graph that ``workflow`` does not make; prompts, seeds, sizes, strength and file names may be edited.
+        SettingsError: No such file, a panel that has a ``refusal``, or a graph that ``workflow`` does not make; prompts, seeds, sizes, strength and file names may be edited.
     """
     name = "The graph" if isinstance(graph, dict) else str(graph)
     strange = SettingsError(f"{name} is no graph that Storyboard made: give its workflow.json, workflow_api.json or panel-*.png, with nothing but values edited.")
@@ -104,9 +104,12 @@ def read(graph: dict | Path | str) -> dict:
         graph = graph if isinstance(graph, dict) else _open(Path(graph))
         api = from_ui(graph) if "nodes" in graph else graph
         said = _said(api)
-        again = workflow(**said)["api"]
+        refused = [f"{name}: panel {place} {why}." for place, panel in enumerate(said["pictures"], 1) if (why := refusal(panel))]
+        again = {} if refused else workflow(**said)["api"]
     except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError, SettingsError) as error:
         raise strange from error
+    if refused:
+        raise SettingsError(refused[0])
     bare = lambda nodes: {key: {part: node[part] for part in ("class_type", "inputs")} for key, node in nodes.items()}
     if bare(again) != bare(api):
         raise strange

@@ -66,8 +66,9 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
     Signs that the font lacks, such as emoji, are left out.
     """
-    lines, line, missing = [], "", bytes(face.getmask("\U0010ffff"))
-    for sign in " ".join("".join(sign for sign in text if sign.isspace() or bytes(face.getmask(sign)) != missing).split()):
+    lone = face.font_variant(layout_engine=ImageFont.Layout.BASIC)  # Raqm gives joiners and variation selectors, which stand in emoji, a look of their own
+    lines, line, missing = [], "", bytes(lone.getmask("\U0010ffff"))
+    for sign in " ".join("".join(sign for sign in text if sign.isspace() or bytes(lone.getmask(sign)) != missing).split()):
         if line and face.getlength(line + sign) > width and sign not in "，。、；：！？,.;:!? ":
             cut = len(line)
             while cut and sign.isascii() and sign.isalnum() and line[cut - 1].isascii() and line[cut - 1] != " ":
