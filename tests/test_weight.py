@@ -134,7 +134,7 @@ def test_chatglm_weights_lead_from_the_prompt_without_the_words_to_it_and_beyond
     zero, half, one, two, without = (each.tokens for each in said.values())
     moved = (two != one).any(1).nonzero().flatten()
     assert moved.tolist() == list(range(int(moved[0]), len(one)))  # the words, and all behind them
-    assert torch.equal(one[:moved[0]], zero[:moved[0]]) and torch.equal(zero[-1], without[-1]) and torch.equal(zero[moved[0]], without[0])
+    assert torch.equal(one[:moved[0]], zero[:moved[0]]) and torch.allclose(zero[-1], without[-1], atol=1e-3) and torch.allclose(zero[moved[0]], without[0], atol=1e-3)
     assert torch.allclose(half, (zero + one) / 2, atol=1e-4) and torch.allclose(two, 2 * one - zero, atol=1e-4)
     pooled = [each.pooled for each in said.values()]
     assert torch.allclose(pooled[0], pooled[4], atol=1e-5) and torch.allclose(pooled[3], 2 * pooled[2] - pooled[0], atol=1e-4)
