@@ -147,9 +147,11 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
         if weight != 1:
             without = _encoded(pipe, "".join(other for there, (other, _) in enumerate(pieces) if there != place), found["tokens"].device)
             own = [first + at for at, (low, high) in enumerate(offsets) if low < end and high > start and first + at < length]
-            behind = slice(own[-1] + 1 if own else length, length)
+            whole = sum(low < end and high > start for low, high in offsets)
+            shift = first - max(2, length - len(offsets) + whole) + whole  # where both are cut, what is behind stands further left in the shorter one
+            behind = own[-1] + 1 if own else length
             tokens[own] += (weight - 1) * (found["tokens"][own] - without["tokens"][0])
-            tokens[behind] += (weight - 1) * (found["tokens"][behind] - without["tokens"][behind])
+            tokens[behind:] += (weight - 1) * (found["tokens"][behind:] - without["tokens"][behind - shift:length - shift])
             pooled += (weight - 1) * (found["pooled"] - without["pooled"])
         start = end
     return found | {"tokens": tokens, "pooled": pooled}

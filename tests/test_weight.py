@@ -140,6 +140,12 @@ def test_chatglm_weights_lead_from_the_prompt_without_the_words_to_it_and_beyond
     assert torch.allclose(pooled[0], pooled[4], atol=1e-5) and torch.allclose(pooled[3], 2 * pooled[2] - pooled[0], atol=1e-4)
 
 
+def test_chatglm_weights_find_what_is_behind_them_in_a_prompt_that_is_cut(encode):
+    rest = "，红色小猫" * 200
+    zero, without = (each.tokens for each in encode("kolors", [f"(一只:0){rest}", rest]).values())
+    assert sum(torch.allclose(zero[20:], without[20 - shift:len(without) - shift], atol=1e-3) for shift in range(1, 8)) == 1
+
+
 @pytest.fixture(scope="module")
 def mini_scores(tmp_path_factory):
     """(prompt, attribute, value) -> how sure the classifier is of it, 0 to 1, on the average of four pictures by the base alone."""
