@@ -136,7 +136,7 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
 
     ``without`` is the embedding of the prompt without that piece, so that a weight of 0 is as if it had not been said.
     The piece's own tokens have padding there; those before do not see it (attention is causal); those behind and
-    ``pooled``, the last one's state, carry its meaning on. To scale its own tokens alone does hardly anything.
+    ``pooled``, the last one's state, carry its meaning on.
     """
     text = "".join(said for said, _ in pieces)
     offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")["offsets"]
