@@ -34,10 +34,9 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
     cached = cache.prepare(captions, settings, base, plan)
     bucket, indices = loop.batches(cached, settings.train_batch_size, 0, 0)[0]
 
-    def unet(layout: torch.memory_format = torch.channels_last, **changes: object) -> TrainingPipeline:
+    def unet(**changes: object) -> TrainingPipeline:
         pipe = TrainingPipeline.load(replace(base, **changes), ("unet",), plan.device, plan.dtype)
         inject(pipe, settings)
-        pipe.unet.to(memory_format=layout)
         return pipe
 
     def step(pipe: TrainingPipeline, chosen=indices, layout: torch.memory_format = torch.channels_last) -> float:
@@ -47,7 +46,10 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
         loop.diffusion_loss(pipe, **drawn).backward()
         return (time.perf_counter() - began) / len(chosen)
 
-    ours, plain, saving = unet(), unet(torch.contiguous_format), unet()
+    ours, plain, saving = unet(), unet(), unet()
+    plain.unet.to(memory_format=torch.contiguous_format)
+    for module in plain.unet.modules():
+        module._forward_hooks.clear()
     whole = unet(lora_targets=(base.lora_targets[0].replace(r"(mid_block|up_blocks)\.", ""),))
     saving.unet.enable_gradient_checkpointing()
     branches, padded = unet(), unet()
@@ -88,7 +90,7 @@ def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
     load = lambda: drawing.load_pipeline(base, plan, lora)
     ours, plain, wide = load(), load(), load()
     plain.unet.to(memory_format=torch.contiguous_format)
-    wide.vae.to(memory_format=torch.channels_last)
+    wide.vae.to(memory_format=torch.contiguous_format)
 
     def eight(pipe=ours, steps: int = settings.num_inference_steps, end: float = settings.guidance_end, size: int = settings.render_batch_size) -> float:
         began = time.perf_counter()
@@ -100,7 +102,7 @@ def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
 
     without = {
         f"{settings.num_inference_steps} steps of DPM-Solver++ 2M instead of 50": lambda: eight(steps=50), "guidance only in the first 60 % of the steps (not used: softer lines)": lambda: eight(end=0.6),
-        f"{settings.render_batch_size} panels at once": lambda: eight(size=1), "UNet channels last": lambda: eight(plain), "VAE one channel after another (CPU)": lambda: eight(wide),
+        f"{settings.render_batch_size} panels at once": lambda: eight(size=1), "UNet channels last": lambda: eight(plain), "VAE channels last": lambda: eight(wide),
     }
     if lora:
         branches = drawing.load_pipeline(base, plan)

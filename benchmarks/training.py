@@ -1,4 +1,4 @@
-"""How fast is a LoRA trained?  python benchmarks/training.py [--base mini] [--samples 2000]
+"""How fast is a LoRA trained?  python benchmarks/training.py [--base mini] [--samples 3600]
 
 Ours against DiffSynth-Studio's own loop and against the settings of diffusers' SDXL LoRA script, each alone in a
 process of its own, on the same pictures, weights, modules, rank, resolution, precision and number of samples seen.
@@ -113,7 +113,6 @@ def ours(base, plan, settings, folder: Path, arguments):
     caching = time.perf_counter() - began
     pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
     inject(pipe, settings)
-    pipe.unet.to(memory_format=torch.channels_last)
     startup = time.perf_counter() - BEGAN - caching
     validation = Validation(settings, folder / "validation", arguments.samples)
     watch = lambda step: validation.seen(step.number * settings.train_batch_size, pipe.unet)
@@ -259,7 +258,7 @@ def arithmetic(arguments: argparse.Namespace) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="mini")
-    parser.add_argument("--samples", type=int, default=2000, help="pictures seen in training, repetitions counted")
+    parser.add_argument("--samples", type=int, help="pictures seen in training, repetitions counted; as many as the base's default training sees if it is not given")
     parser.add_argument("--batch", type=int, help="of ours and of diffusers' script; the base's default if it is not given")
     parser.add_argument("--peer-learning-rate", type=float, default=1e-4)
     parser.add_argument("--resolution", type=int, help="the base's own if it is not given")
@@ -271,6 +270,10 @@ def main() -> None:
         print(json.dumps(run(arguments.contender, arguments)))
         return
 
+    from storyboard import Settings, bases, memory
+
+    settings = Settings(base=arguments.base)
+    arguments.samples = arguments.samples or settings.train_steps * settings.train_batch_size
     train, held_out = split(arguments, arguments.output / "benchmark-training")
     passed = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items() if value is not None and name != "contender"]
     found = {name: side_by_side.contender(__file__, name, *passed) for name in TITLES}
@@ -284,7 +287,7 @@ def main() -> None:
             "": TITLES[name], "start-up s": one["startup_s"], "caching s": one["caching_s"], "training s": one["training_s"], "images/s": one["rate"],
             "training alone": arguments.samples / one["training_s"], f"s to loss {target:.4f}": reached, "final loss": f"{one['losses'][-1]:.4f}",
         })
-    dtype = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[_precision(arguments)]
+    dtype = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[memory.plan(bases.get(settings.base), settings).precision]
     work, rate = arithmetic(arguments), side_by_side.matrix_rate(dtype)
     print(f"\n{side_by_side.machine()}\n{arguments.samples} samples of {train} pictures, {held_out} held out, base {arguments.base}\n\n{side_by_side.table(rows)}\n")
     print(f"limit: {work / 1e9:.2f} GFLOP a picture, matrices at {rate / 1e9:,.0f} GFLOP/s ({dtype}): {rate / work:.1f} images/s; ours, training alone: {arguments.samples / found['ours']['training_s'] / (rate / work):.0%} of it\n")
@@ -294,13 +297,6 @@ def main() -> None:
         "loss_ours": round(ours["losses"][-1], 4), "loss_diffsynth": round(diffsynth["losses"][-1], 4), "loss_diffusers": round(diffusers["losses"][-1], 4),
         "ratio_time_to_loss": round(diffsynth["reached"] / ours["reached"], 2) if ours["reached"] else None,
     }))
-
-
-def _precision(arguments: argparse.Namespace) -> str:
-    from storyboard import Settings, bases, memory
-
-    settings = Settings(base=arguments.base)
-    return memory.plan(bases.get(settings.base), settings).precision
 
 
 if __name__ == "__main__":

@@ -79,11 +79,6 @@ def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, 
                 yield name, tensor.to(dtype, memory_format=layout) if tensor.is_floating_point() else tensor
 
 
-def vae_layout(device: str) -> torch.memory_format:
-    """How the VAE's tensors lie: a CPU convolves its few channels faster one channel after another."""
-    return torch.channels_last if device == "cuda" else torch.contiguous_format
-
-
 def tokenizer(base: Base, component: str):
     """The tokenizer that belongs to the text encoder ``component``."""
     module, name = TOKENIZERS.get(base.pipeline, ("transformers", "CLIPTokenizer"))

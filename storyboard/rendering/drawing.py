@@ -42,8 +42,8 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
     vae = models.load(base, "vae", torch.float32)  # SDXL's VAE overflows in fp16
     pipe = models.pipeline(base, vae=vae, unet=models.load(base, "unet", plan.dtype) if unet is None else unet, scheduler=scheduler(base))
     with quiet():
-        pipe.unet.to(memory_format=torch.channels_last)
-        pipe.vae.to(memory_format=models.vae_layout(plan.device))
+        for part in (pipe.unet, pipe.vae):
+            part.to(memory_format=torch.channels_last)
         if lora is not None:
             attach(pipe, base, lora)
             if plan.precision == "fp32":  # in 16 bits a LoRA that is added to the weights loses its small values

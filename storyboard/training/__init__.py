@@ -67,8 +67,6 @@ def _load(folder: Path, manifest: dict) -> Lora:
 
 
 def _train(base: bases.Base, plan: memory.Plan, captions: Captions, settings: Settings, story: Story | None, folder: Path, checkpoint: Path) -> list[dict]:
-    import torch
-
     from .. import lora, show
     from . import cache, loop
     from .pipeline import TrainingPipeline
@@ -84,8 +82,6 @@ def _train(base: bases.Base, plan: memory.Plan, captions: Captions, settings: Se
     cached = cache.prepare(captions, settings, base, plan, [panel[key] for panel in story.resolved(settings.seed) for key in ("prompt", "negative_prompt")] if story else [])
     pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
     inject(pipe, settings)
-    with quiet():
-        pipe.unet.to(memory_format=torch.channels_last)
     if plan.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     with show.Live("train", settings.train_steps) as live:
@@ -121,6 +117,8 @@ def inject(pipe, settings: Settings) -> None:
         pipe.unet = DiffusionTrainingModule().add_lora_to_model(
             pipe.unet, target_modules=list(pipe.base.lora_targets), lora_rank=settings.rank, lora_alpha=settings.alpha, upcast_dtype=torch.float32,
         )
+    with quiet():
+        unet.keep_channels_last(pipe.unet)
     if pipe.torch_dtype == torch.float32:  # 16 bits would lose small values of the LoRA, and the weight of the padding
         unet.add_to_weights(pipe.unet)
         unet.fold_padding(pipe.unet)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from .. import artifacts, conditioning, models
+from .. import artifacts, conditioning
 from ..bases import Base
 from ..dataset import Captions
 from ..errors import TrainingError
@@ -97,16 +97,15 @@ def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
 def _encode(captions: Captions, settings: Settings, base: Base, plan: Plan, number: dict[str, int]) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
     choices = buckets(settings.resolution, base.resolution_step)
     pipe = TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype)
-    layout = models.vae_layout(plan.device)
     with quiet():
-        pipe.vae.to(memory_format=layout)
+        pipe.vae.to(memory_format=torch.channels_last)
     waiting: dict[tuple[int, int], list] = {}
     parts: dict[str, dict] = {"latents": {}, "time_ids": {}, "captions": {}}
 
     def encode(bucket: tuple[int, int]) -> None:
         pixels, time_ids, indices = zip(*waiting.pop(bucket))
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents = pipe.encode_images(images.contiguous(memory_format=layout)).cpu()
+        latents = pipe.encode_images(images.contiguous(memory_format=torch.channels_last)).cpu()
         if not torch.isfinite(latents).all():
             raise TrainingError(f"The VAE of {base.name!r} gave latents that are not finite: its weights are damaged, get them again.")
         for part, value in (("latents", latents), ("time_ids", torch.tensor(time_ids, dtype=torch.float32)), ("captions", torch.tensor(indices))):

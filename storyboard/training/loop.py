@@ -119,7 +119,7 @@ def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, 
         if not math.isfinite(value):
             raise TrainingError(f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({settings.learning_rate:g}) and run this cell again; the earlier LoRA is untouched.")
         scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(named.values(), MAX_GRAD_NORM)
+        torch.nn.utils.clip_grad_norm_(named.values(), MAX_GRAD_NORM, foreach=True)
         scaler.step(optimizer)
         scaler.update()
         losses.append(value)

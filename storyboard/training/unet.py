@@ -3,32 +3,48 @@
 import math
 
 import torch
-from peft.tuners.lora import Linear
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from peft.tuners.lora import Conv2d, Linear
 from torch import nn
 from torch.autograd.function import once_differentiable
 
 KEYS = 16  # attention over a multiple of so many keys is the fastest
 
 
+def keep_channels_last(unet: nn.Module) -> None:
+    """Let the weights of ``unet`` and all that its convolutions see lie channels last.
+
+    diffusers' transformer blocks hand on one channel after another, and so would all behind them.
+    """
+    unet.to(memory_format=torch.channels_last)
+    for module in unet.modules():
+        if isinstance(module, Transformer2DModel):
+            module.register_forward_hook(lambda _module, _args, output: (output[0].contiguous(memory_format=torch.channels_last), *output[1:]))
+
+
 def add_to_weights(unet: nn.Module) -> None:
-    """Let every linear LoRA of ``unet``, injected by peft, multiply once, by ``W + scaling B A``.
+    """Let every LoRA of ``unet``, injected by peft, pass once through its layer, by ``W + scaling B A``.
 
     peft runs a branch beside each layer: two narrow products, a scaling and a sum of whole activations, and the same
     again backwards. For fp32: in 16 bits small values of the LoRA would vanish in W.
     """
     for module in unet.modules():
         if isinstance(module, Linear):
-            module.forward = _Merged(module)
+            module.forward = _Merged(module, _LoraProduct)
+        elif isinstance(module, Conv2d) and module.get_base_layer().groups == 1:
+            base = module.get_base_layer()
+            module.forward = _Merged(module, _LoraConvolution, (base.stride, base.padding, base.dilation))
 
 
 class _Merged:
-    def __init__(self, module: Linear) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, function: type[torch.autograd.Function], geometry: tuple = ()) -> None:
+        self.module, self.function, self.geometry = module, function, geometry
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         name, = self.module.active_adapters
         base = self.module.get_base_layer()
-        return _LoraProduct.apply(x, base.weight, base.bias, self.module.lora_A[name].weight, self.module.lora_B[name].weight, self.module.scaling[name])
+        a, b = self.module.lora_A[name].weight, self.module.lora_B[name].weight
+        return self.function.apply(x, base.weight, base.bias, a, b, self.module.scaling[name], *self.geometry)
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -50,6 +66,37 @@ class _LoraProduct(torch.autograd.Function):
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
         of_x = (rows @ torch.addmm(weight, b, a, alpha=ctx.scaling)).view(x.shape) if ctx.needs_input_grad[0] else None
         return of_x, None, None, ((rows @ b).T @ inputs).mul_(ctx.scaling), (rows.T @ (inputs @ a.T)).mul_(ctx.scaling), None
+
+
+class _LoraConvolution(torch.autograd.Function):
+    """x (n, i, h, w), weight (o, i, k, k), bias (o,), a (r, i, k, k), b (o, r, 1, 1) -> (n, o, h', w'), as ``_LoraProduct``."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, a, b, scaling, stride, padding, dilation):
+        narrow = nn.functional.conv2d(x, a, None, stride, padding, dilation)
+        ctx.save_for_backward(x, weight, a, b, narrow)
+        ctx.scaling, ctx.geometry = scaling, (stride, padding, dilation)
+        return nn.functional.conv2d(x, _summed(weight, a, b, scaling), bias, stride, padding, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight, a, b, narrow = ctx.saved_tensors
+        rows, hidden = (tensor.permute(0, 2, 3, 1).flatten(0, 2) for tensor in (gradient, narrow))  # a pixel each
+        of_narrow = (rows @ b.flatten(1)).mul_(ctx.scaling).view(*narrow.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+        through = lambda of_output, kernel, wanted: torch.ops.aten.convolution_backward(
+            of_output, x, kernel, None, *ctx.geometry, transposed=False, output_padding=(0, 0), groups=1, output_mask=wanted,
+        )
+        of_x = through(gradient, _summed(weight, a, b, ctx.scaling), (True, False, False))[0] if ctx.needs_input_grad[0] else None
+        of_a = through(of_narrow, a, (False, True, False))[1]
+        return of_x, None, None, of_a, (rows.T @ hidden).mul_(ctx.scaling).view(b.shape), None, None, None, None
+
+
+def _summed(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
+    """``weight + scaling b a`` of convolutions, (o, i, k, k), channels last."""
+    flat, narrow = (kernel.permute(0, 2, 3, 1).flatten(1) for kernel in (weight, a))
+    outputs, inputs, height, width = weight.shape
+    return torch.addmm(flat, b.flatten(1), narrow, alpha=scaling).view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
 
 def fold_padding(unet: nn.Module) -> None:
