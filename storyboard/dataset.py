@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import artifacts, hub
+from . import artifacts, captioning, hub
 from .errors import DatasetError, ResourceError
 from .settings import Settings
 
@@ -75,12 +75,14 @@ def collect(settings: Settings) -> Captions:
     """Bring the data set of ``settings`` into ``<output>/collected``.
 
     EXIF rotation is applied, transparency laid on white, colour profiles turned to sRGB. A file that cannot be
-    read to its last byte is reported in ``Captions.unreadable`` and left out. A picture without a caption takes
-    ``caption_template`` or, in a folder named as kohya's scripts want it (``10_concept``), the concept; the number
-    there, kohya's repeats, is not used: an epoch has every picture once.
+    read to its last byte is reported in ``Captions.unreadable`` and left out. A picture without a caption, or with one
+    that says nothing (``captioning.lazy``), takes ``caption_template`` or, in a folder named as kohya's scripts want it
+    (``10_concept``), the concept, else what ``captioner`` writes; the number there, kohya's repeats, is not used: an
+    epoch has every picture once.
 
     Raises:
-        DatasetError: No such folder or data set, or no readable picture in it.
+        DatasetError: No such folder or data set, or no readable picture in it, or ``captioner`` failed over one.
+        SettingsError, BaseError: ``captioner`` is no model that describes pictures, or cannot be fetched.
         ResourceError: The disk is too small for it; nothing was written.
     """
     target = settings.folder / "collected"
@@ -92,9 +94,10 @@ def collect(settings: Settings) -> Captions:
     listed = [_filled(item, source, settings.caption_template) for item in read_folder(source, settings.folder)]
     if not any(item["file"] for item in listed):
         raise DatasetError(f"No picture in {str(source)!r}: put .png, .jpg or .webp files there, each with a caption of the same name in .txt, or a metadata.jsonl.")
-    _tell(listed, source)
+    _tell(listed, source, settings.captioner)
     stamps = [[item["name"], item["text"], *_stamp(item["file"])] for item in listed]
-    mark = artifacts.fingerprint(stage="collect", items=stamps, versions=artifacts.versions("pillow"))
+    written = captioning.mark(settings.captioner) and [*captioning.mark(settings.captioner), settings.seed] if any(not item["text"] for item in listed) else None
+    mark = artifacts.fingerprint(stage="collect", items=stamps, captioner=written, versions=artifacts.versions("pillow"))
     if artifacts.finished(target, mark):
         captions = Captions.load(target)
         print(f"collect: nothing to do, {captions}")
@@ -103,7 +106,7 @@ def collect(settings: Settings) -> Captions:
     if missing := artifacts.free_space_needed(target, needed):
         raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for {len(listed)} pictures: free some space or set output to another disk.")
     with artifacts.building(target) as folder:
-        captions = _bring(listed, folder, target)
+        captions = _bring(listed, folder, target, settings)
         artifacts.write_manifest(folder, "collect", mark, source=settings.dataset, digest=captions.digest, unreadable=captions.unreadable)
     print(f"collect: {captions}")
     return captions
@@ -135,8 +138,8 @@ def read_folder(folder: Path, output: Path | None = None) -> Iterator[dict]:
 
 
 def _filled(item: dict, source: Path, template: str | None) -> dict:
-    """``item`` with a caption, if it had none and there is a template or a concept."""
-    if item["text"]:
+    """``item`` with a caption, if it had none that says anything and there is a template or a concept."""
+    if not captioning.lazy(item["text"]):
         return item
     place = source.resolve().name / Path(item["name"])
     concept = KOHYA.fullmatch(place.parent.name)
@@ -145,14 +148,17 @@ def _filled(item: dict, source: Path, template: str | None) -> dict:
     return item | {"text": template.replace("{folder}", concept[2] if concept else place.parent.name).replace("{file}", place.stem).strip()}
 
 
-def _tell(listed: list[dict], source: Path) -> None:
+def _tell(listed: list[dict], source: Path, captioner: str | None) -> None:
     repeats = {concept[1] for item in listed if (concept := KOHYA.fullmatch((source.resolve().name / Path(item["name"])).parent.name))}
     if len(repeats) > 1:
         print(f"collect: the numbers of the folders ({', '.join(sorted(repeats, key=int))}) are not used as repeats, an epoch has every picture once; copy pictures to weigh them")
-    if source != SAMPLE and (bare := sum(not item["text"] for item in listed)):
+    bare = sum(not item["text"] for item in listed)
+    if bare and captioner:
+        print(f"collect: {bare} of {len(listed)} pictures have no caption that says anything, {captioner} writes one for each")
+    elif bare and source != SAMPLE:
         print(
-            f"collect: {bare} of {len(listed)} pictures have no caption, and cleaning may drop them: write a .txt of the same name beside each, or set "
-            "caption_template, such as \"二次元，{folder}\"; no captioning model comes with this project"
+            f"collect: {bare} of {len(listed)} pictures have no caption that says anything, and cleaning may drop them: write a .txt of the same name beside each, or set "
+            "caption_template, such as \"二次元，{folder}\", or captioner, such as \"Salesforce/blip-image-captioning-large\""
         )
 
 
@@ -198,7 +204,7 @@ def _stamp(path: Path | None) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns)
 
 
-def _bring(listed: list[dict], folder: Path, target: Path) -> Captions:
+def _bring(listed: list[dict], folder: Path, target: Path, settings: Settings) -> Captions:
     """Normalise every picture into ``folder``; threads, because Pillow decodes outside the interpreter lock."""
     from PIL import Image
 
@@ -221,6 +227,10 @@ def _bring(listed: list[dict], folder: Path, target: Path) -> Captions:
     unreadable = [row for row in results if "id" not in row]
     if not rows:
         raise DatasetError(f"None of the {len(listed)} pictures could be read, the first because: {unreadable[0]['reason']}.")
+    bare = [row for row in rows if not row["text"]]
+    if bare and settings.captioner:
+        for row, text in zip(bare, captioning.write([folder / row["images"][0] for row in bare], settings.captioner, settings.seed)):
+            row["text"] = text
     digest = artifacts.fingerprint(rows=[[row["text"], row["digest"]] for row in rows])  # digest_of, its hashes at hand
     lines = [{key: value for key, value in row.items() if key != "digest"} for row in rows]
     artifacts.write_atomically(folder / "metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

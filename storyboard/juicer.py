@@ -34,13 +34,13 @@ def run(captions: Captions, process: list[dict], path: Path) -> tuple[dict[str, 
     Raises:
         SettingsError: An operator is unknown, cannot be used here, or is given a parameter it does not take.
     """
-    with _data_juicer() as load_ops, tempfile.TemporaryDirectory() as work:
+    with data_juicer() as load_ops, tempfile.TemporaryDirectory() as work:
         workers = min(os.cpu_count() or 1, 1 + len(captions) // ROWS_PER_PROCESS)
         return _run(captions, _instantiate(load_ops, process, path, workers), workers, Path(work))
 
 
 @contextlib.contextmanager
-def _data_juicer() -> Iterator:
+def data_juicer() -> Iterator:
     """Import Data-Juicer so that it installs nothing, asks no hub and leaves Pillow as strict as it was."""
     from PIL import ImageFile
 

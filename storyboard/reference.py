@@ -6,6 +6,8 @@ from pathlib import Path
 from .errors import SettingsError
 
 CONTROLS = ("edges", "depth", "pose", "segmentation", "colour", "image")
+HUB_ID = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
+OWN = "own"  # said of a ControlNet that is a folder, whose path is nobody's business
 STRENGTH = {"image": 0.5}  # of the others 1
 
 

@@ -20,6 +20,8 @@ class Settings:
         dataset: ``"sample"``, a folder of pictures with captions, or a ModelScope data set id.
         caption_template: Caption of pictures that have none, where ``{folder}`` is the name of the picture's folder without
             kohya's number and ``{file}`` its own without suffix; None takes the concept of kohya's ``10_concept`` folders.
+        captioner: Model that writes captions, in English, for pictures that neither have one nor get one from a template or a
+            folder: a folder or an id at the hubs, such as ``"Salesforce/blip-image-captioning-large"``; None writes none.
         recipe: Name of a Data-Juicer recipe in ``recipes/`` or the path of one.
         output: Folder that everything made is written to.
         seed: Reaches data order, noise, initialisation and rendering.
@@ -72,6 +74,7 @@ class Settings:
     offload: bool | None = None
     vae_tiling: bool | None = None
     caption_template: str | None = None
+    captioner: str | None = None
 
     def __post_init__(self) -> None:
         if self.base is None:
@@ -107,7 +110,7 @@ class Settings:
             words = self.caption_template.replace("{folder}", "").replace("{file}", "") if isinstance(self.caption_template, str) else "{"
             if "{" in words or "}" in words:
                 raise SettingsError(f"caption_template={self.caption_template!r} must be text with no brackets but {{folder}} and {{file}}, or None.")
-        for name in ("base", "dataset", "recipe", "output"):
+        for name in ("base", "dataset", "recipe", "output", *(["captioner"] if self.captioner is not None else [])):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be a name or a path.")
 

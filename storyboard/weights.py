@@ -160,7 +160,7 @@ def chosen_module(files: dict[str, int]) -> list[str]:
     smallest = [name for name, variant in weights.items() if variant] or list(weights)
     if not smallest:
         raise BaseError("The hub has no safetensors weights for it: name a folder or an id that holds them.")
-    return sorted([name for name in files if "/" not in name and Path(name).suffix == ".json" and "safetensors" not in name] + smallest)
+    return sorted([name for name in files if "/" not in name and Path(name).suffix in CONFIGS and "safetensors" not in name] + smallest)
 
 
 @dataclass(frozen=True)

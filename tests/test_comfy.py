@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from storyboard import Panel, Story, lora, models, render, save_workflow, workflow
+from storyboard import Panel, Story, bases, lora, models, render, save_workflow, workflow
 from storyboard.errors import SettingsError
 from storyboard.exporting import comfy
-from storyboard.rendering import png
+from storyboard.rendering import drawing, png
 
 FILES = {"kolors": "KolorsPipeline", "sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline", "mini": "KolorsPipeline", "my base (v2)": "StableDiffusionPipeline"}
 # ComfyUI's nodes.py and ComfyUI-Kolors-MZ's __init__.py, read apart from the package: input -> type of a link, or Python type, lowest and highest; then outputs
@@ -17,6 +18,15 @@ SAMPLING = {"sampler_name": (str, {"dpmpp_2m"}), "scheduler": (str, {"karras"}),
 LIST = {
     "CheckpointLoaderSimple": ({"ckpt_name": (str, None)}, ["MODEL", "CLIP", "VAE"]),
     "LoraLoaderModelOnly": ({"model": "MODEL", "lora_name": (str, None), "strength_model": (float, (-20, 20))}, ["MODEL"]),
+    "ControlNetLoader": ({"control_net_name": (str, None)}, ["CONTROL_NET"]),
+    "MZ_KolorsControlNetLoader": ({"control_net_name": (str, None)}, ["CONTROL_NET"]),
+    "ControlNetApplyAdvanced": ({
+        "positive": "CONDITIONING", "negative": "CONDITIONING", "control_net": "CONTROL_NET", "image": "IMAGE",
+        "strength": (float, (0, 10)), "start_percent": (float, (0, 1)), "end_percent": (float, (0, 1)),
+    }, ["CONDITIONING", "CONDITIONING"]),
+    "LoadImage": ({"image": (str, None)}, ["IMAGE", "MASK"]),
+    "ImageScale": ({"image": "IMAGE", "upscale_method": (str, {"nearest-exact", "bilinear", "area", "bicubic", "lanczos"}), "width": (int, (0, 16384)), "height": (int, (0, 16384)), "crop": (str, {"disabled", "center"})}, ["IMAGE"]),
+    "VAEEncode": ({"pixels": "IMAGE", "vae": "VAE"}, ["LATENT"]),
     "VAELoader": ({"vae_name": (str, None)}, ["VAE"]),
     "CLIPTextEncode": ({"text": (str, None), "clip": "CLIP"}, ["CONDITIONING"]),
     "MZ_KolorsUNETLoaderV2": ({"unet_name": (str, None)}, ["MODEL"]),
@@ -66,7 +76,7 @@ def check_ui(ui):
         inputs, outputs = LIST[node["type"]]
         assert [(entry["name"], entry["type"]) for entry in node["inputs"]] == [(name, kind) for name, kind in inputs.items() if isinstance(kind, str)]
         assert all(entry["link"] is not None for entry in node["inputs"]) and [entry["type"] for entry in node["outputs"]] == outputs
-        expected = [entry for name, kind in inputs.items() if not isinstance(kind, str) for entry in ([kind, (str, {"fixed"})] if name.endswith("seed") else [kind])]
+        expected = [entry for name, kind in inputs.items() if not isinstance(kind, str) for entry in ([kind, (str, {"fixed"})] if name.endswith("seed") else [kind, (str, {"image"})] if name == "image" else [kind])]
         assert len(expected) == len(node["widgets_values"]) and all(fits(value, *kind) for value, kind in zip(node["widgets_values"], expected))
 
 
@@ -104,6 +114,68 @@ def test_comfy_draws_each_panel_with_its_own_words_seed_and_lora():
         assert lora_node["inputs"]["lora_name"] == "style.safetensors" and lora_node["inputs"]["strength_model"] == 0.6
         assert follow(lora_node, "model")["inputs"] == {"ckpt_name": "mine.safetensors"}
     assert not any("Lora" in node["class_type"] for node in workflow(panels("sdxl", lora=None))["api"].values())
+
+
+def follow(panel, place, control, **changes):
+    said = {"control": control, "strength": 0.8, "file": f"panel-{place}-reference.png", "picture": "0" * 64}
+    return panel | {"reference": said | ({} if control == "image" else {"end": 1.0, "controlnet": control}) | changes}
+
+
+@pytest.mark.parametrize("base", FILES)
+@pytest.mark.parametrize("guidance_end", [1.0, 0.6, 0.1])
+def test_comfy_carries_controlnets_and_pictures_to_start_from(base, guidance_end):
+    some = panels(base, guidance_end)
+    some[1], some[2], some[3] = follow(some[1], 2, "edges", end=0.5), follow(some[2], 3, "image", strength=0.37), follow(some[3], 4, "depth", strength=1.0)
+    some[4] = follow(some[4], 5, "image", strength=0.01)
+    made = workflow(some, models={"edges": "mine.safetensors"})
+    check_api(made["api"])
+    check_ui(made["ui"])
+    for form in made.values():
+        said = comfy.read(json.loads(json.dumps(form)))
+        assert json.dumps(workflow(**said), sort_keys=True) == json.dumps(made, sort_keys=True)
+        story = comfy.read_story(form)
+        assert [panel.reference and (panel.reference.control, Path(panel.reference.picture).name, panel.reference.prepared) for panel in story] == [
+            None, ("edges", "panel-2-reference.png", True), ("image", "panel-3-reference.png", False), ("depth", "panel-4-reference.png", True), ("image", "panel-5-reference.png", False), None, None, None,
+        ]
+    api = made["api"]
+    assert api["5"]["inputs"] == {"control_net_name": "mine.safetensors"} and api["6"]["inputs"] == {"control_net_name": f"{base}-depth.safetensors"}
+    assert ("MZ_" in api["5"]["class_type"]) == (FILES[base] == "KolorsPipeline")
+    first = api["33"]["inputs"]
+    assert api[first["latent_image"][0]]["class_type"] == "VAEEncode" and first["start_at_step"] == 25 - int(25 * (1 - 0.37)) and first["add_noise"] == "enable"
+    assert [api["23"]["inputs"][side] for side in ("positive", "negative")] == [["28", 0], ["28", 1]] and api["28"]["inputs"]["strength"] == 0.8
+    assert "models/controlnet" in next(node["widgets_values"][0] for node in made["ui"]["nodes"] if node["type"] == "Note")
+
+
+@pytest.mark.parametrize("base", ["kolors", "sdxl"])
+@pytest.mark.parametrize("steps", [8, 25])
+def test_comfy_ends_a_controlnet_at_the_step_where_ours_ends(base, steps):
+    """ComfyUI takes a step if its sigma is at least that of timestep 999 (1 - end_percent)."""
+    sampler = drawing.scheduler(bases.get(base))
+    sampler.set_timesteps(steps)
+    trained = ((1 - sampler.alphas_cumprod) / sampler.alphas_cumprod).sqrt().log()
+    for wanted in range(steps + 1):
+        end = wanted / steps
+        percent = workflow([follow(panels(base)[0] | {"steps": steps}, 1, "edges", end=end)])["api"]["18"]["inputs"]["end_percent"]
+        if percent <= 0:
+            assert wanted == 0
+            continue
+        at = torch.tensor((1 - percent) * 999)
+        low, high = int(at.floor()), int(at.ceil())
+        least = 0 if percent >= 1 else ((1 - at.frac()) * trained[low] + at.frac() * trained[high]).exp().item()
+        taken = sum(sigma >= least for sigma in sampler.sigmas[:-1].tolist())
+        assert taken == wanted or base == "kolors" and sampler.timesteps[wanted] > 998 and taken == int((sampler.timesteps >= 998).sum())
+
+
+def test_comfy_refuses_two_controlnets_of_a_kind_and_heroines():
+    some = panels("sdxl")
+    with pytest.raises(SettingsError, match="Two ControlNets follow edges"):
+        workflow([follow(some[0], 1, "edges"), follow(some[1], 2, "edges", controlnet="other")])
+    with pytest.raises(SettingsError, match="Panel 2 is drawn with a heroine"):
+        workflow([some[0], some[1] | {"heroine": {"by": "shared"}}])
+    graph = workflow([follow(some[0], 1, "image")])["api"]
+    graph["17"]["inputs"]["image"] = "../secret.png"
+    with pytest.raises(SettingsError, match="no graph that Storyboard made"):
+        comfy.read_story(graph)
 
 
 def test_comfy_gives_sdxl_zeros_for_no_negative_prompt_as_diffusers_does():

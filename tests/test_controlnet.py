@@ -65,7 +65,7 @@ def ours(base, settings, folder, references, guidance_end=1.0):
     pipe = drawing.load_pipeline(base, plan)
     prepared = [control.prepare(base, reference, place, STEPS) for place, reference in enumerate(references, 1)]
     beside = control.Control(base, folder, pipe.unet, plan.dtype, plan.device)
-    with beside.attached(pipe.unet, control.conditions(prepared, 64), [each.strength for each in references], [each.end for each in references], STEPS):
+    with beside.attached(pipe.unet, torch.stack([maps.as_tensor(control.shown(each, 64)) for each in prepared]), [each.strength for each in references], [each.end for each in references], STEPS):
         latents = drawing.denoise(pipe, positive, negative, [7, 8], 64, STEPS, SCALE, guidance_end)
     return latents, drawing.denoise(pipe, positive, negative, [7, 8], 64, STEPS, SCALE, guidance_end)
 
@@ -122,7 +122,7 @@ def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings
     base, settings = hub(name), make_settings(base=name)
     plan, positive, negative = embeddings(base, settings)
     pipe, reference = drawing.load_pipeline(base, plan), Reference(sketch, control="image", strength=0.5)
-    start = control.latents(pipe, [control.prepare(base, reference, 1, STEPS)] * 2, 64)
+    start = control.latents(pipe, [control.shown(control.prepare(base, reference, 1, STEPS), 64)] * 2)
     drawn = lambda **end: drawing.decode(pipe, drawing.denoise(control.image_to_image(base, pipe), positive, negative, [7, 8], 64, STEPS, SCALE, image=start, strength=0.5, **end))
     theirs = of_diffusers(name, base.folder)
     theirs.unet.to(memory_format=torch.channels_last)  # as ours: rounding aside, the path alone is compared

@@ -202,7 +202,7 @@ def test_kohyas_folders_name_the_concept_of_pictures_without_a_caption(folder, m
     said, told = captioned(settings), capsys.readouterr().out
     assert [said[f"10_purple hair/{seed}.png"] for seed in range(3)] == ["画 0", "purple hair", "purple hair"]
     assert said["3_雨天/4.png"] == "雨天" and said["plain/6.png"] == "" and said["7.png"] == "画 7"
-    assert "folders (3, 10) are not used as repeats" in told and "1 of 10 pictures have no caption" in told and "caption_template" in told
+    assert "folders (3, 10) are not used as repeats" in told and "1 of 10 pictures have no caption that says anything" in told and "caption_template" in told
 
 
 def test_a_template_captions_what_has_no_caption(folder, make_settings, capsys):

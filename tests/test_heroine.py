@@ -4,12 +4,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from conftest import picture
 from PIL import Image
 from test_parity import NAMES, of_diffusers
 
-from storyboard import Panel, Reference, Settings, Story, bases, conditioning, memory, render
+from storyboard import Panel, Reference, Settings, Story, bases, bundle, conditioning, memory, render, reproduce
 from storyboard.errors import BaseError, SettingsError
 from storyboard.rendering import drawing, heroine
 from storyboard.scoring import classifier
@@ -159,6 +160,17 @@ def test_heroine_by_ip_adapter_parity_with_diffusers(hub, make_settings, ip_adap
     assert np.abs(plain - shown(pictures.paths[1])).max() > 2
     render(Story(PROMPTS, "blurry"), settings(), None)
     assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_heroine_by_ip_adapter_is_in_the_bundle_and_reproduced(hub, make_settings, ip_adapters, tmp_path, given):
+    tiny.lora(hub("sd15"), tmp_path / "lora.safetensors")
+    picture(5, 80).save(tmp_path / "her.png")
+    settings = make_settings(base="sd15", heroine="ip-adapter", heroine_picture=str(tmp_path / "her.png") if given else None)
+    found = bundle(render(Story(PROMPTS, "blurry"), settings, tmp_path / "lora.safetensors"), tmp_path / "lora.safetensors", settings)
+    assert ("heroine.png" in found.files) == given
+    result = reproduce(found.path, tmp_path / "again")
+    assert result.verdicts == ["identical"] * 3 and result.changed == []
 
 
 def test_heroine_trouble_is_found_before_anything_is_drawn(hub, make_settings, ip_adapters, tmp_path):

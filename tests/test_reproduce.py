@@ -1,12 +1,15 @@
 import json
+import shutil
 import zipfile
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from conftest import picture
 from PIL import Image
 
-from storyboard import Panel, Story, bundle, lora, models, render, reproduce
+from storyboard import Panel, Reference, Story, bases, bundle, render, reproduce
 from storyboard.errors import BundleError, StoryboardError
 from storyboard.exporting.bundle import zipped
 from storyboard.exporting.reproduce import batches
@@ -97,17 +100,17 @@ def test_reproduce_says_what_is_no_bundle(made, tmp_path):
 
 
 def test_reproduce_puts_each_panel_in_its_row():
-    panel = lambda batch, row, length=77: {"batch": batch, "row": row, "text_length": length, "vae_tiling": False}
-    assert batches([panel(2, 0), panel(1, 0), panel(2, 0), panel(2, 1)]) == [[0, 3], [1], [2, 2]]
-    assert batches([panel(2, 0), panel(2, 1, 154)]) == [[0, 0], [1, 1]]
+    panel = lambda batch, row, length=77: {"batch": batch, "row": row, "text_length": length, "vae_tiling": False, "guidance_end": 1.0}
+    assert batches([panel(2, 0), panel(1, 0), panel(2, 0), panel(2, 1)]) == [(0, [0, 3]), (0, [1]), (0, [2, 2])]
+    assert batches([panel(2, 0), panel(2, 1, 154)]) == [(0, [0, 0]), (0, [1, 1])]
+    kept = {"heroine": {"by": "shared"}}
+    assert batches([panel(1, 0), panel(3, 1) | kept, panel(3, 2) | kept, panel(3, 1) | kept]) == [(0, [0]), (1, [1, 2]), (1, [3, 3])]
 
 
 def test_reproduce_gives_a_clip_base_the_lengths_of_its_first_batches(hub, make_settings, tmp_path):
     """CLIP's embeddings are filled to the longest prompt of their batch, which may be edited away afterwards."""
     base, settings = hub("sd15"), make_settings(base="sd15", render_batch_size=4, num_inference_steps=2)
-    modules = [(name, layer) for name, layer in models.skeleton(base, "unet").named_modules() if name.endswith("attn2.to_q")]
-    state = {f"{name}.lora_{side}.weight": torch.full(shape, 0.01) for name, layer in modules for side, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2)))}
-    lora.save(tmp_path / "lora.safetensors", state, 2.0, {"ss_base_model_version": base.kohya_name})
+    tiny.lora(base, tmp_path / "lora.safetensors")
     panels = ["a cat", "a very " + "long " * 40 + "dog", "a bird", "a fish", "a tree", "a " + "tall " * 40 + "house", "a car", "a road"]
     render(Story(panels), settings, tmp_path / "lora.safetensors")
     panels[1] = "a dog"
@@ -140,6 +143,54 @@ def test_reproduce_of_a_base_that_is_not_at_hand(made, tmp_path, monkeypatch):
     with pytest.raises(StoryboardError) as caught:
         reproduce(rewritten(made, tmp_path / "far.zip", story_json=json.dumps(story).encode()))
     assert "\n" not in str(caught.value) and not (tmp_path / "far-reproduced").exists()
+
+
+@pytest.fixture(scope="module")
+def guided(trained, tmp_path_factory):
+    """A bundle whose panels follow edges, a picture, and panel 1's heroine."""
+    settings, _, _, lora = trained
+    folder = tmp_path_factory.mktemp("guided")
+    picture(3, 100).save(folder / "sketch.png")
+    shutil.copytree(bases.get("mini").controlnets["edges"], folder / "mine")
+    sketch, own = folder / "sketch.png", str(folder / "mine")
+    panels = ["二次元，紫色短发女孩", Panel("女孩，微笑", reference=Reference(sketch, end=0.5)), Panel("男孩", reference=Reference(sketch, strength=0.4)), "女孩，海边", Panel("女孩", reference=Reference(sketch, control="image"))]
+    plain = settings.but(output=str(folder / "plain"))
+    shared = settings.but(output=str(folder / "shared"), heroine="shared", render_batch_size=3)
+    return {
+        "plain": bundle(render(Story(panels), plain, lora), lora, plain), "shared": bundle(render(Story(panels[:4]), shared, lora), lora, shared),
+        "own": bundle(render(Story([Panel("女孩", reference=Reference(sketch, weights=own))]), settings.but(output=str(folder / "own")), lora), lora, settings.but(output=str(folder / "own"))),
+    }
+
+
+@pytest.mark.parametrize("kind, panels", [("plain", 5), ("shared", 4)])
+def test_reproduce_draws_panels_with_references_and_a_shared_heroine_identically(guided, tmp_path, kind, panels):
+    found = guided[kind]
+    assert "panel-2-reference.png" in found.files and b"sketch" not in found.path.read_bytes()
+    result = reproduce(found.path, tmp_path / "again")
+    assert result.verdicts == ["identical"] * panels and result.changed == []
+
+
+def test_reproduce_asks_for_a_controlnet_that_was_a_folder_and_names_another(guided, tmp_path):
+    with pytest.raises(BundleError, match="a ControlNet of its own: give reproduce.*controlnets={\"edges\": \"its path\"}"):
+        reproduce(guided["own"].path, tmp_path / "again")
+    folder = tmp_path / "other"
+    shutil.copytree(bases.get("mini").controlnets["edges"], folder)
+    assert reproduce(guided["own"].path, tmp_path / "again", controlnets={"edges": str(folder)}).verdicts == ["identical"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": "other"}))
+    assert reproduce(guided["own"].path, tmp_path / "again", controlnets={"edges": str(folder)}).changed == ["the ControlNet for 'edges' has other weights or configs"]
+
+
+@pytest.mark.parametrize("kind, place, part, change, said", [
+    ("plain", 1, "reference", {"file": "../panel-2-reference.png"}, "reference of panel 2"), ("plain", 1, "reference", {"model": "../mine"}, "reference of panel 2"),
+    ("plain", 1, "reference", {"strength": 9}, "strength=9"), ("plain", 1, "reference", {"control": "x"}, "control='x'"), ("plain", 1, "reference", {"controlnet": "x"}, "reference of panel 2"),
+    ("shared", 1, "heroine", {"by": "x"}, "heroine"), ("shared", 1, "heroine", {"file": "../heroine.png"}, "heroine"), ("shared", 2, "heroine", {"strength": 2}, "heroine"),
+])
+def test_reproduce_trusts_no_reference_or_heroine(guided, tmp_path, kind, place, part, change, said):
+    story = story_of(guided[kind])
+    story["panels"][place][part] |= change
+    with pytest.raises(BundleError, match=said):
+        reproduce(rewritten(guided[kind], tmp_path / "bad.zip", story_json=json.dumps(story).encode()))
 
 
 def test_reproduce_refuses_a_bundle_of_another_format(made, tmp_path):

@@ -38,6 +38,15 @@ def build(name: str, root: Path) -> Path:
     return folder
 
 
+def lora(base, path: Path) -> None:
+    """Write a small LoRA of ``base``, not zero, in kohya's form."""
+    from storyboard import lora, models
+
+    modules = [(name, layer) for name, layer in models.skeleton(base, "unet").named_modules() if name.endswith("attn2.to_q")]
+    state = {f"{name}.lora_{side}.weight": torch.full(shape, 0.01) for name, layer in modules for side, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2)))}
+    lora.save(path, state, 2.0, {"ss_base_model_version": base.kohya_name})
+
+
 CLIP_FILES = ("vocab.json", "merges.txt")
 
 

@@ -44,7 +44,7 @@ class Bundle:
 
 
 def bundle(pictures: Pictures, lora: Lora | Path | str, settings: Settings, report: CleaningReport | None = None) -> Bundle:
-    """Write ``<output>/story.zip``: ``lora.safetensors``, ``story.json``, the panels, ``story.png``, ``story.pdf``, the data card and the model card.
+    """Write ``<output>/story.zip``: ``lora.safetensors``, ``story.json``, the panels with what they followed, ``story.png``, ``story.pdf``, the data card and the model card.
 
     Args:
         report: What cleaning did, for the data card's funnel.
@@ -53,7 +53,7 @@ def bundle(pictures: Pictures, lora: Lora | Path | str, settings: Settings, repo
         BundleError: The pictures were drawn with another LoRA, a file is missing, or one would give away a path of this machine or a token.
     """
     path = lora.path if isinstance(lora, Lora) else Path(lora)
-    for needed in (path, pictures.grid, *pictures.paths):
+    for needed in (path, pictures.grid, *pictures.paths, *pictures.guides):
         if not needed.is_file():
             raise BundleError(f"{needed} is missing: run the training and rendering cells again.")
     digest = artifacts.digest_of_file(path)
@@ -67,7 +67,7 @@ def bundle(pictures: Pictures, lora: Lora | Path | str, settings: Settings, repo
     files = {
         "lora.safetensors": path.read_bytes(), "story.json": _json(story), "story.png": pictures.grid.read_bytes(), "story.pdf": page.pdf(printed),
         "data_card.json": _json(cards.data_card(settings, path, report)), "README.md": cards.model_card(pictures, path, settings, report).encode(),
-        "LICENSES.md": cards.licences(settings).encode(), **{file.name: file.read_bytes() for file in pictures.paths},
+        "LICENSES.md": cards.licences(settings).encode(), **{file.name: file.read_bytes() for file in pictures.paths + pictures.guides},
     }
     check_private(files, (settings.base, settings.dataset, settings.recipe, settings.output))
     target = settings.folder / "story.zip"

@@ -8,14 +8,15 @@ from PIL import Image
 
 from .. import artifacts
 from ..errors import SettingsError
+from ..reference import Reference
 from ..story import Panel, Story
-from .nodes import NODES, from_ui, to_ui
+from . import references
+from .nodes import from_ui, node, to_ui
 
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"  # what rendering/drawing.py's scheduler() is called there
 LORA_FILE = "lora.safetensors"
 LAST_STEP = 10000  # KSamplerAdvanced: to the end
 EXACT = 2**53  # JavaScript's integers are whole up to here
-GUIDED = {"reference", "heroine"}  # what a panel's entry says of what no graph of ours carries
 FILES = {  # as their publishers name them; a base of one's own goes by its name
     "sdxl": {"ckpt_name": "sd_xl_base_1.0.safetensors"},
     "sd15": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"},
@@ -30,6 +31,7 @@ NOTES = {
 LORA_NOTE = "The LoRA, outputs/lora/lora.safetensors, goes into models/loras. LoRA 放入 models/loras。"
 MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. mini 无法在 ComfyUI 中运行，请换用 Kolors。"
 WEIGHTS_NOTE = "ComfyUI-Kolors-MZ reads weights such as (word:1.3) and [word] as plain words, which Storyboard does not: those pictures differ. ComfyUI-Kolors-MZ 把 (word:1.3)、[word] 之类的权重当作普通文字，这些画面会不同。"
+CONTROL_NOTE = "Copy panel-*-reference.png from outputs/story into ComfyUI's input folder, and the weights of each ControlNet into models/controlnet under the name in its loader. 请把 outputs/story 里的 panel-*-reference.png 放入 ComfyUI 的 input 目录，把 ControlNet 权重按加载节点里的文件名放入 models/controlnet。"
 SEEDS_NOTE = "A seed above 2^53 loses digits on ComfyUI's canvas: use workflow_api.json, or choose a smaller one. 大于 2^53 的种子在画布上会失真：请用 workflow_api.json，或换小一些的种子。"
 STAGES_NOTE = "Guidance ends early, so each panel has two samplers; the second begins with a first-order step where Storyboard goes on with the second order: pictures differ a little."
 
@@ -43,7 +45,8 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         pictures: What ``render`` returned, or entries of its ``panels``.
         lora_name: File in ComfyUI's ``models/loras``; unused for pictures by the base alone.
         strength: Of the LoRA, -20 to 20; 1 is what the pictures were drawn with.
-        models: Files by the loaders' input (``ckpt_name``; ``unet_name``, ``chatglm3_checkpoint``, ``vae_name``); None takes those that the publishers offer.
+        models: Files by the loaders' input (``ckpt_name``; ``unet_name``, ``chatglm3_checkpoint``, ``vae_name``) and ControlNets' by what they
+            follow (``edges``, ``depth``, ...); None takes those that the publishers offer, and for ControlNets such names as ``sdxl-edges.safetensors``.
 
     Raises:
         SettingsError: No panel, panels of different bases, one that has a ``refusal``, or a strength that ComfyUI refuses.
@@ -59,17 +62,18 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         raise SettingsError(f"strength={strength!r} must be a number from -20 to 20.")
     base, pipeline, with_lora = kinds.pop()
     api, model, clip, vae = _loaders(base, pipeline, models)
+    api |= references.loaders(panels, base, pipeline, models or {})
     if with_lora:
-        api["2"] = _node("LoraLoaderModelOnly", model=model, lora_name=lora_name, strength_model=float(strength))
+        api["2"] = node("LoraLoaderModelOnly", model=model, lora_name=lora_name, strength_model=float(strength))
         model = ["2", 0]
     for place, panel in enumerate(panels, 1):
         api |= _panel(place, panel, model, clip, vae)
         if pipeline == "StableDiffusionXLPipeline" and not panel["negative_prompt"]:  # diffusers gives SDXL zeros then, not the empty prompt's embedding
-            api[str(10 * place + 1)] |= _node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
+            api[str(10 * place + 1)] |= node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
     weighted = any(re.search(r"(?<!\\)(?:\\\\)*[(\[]", panel["prompt"] + "\n" + panel["negative_prompt"]) for panel in panels)  # also (word:1), whose brackets are read there
     notes = [
-        NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if _staged(api) else "",
-        WEIGHTS_NOTE if weighted and pipeline == "KolorsPipeline" else "", SEEDS_NOTE if any(panel["seed"] > EXACT for panel in panels) else "",
+        NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if any(len(_stages(panel)) == 2 for panel in panels) else "",
+        CONTROL_NOTE if any("reference" in panel for panel in panels) else "", WEIGHTS_NOTE if weighted and pipeline == "KolorsPipeline" else "", SEEDS_NOTE if any(panel["seed"] > EXACT for panel in panels) else "",
     ]
     api["1"]["_meta"] = {"title": f"{base} ({pipeline})", "note": "\n".join(note for note in notes if note)}
     return {"api": api, "ui": to_ui(api)}
@@ -77,8 +81,8 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
 
 def refusal(panel: dict) -> str:
     """Why no graph can draw this entry of ``panels``, and the mend; empty where one can."""
-    if panel.keys() & GUIDED:
-        return "follows a reference picture or a heroine, which the graph cannot carry: leave it out"
+    if "heroine" in panel:
+        return "is drawn with a heroine, for which ComfyUI itself has no node: draw the story without"
     if panel["pipeline"] == "KolorsPipeline" and any(re.search(r"\{[^{}]*\}", panel[name]) for name in ("prompt", "negative_prompt")):  # each goes into a node of its own
         return "has a pair of braces, among which ComfyUI-Kolors-MZ's text node draws lots: take them out of its prompts"
     return ""
@@ -110,15 +114,21 @@ def read(graph: dict | Path | str) -> dict:
         raise strange from error
     if refused:
         raise SettingsError(refused[0])
-    bare = lambda nodes: {key: {part: node[part] for part in ("class_type", "inputs")} for key, node in nodes.items()}
+    bare = lambda nodes: {key: {part: each[part] for part in ("class_type", "inputs")} for key, each in nodes.items()}
     if bare(again) != bare(api):
         raise strange
     return said
 
 
 def read_story(graph: dict | Path | str) -> Story:
-    """The panels of a graph with their prompts, negative prompts and seeds. Argument and errors as ``read``."""
-    return Story([Panel(panel["prompt"], panel["negative_prompt"], panel["seed"]) for panel in read(graph)["pictures"]])
+    """The panels of a graph with their prompts, negative prompts, seeds and references, these beside the file or in the working folder. Argument and errors as ``read``."""
+    folder = Path() if isinstance(graph, dict) else Path(graph).parent
+    return Story([Panel(panel["prompt"], panel["negative_prompt"], panel["seed"], _reference(panel, folder)) for panel in read(graph)["pictures"]])
+
+
+def _reference(panel: dict, folder: Path) -> Reference | None:
+    said = panel.get("reference")
+    return said and Reference(folder / said["file"], said["control"], said["strength"], said.get("end", 1.0), prepared=said["control"] != "image")
 
 
 def _open(path: Path) -> dict:
@@ -128,69 +138,71 @@ def _open(path: Path) -> dict:
         return json.loads(image.text["prompt"])
 
 
-def _node(class_type: str, **inputs: object) -> dict:
-    return {"class_type": class_type, "inputs": {name: inputs[name] for name in NODES[class_type].inputs}}
-
-
 def _loaders(base: str, pipeline: str, models: dict[str, str] | None) -> tuple[dict, list, list, list]:
     """Nodes, and where model, text encoder and VAE come from."""
     if pipeline == "KolorsPipeline":
         names = {"unet_name": f"{base}.safetensors"} | KOLORS_FILES | FILES.get(base, {}) | (models or {})
         api = {
-            "1": _node("MZ_KolorsUNETLoaderV2", unet_name=names["unet_name"]),
-            "3": _node("MZ_ChatGLM3Loader", chatglm3_checkpoint=names["chatglm3_checkpoint"]),
-            "4": _node("VAELoader", vae_name=names["vae_name"]),
+            "1": node("MZ_KolorsUNETLoaderV2", unet_name=names["unet_name"]),
+            "3": node("MZ_ChatGLM3Loader", chatglm3_checkpoint=names["chatglm3_checkpoint"]),
+            "4": node("VAELoader", vae_name=names["vae_name"]),
         }
         return api, ["1", 0], ["3", 0], ["4", 0]
     names = {"ckpt_name": f"{base}.safetensors"} | FILES.get(base, {}) | (models or {})
-    return {"1": _node("CheckpointLoaderSimple", ckpt_name=names["ckpt_name"])}, ["1", 0], ["1", 1], ["1", 2]
+    return {"1": node("CheckpointLoaderSimple", ckpt_name=names["ckpt_name"])}, ["1", 0], ["1", 1], ["1", 2]
 
 
 def _panel(place: int, panel: dict, model: list, clip: list, vae: list) -> dict:
     """The nodes of one panel: ``10 * place`` and those that follow."""
     prompt, negative, latents, first, second, decoded, saved = (str(10 * place + part) for part in range(7))
-    steps, cfg = panel["steps"], float(panel["guidance_scale"])
-    last = round(steps * panel.get("guidance_end", 1.0))  # as rendering/drawing.py counts
-    encode = (lambda text: _node("MZ_ChatGLM3_V2", chatglm3_model=clip, text=text)) if clip == ["3", 0] else (lambda text: _node("CLIPTextEncode", clip=clip, text=text))
+    encode = (lambda text: node("MZ_ChatGLM3_V2", chatglm3_model=clip, text=text)) if clip == ["3", 0] else (lambda text: node("CLIPTextEncode", clip=clip, text=text))
     api = {
         prompt: encode(panel["prompt"]), negative: encode(panel["negative_prompt"]),
-        latents: _node("EmptyLatentImage", width=panel["width"], height=panel["height"], batch_size=1),
+        latents: node("EmptyLatentImage", width=panel["width"], height=panel["height"], batch_size=1),
     }
-    common = {"model": model, "steps": steps, "sampler_name": SAMPLER, "scheduler": SCHEDULER, "positive": [prompt, 0], "negative": [negative, 0]}
-    if 0 < last < steps:
-        common |= {"noise_seed": panel["seed"]}
-        api[first] = _node(
-            "KSamplerAdvanced", **common, add_noise="enable", cfg=cfg, latent_image=[latents, 0], start_at_step=0, end_at_step=last, return_with_leftover_noise="enable",
-        )
-        api[second] = _node(
-            "KSamplerAdvanced", **common, add_noise="disable", cfg=1.0, latent_image=[first, 0], start_at_step=last, end_at_step=LAST_STEP, return_with_leftover_noise="disable",
-        )
+    positive, without = [prompt, 0], [negative, 0]
+    if "reference" in panel:
+        further, positive, without = references.nodes(place, panel, positive, without, vae)
+        api |= further
+    common = {"model": model, "steps": panel["steps"], "sampler_name": SAMPLER, "scheduler": SCHEDULER, "positive": positive, "negative": without}
+    stages = _stages(panel)
+    if stages == [(0, LAST_STEP, stages[0][2])] and api[latents]["class_type"] == "EmptyLatentImage":
+        api[first] = node("KSampler", **common, seed=panel["seed"], cfg=stages[0][2], latent_image=[latents, 0], denoise=1.0)
     else:
-        api[first] = _node("KSampler", **common, seed=panel["seed"], cfg=cfg if last else 1.0, latent_image=[latents, 0], denoise=1.0)
-    api[decoded] = _node("VAEDecode", samples=[second if second in api else first, 0], vae=vae)
-    api[saved] = _node("SaveImage", images=[decoded, 0], filename_prefix=f"panel-{place}")
+        for key, source, add, (start, end, cfg) in zip((first, second), (latents, first), ("enable", "disable"), stages):
+            api[key] = node(
+                "KSamplerAdvanced", **common, add_noise=add, noise_seed=panel["seed"], cfg=cfg, latent_image=[source, 0], start_at_step=start, end_at_step=end,
+                return_with_leftover_noise="disable" if end == LAST_STEP else "enable",
+            )
+    api[decoded] = node("VAEDecode", samples=[second if second in api else first, 0], vae=vae)
+    api[saved] = node("SaveImage", images=[decoded, 0], filename_prefix=f"panel-{place}")
     for key in (prompt, negative):
         api[key]["_meta"] = {"title": f"Panel {place}" if key == prompt else f"Panel {place}, negative"}
     return api
 
 
-def _staged(api: dict) -> bool:
-    return any(node["class_type"] == "KSamplerAdvanced" for node in api.values())
+def _stages(panel: dict) -> list[tuple[int, int, float]]:
+    """First step, last step and cfg of each sampler: two where guidance ends on the way."""
+    steps, cfg, start = panel["steps"], float(panel["guidance_scale"]), references.first_step(panel)
+    last = round(steps * panel.get("guidance_end", 1.0))  # as rendering/drawing.py counts
+    if start < last < steps:
+        return [(start, last, cfg), (last, LAST_STEP, 1.0)]
+    return [(start, LAST_STEP, cfg if last > start else 1.0)]
 
 
 def _said(api: dict) -> dict:
     """The arguments of ``workflow`` that stand in a graph in API form."""
     base, pipeline = re.fullmatch(r"(.+) \((\w+)\)", api["1"]["_meta"]["title"]).groups()
-    models = {name: api[key]["inputs"][name] for key in ("1", "3", "4") if key in api for name in api[key]["inputs"]}
+    models = {name: api[key]["inputs"][name] for key in ("1", "3", "4") if key in api for name in api[key]["inputs"]} | references.files(api)
     lora = api["2"]["inputs"] if "2" in api else {"lora_name": LORA_FILE, "strength_model": 1.0}
     panels = []
-    for place in range(1, 1 + sum(node["class_type"] == "SaveImage" for node in api.values())):
+    for place in range(1, 1 + sum(each["class_type"] == "SaveImage" for each in api.values())):
         at = lambda part: api[str(10 * place + part)]["inputs"]
-        sampler, size = at(3), at(2)
+        sampler, size = at(3), at(2) if "width" in at(2) else at(references.APPLIED)
         panels.append({
             "prompt": at(0)["text"], "negative_prompt": at(1).get("text", ""), "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
             "width": size["width"], "height": size["height"], "steps": sampler["steps"], "guidance_scale": sampler["cfg"],
-            "guidance_end": sampler.get("end_at_step", sampler["steps"]) / sampler["steps"],
-            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None,
+            "guidance_end": min(sampler.get("end_at_step", LAST_STEP), sampler["steps"]) / sampler["steps"],
+            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None, **references.read(api, place, pipeline),
         })
     return {"pictures": panels, "lora_name": lora["lora_name"], "strength": lora["strength_model"], "models": models}

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-LINKED = ("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "CHATGLM3MODEL")  # types that come from another node; the rest are typed in
-SEEDS = ("seed", "noise_seed")  # the canvas keeps a second value after these: what to do with the seed after a run
+LINKED = ("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "CONTROL_NET", "CHATGLM3MODEL")  # types that come from another node; the rest are typed in
+SECOND = {"seed": "fixed", "noise_seed": "fixed", "image": "image"}  # the canvas keeps a second value after these: what to do with the seed after a run, and the button that uploads
 CORE, PACK = {"cnr_id": "comfy-core"}, {"cnr_id": "comfyui-kolors-mz", "aux_id": "MinusZoneAI/ComfyUI-Kolors-MZ"}  # where ComfyUI's manager looks for a missing node
 WIDTH, HEIGHT, GAP = 340, 300, 40  # pixels
 
@@ -31,12 +31,21 @@ _SAMPLER = {"sampler_name": "COMBO", "scheduler": "COMBO", "positive": "CONDITIO
 NODES = {  # INPUT_TYPES and RETURN_TYPES of ComfyUI's nodes.py and of ComfyUI-Kolors-MZ's __init__.py
     "CheckpointLoaderSimple": Node({"ckpt_name": "COMBO"}, ("MODEL", "CLIP", "VAE")),
     "MZ_KolorsUNETLoaderV2": Node({"unet_name": "COMBO"}, ("MODEL",)),
+    "MZ_KolorsControlNetLoader": Node({"control_net_name": "COMBO"}, ("CONTROL_NET",)),
+    "ControlNetLoader": Node({"control_net_name": "COMBO"}, ("CONTROL_NET",)),
     "MZ_ChatGLM3Loader": Node({"chatglm3_checkpoint": "COMBO"}, ("CHATGLM3MODEL",)),
     "VAELoader": Node({"vae_name": "COMBO"}, ("VAE",)),
     "LoraLoaderModelOnly": Node({"model": "MODEL", "lora_name": "COMBO", "strength_model": "FLOAT"}, ("MODEL",)),
     "CLIPTextEncode": Node({"text": "STRING", "clip": "CLIP"}, ("CONDITIONING",)),
     "MZ_ChatGLM3_V2": Node({"chatglm3_model": "CHATGLM3MODEL", "text": "STRING"}, ("CONDITIONING",)),
     "ConditioningZeroOut": Node({"conditioning": "CONDITIONING"}, ("CONDITIONING",)),
+    "ControlNetApplyAdvanced": Node(
+        {"positive": "CONDITIONING", "negative": "CONDITIONING", "control_net": "CONTROL_NET", "image": "IMAGE", "strength": "FLOAT", "start_percent": "FLOAT", "end_percent": "FLOAT"},
+        ("CONDITIONING", "CONDITIONING"),
+    ),
+    "LoadImage": Node({"image": "COMBO"}, ("IMAGE", "MASK")),
+    "ImageScale": Node({"image": "IMAGE", "upscale_method": "COMBO", "width": "INT", "height": "INT", "crop": "COMBO"}, ("IMAGE",)),
+    "VAEEncode": Node({"pixels": "IMAGE", "vae": "VAE"}, ("LATENT",)),
     "EmptyLatentImage": Node({"width": "INT", "height": "INT", "batch_size": "INT"}, ("LATENT",)),
     "KSampler": Node({"model": "MODEL", "seed": "INT", "steps": "INT", "cfg": "FLOAT", **_SAMPLER, "denoise": "FLOAT"}, ("LATENT",)),
     "KSamplerAdvanced": Node(
@@ -46,6 +55,11 @@ NODES = {  # INPUT_TYPES and RETURN_TYPES of ComfyUI's nodes.py and of ComfyUI-K
     "VAEDecode": Node({"samples": "LATENT", "vae": "VAE"}, ("IMAGE",)),
     "SaveImage": Node({"images": "IMAGE", "filename_prefix": "STRING"}, ()),
 }
+
+
+def node(class_type: str, **inputs: object) -> dict:
+    """A node in API form, its inputs in ComfyUI's order; KeyError where one is missing."""
+    return {"class_type": class_type, "inputs": {name: inputs[name] for name in NODES[class_type].inputs}}
 
 
 def _escaped(text: str) -> str:
@@ -60,24 +74,24 @@ def _plain(text: str) -> str:
 def to_ui(api: dict) -> dict:
     """API form -> the canvas's form, version 0.4 (https://docs.comfy.org/specs/workflow_json_0.4): a row for the loaders, one for each panel."""
     links, nodes = [], []
-    for key, node in api.items():
-        for slot, name in enumerate(NODES[node["class_type"]].links):
-            source, output = node["inputs"][name]
-            links.append([len(links) + 1, int(source), output, int(key), slot, NODES[node["class_type"]].inputs[name]])
-    for order, (key, node) in enumerate(sorted(api.items(), key=lambda item: int(item[0]))):
-        kind, number = NODES[node["class_type"]], int(key)
-        typed = {name: _escaped(node["inputs"][name]) if name == "text" else node["inputs"][name] for name in kind.widgets}
-        widgets = [value for name in kind.widgets for value in ([typed[name], "fixed"] if name in SEEDS else [typed[name]])]
+    for key, each in api.items():
+        for slot, name in enumerate(NODES[each["class_type"]].links):
+            source, output = each["inputs"][name]
+            links.append([len(links) + 1, int(source), output, int(key), slot, NODES[each["class_type"]].inputs[name]])
+    for order, (key, each) in enumerate(sorted(api.items(), key=lambda item: int(item[0]))):
+        kind, number = NODES[each["class_type"]], int(key)
+        typed = {name: _escaped(each["inputs"][name]) if name == "text" else each["inputs"][name] for name in kind.widgets}
+        widgets = [value for name in kind.widgets for value in ([typed[name], SECOND[name]] if name in SECOND else [typed[name]])]
         into = {slot: link for link, _, _, target, slot, _ in links if target == number}
         out = [[link for link, source, output, *_ in links if (source, output) == (number, slot)] for slot in range(len(kind.outputs))]
         made = {
-            "id": number, "type": node["class_type"], "pos": [number % 10 * (WIDTH + GAP), number // 10 * (HEIGHT + GAP)], "size": [WIDTH, HEIGHT - 2 * GAP],
+            "id": number, "type": each["class_type"], "pos": [number % 10 * (WIDTH + GAP), number // 10 * (HEIGHT + GAP)], "size": [WIDTH, HEIGHT - 2 * GAP],
             "flags": {}, "order": order, "mode": 0,
             "inputs": [{"name": name, "type": kind.inputs[name], "link": into[slot]} for slot, name in enumerate(kind.links)],
             "outputs": [{"name": name, "type": name, "links": out[slot], "slot_index": slot} for slot, name in enumerate(kind.outputs)],
-            "properties": {"Node name for S&R": node["class_type"]} | (PACK if node["class_type"].startswith("MZ_") else CORE), "widgets_values": widgets,
+            "properties": {"Node name for S&R": each["class_type"]} | (PACK if each["class_type"].startswith("MZ_") else CORE), "widgets_values": widgets,
         }
-        nodes.append(made | ({"title": node["_meta"]["title"]} if "_meta" in node else {}))
+        nodes.append(made | ({"title": each["_meta"]["title"]} if "_meta" in each else {}))
     last = max(map(int, api))
     note = {
         "id": last + 1, "type": "Note", "pos": [0, 0], "size": [WIDTH, HEIGHT - 2 * GAP], "flags": {}, "order": len(nodes), "mode": 0,
@@ -97,19 +111,19 @@ def from_ui(ui: dict) -> dict:
     """
     links = {link[0]: [str(link[1]), link[2]] for link in ui["links"]}
     api, note = {}, None
-    for node in ui["nodes"]:
-        if node["type"] == "Note":
-            note = node["widgets_values"][0]
+    for each in ui["nodes"]:
+        if each["type"] == "Note":
+            note = each["widgets_values"][0]
             continue
-        kind, values = NODES[node["type"]], list(node["widgets_values"])
-        linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["name"] in kind.links}
+        kind, values = NODES[each["type"]], list(each["widgets_values"])
+        linked = {entry["name"]: links[entry["link"]] for entry in each["inputs"] if entry["name"] in kind.links}
         typed = {}
         for name in kind.widgets:
             typed[name] = _plain(values.pop(0)) if name == "text" else values.pop(0)
-            if name in SEEDS:
+            if name in SECOND:
                 values.pop(0)
-        made = {"class_type": node["type"], "inputs": {name: (linked | typed)[name] for name in kind.inputs}}
-        api[str(node["id"])] = made | ({"_meta": {"title": node["title"]}} if "title" in node else {})
+        made = {"class_type": each["type"], "inputs": {name: (linked | typed)[name] for name in kind.inputs}}
+        api[str(each["id"])] = made | ({"_meta": {"title": each["title"]}} if "title" in each else {})
     if note is not None:
         api["1"]["_meta"]["note"] = note
     return api

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import hub as datasets
 from ..errors import BundleError, SettingsError
 from .bundle import Bundle, check_private, tokens
-from .reproduce import LIMITS, PICTURE_LIMIT, entries
+from .opened import LIMITS, PICTURE_LIMIT, entries
 
 HUBS = {"modelscope": "https://modelscope.cn/models", "huggingface": "https://huggingface.co"}
 

@@ -21,7 +21,8 @@ class Pictures:
     """The story's pictures on disk.
 
     Attributes:
-        folder: Holds ``panel-1.png`` and so on, ``story.png`` (the grid) and ``story.json``.
+        folder: Holds ``panel-1.png`` and so on, ``story.png`` (the grid) and ``story.json``; for a panel with a reference what
+            it followed, ``panel-1-reference.png``, and ``heroine.png`` where ``heroine_picture`` was given.
         panels: What each was made from: prompt, negative_prompt, seed and the rest of ``story.json``'s entries.
     """
 
@@ -32,6 +33,11 @@ class Pictures:
     def paths(self) -> list[Path]:
         """The panels in order."""
         return [self.folder / f"panel-{place}.png" for place in range(1, len(self.panels) + 1)]
+
+    @property
+    def guides(self) -> list[Path]:
+        """What panels followed beside their prompts: references and the heroine's picture."""
+        return [self.folder / name for name in sorted({name for panel in self.panels for name in _followed(panel)})]
 
     @property
     def grid(self) -> Path:
@@ -107,10 +113,16 @@ def _guides(base: bases.Base, story: Story, settings: Settings, folder: Path) ->
     return references, heroine.prepare(base, settings, folder / "panel-1.png", references)
 
 
+def _followed(panel: dict) -> list[str]:
+    """Files beside the panel's that hold what it followed."""
+    return [panel[kind]["file"] for kind in ("reference", "heroine") if "file" in panel.get(kind, {})]
+
+
 def _drawn(folder: Path, place: int, panel: dict, before: dict) -> bool:
     name = f"panel-{place + 1}.png"
     entry, path = before.get(name), folder / name
-    return bool(entry) and entry["fingerprint"] == panel["fingerprint"] and path.is_file() and path.stat().st_size == entry["bytes"]
+    whole = path.is_file() and all((folder / guide).is_file() for guide in _followed(panel))
+    return bool(entry) and whole and entry["fingerprint"] == panel["fingerprint"] and path.stat().st_size == entry["bytes"]
 
 
 def _draw(
@@ -123,6 +135,8 @@ def _draw(
     from .guides import Guides
 
     entries = {place: before[f"panel-{place + 1}.png"] for place in range(len(panels)) if place not in todo}
+    if heroine and heroine.source:
+        _write(folder / heroine.FILE, heroine.picture())
     if todo:
         words = [panels[place][key] for place in {*todo, *([0] if heroine else [])} for key in ("prompt", "negative_prompt")]
         said = conditioning.encode(base, words, settings, plan)
@@ -131,6 +145,9 @@ def _draw(
 
         def draw(batch: list[int]) -> None:
             start = len(entries) - len(panels) + len(todo)
+            for place in batch:
+                if "reference" in panels[place]:
+                    _write(folder / panels[place]["reference"]["file"], guides.reference(place))
             images = guides.draw(batch, panels, said, on_step=lambda step: live.step(start * steps + step * len(batch)))
             saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images, strict=True)}  # while the next is decoded
             beside = guides.beside(batch)
@@ -175,25 +192,27 @@ def _in_batches(todo: list[int], size: int, draw: Callable[[list[int]], None]) -
 
 def _save(folder: Path, place: int, image, panel: dict) -> dict:
     name = f"panel-{place + 1}.png"
+    return panel | {"file": name, "bytes": _write(folder / name, image, png.info(panel))}
+
+
+def _write(path: Path, image, info=None) -> int:
+    """Save as PNG; returns its bytes."""
     content = io.BytesIO()
-    image.save(content, format="PNG", pnginfo=png.info(panel))
-    artifacts.write_atomically(folder / name, content.getvalue())
-    return panel | {"file": name, "bytes": len(content.getvalue())}
+    image.save(content, format="PNG", pnginfo=info)
+    artifacts.write_atomically(path, content.getvalue())
+    return len(content.getvalue())
 
 
 def _finish(folder: Path, mark: str, entries: list[dict]) -> None:
-    """Grid, ``story.json`` and manifest; panels of a longer, earlier story go."""
+    """Grid, ``story.json`` and manifest; pictures of an earlier story that this one lacks go."""
     from PIL import Image
 
     from .. import show
 
-    wanted = {entry["file"] for entry in entries}
-    for path in folder.glob("panel-*.png"):
-        if path.name not in wanted:
+    pictures = Pictures(folder, entries)
+    for path in [*folder.glob("panel-*.png"), *folder.glob("heroine.png")]:
+        if path not in pictures.paths + pictures.guides:
             path.unlink()
-    pictures = [Image.open(folder / entry["file"]) for entry in entries]
-    content = io.BytesIO()
-    show.grid(pictures).save(content, format="PNG")
-    artifacts.write_atomically(folder / "story.png", content.getvalue())
+    _write(folder / "story.png", show.grid([Image.open(path) for path in pictures.paths]))
     artifacts.write_json(folder / "story.json", {"panels": entries})
     artifacts.write_manifest(folder, "render", mark, panels=entries)

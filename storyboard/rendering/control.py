@@ -1,6 +1,7 @@
 """Reference pictures: a ControlNet's residuals for the UNet, or the latents that image-to-image starts from."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from .. import artifacts, models, weights
 from ..bases import Base
 from ..errors import BaseError, SettingsError
 from ..quiet import quiet
-from ..reference import Reference
+from ..reference import HUB_ID, OWN, Reference
 from . import maps
 
 # diffusers' KolorsImg2ImgPipeline drops pooled embeddings that it is given; SDXL's takes them and draws the same (parity is tested)
@@ -31,7 +32,8 @@ class Prepared:
 
     Attributes:
         folder, annotator: Of the ControlNet, and of the model that makes its map; None where there is none.
-        facts: What enters the panel's fingerprint and its PNG: the picture by its content, never by its path.
+        facts: What enters the panel's fingerprint and its PNG: the picture by its content, never by its path; ``file`` is
+            where what ``shown`` gives lies beside the panel, ``model`` a ControlNet other than the base's own.
     """
 
     reference: Reference
@@ -54,7 +56,7 @@ def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepare
     """
     path = Path(reference.picture).expanduser()
     check_picture(path, f"The reference of panel {place}")
-    facts = {"picture": artifacts.digest_of_file(path), "control": reference.control, "strength": reference.strength}
+    facts = {"picture": artifacts.digest_of_file(path), "control": reference.control, "strength": reference.strength, "file": f"panel-{place}-reference.png"}
     if reference.control == "image":
         if skipped(reference, steps) >= steps:
             said = f"Reference(strength={reference.strength:g}) of panel {place} leaves none of {steps} steps"
@@ -75,7 +77,13 @@ def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepare
         if maker := reference.annotator or maps.ANNOTATORS.get(reference.control):
             annotator = weights.fetch_module(maker, f"the model that finds {reference.control}")
         facts |= {"annotator": _fingerprint(base, annotator) if annotator else None, "versions": artifacts.versions("opencv-python-headless", "transformers")}
-    return Prepared(reference, folder, annotator, facts | {"end": reference.end, "prepared": reference.prepared, "controlnet": _fingerprint(base, folder)})
+    named = {"model": _name(reference.weights), "controlnet": _fingerprint(base, folder)}
+    return Prepared(reference, folder, annotator, facts | named | {"end": reference.end, "prepared": reference.prepared})
+
+
+def _name(model: str | None) -> str | None:
+    """Which ControlNet other than the base's own: its id at the hubs, or ``OWN``."""
+    return model and (model if not Path(model).expanduser().exists() and re.fullmatch(HUB_ID, model) else OWN)
 
 
 def check_picture(path: Path, what: str) -> None:
@@ -184,19 +192,16 @@ def picture(reference: Reference, resolution: int) -> Image.Image:
     return ImageOps.fit(on_white, (resolution, resolution), Image.Resampling.LANCZOS)
 
 
-def conditions(prepared: Sequence[Prepared], resolution: int) -> torch.Tensor:
-    """The maps of a batch: (n, 3, resolution, resolution) in [0, 1]."""
-    shown = []
-    for each in prepared:
-        image = picture(each.reference, resolution)
-        shown.append(maps.as_tensor(image if each.reference.prepared else maps.make(image, each.reference.control, each.annotator)))
-    return torch.stack(shown)
+def shown(prepared: Prepared, resolution: int) -> Image.Image:
+    """What is followed, ``resolution`` pixels wide and high: the map that the ControlNet sees, or the picture that image-to-image starts from."""
+    image, reference = picture(prepared.reference, resolution), prepared.reference
+    return image if prepared.folder is None or reference.prepared else maps.make(image, reference.control, prepared.annotator)
 
 
 @torch.no_grad()
-def latents(pipe, prepared: Sequence[Prepared], resolution: int) -> torch.Tensor:
-    """The references themselves as scaled latents (n, 4, resolution / 8, resolution / 8), without sampling."""
-    pixels = torch.stack([maps.as_tensor(picture(each.reference, resolution)) for each in prepared]) * 2 - 1
+def latents(pipe, images: Sequence[Image.Image]) -> torch.Tensor:
+    """n pictures of one size, (h, w) pixels, as scaled latents (n, 4, h / 8, w / 8), without sampling."""
+    pixels = torch.stack([maps.as_tensor(image) for image in images]) * 2 - 1
     vae = pipe.vae
     return torch.cat([vae.encode(one[None].to(pipe._execution_device, vae.dtype)).latent_dist.mean for one in pixels]) * vae.config.scaling_factor
 

@@ -10,7 +10,7 @@ from PIL import Image
 from ..bases import Base
 from ..memory import Plan
 from ..settings import Settings
-from . import control, drawing
+from . import control, drawing, maps
 from .control import Prepared
 from .heroine import Heroine, shared
 
@@ -27,6 +27,7 @@ class Guides:
     def __init__(self, base: Base, plan: Plan, pipe, settings: Settings, references: Sequence[Prepared | None], heroine: Heroine | None) -> None:
         self.base, self.plan, self.pipe, self.settings, self.references, self.heroine = base, plan, pipe, settings, references, heroine
         self.controls: dict = {}
+        self.shown: dict[int, Image.Image] = {}
         self.seconds = {False: [], True: []}  # a panel without and with the heroine
 
     def parts(self, todo: Sequence[int]) -> list[list[int]]:
@@ -42,7 +43,13 @@ class Guides:
         """How many pictures are denoised with ``batch`` and not kept: panel 1 for shared attention."""
         return int(self.heroine is not None and self.heroine.by == "shared" and self.heroine.on(batch[0]))
 
-    def draw(self, batch: Sequence[int], panels: Sequence[dict], said: dict, on_step) -> Iterator[Image.Image]:
+    def reference(self, place: int) -> Image.Image:
+        """What the panel at ``place``, which has a reference, follows; made once."""
+        if place not in self.shown:
+            self.shown[place] = control.shown(self.references[place], self.settings.resolution)
+        return self.shown[place]
+
+    def draw(self, batch: Sequence[int], panels: Sequence[dict], said: dict, on_step=None, text_length: int = 0) -> Iterator[Image.Image]:
         """Pictures of ``batch``, as ``drawing.draw`` gives them."""
         began, with_heroine = time.perf_counter(), bool(self.heroine and self.heroine.on(batch[0]))
         beside = self.beside(batch)
@@ -56,7 +63,7 @@ class Guides:
                 named |= {"ip_adapter_image": self.heroine.attach(self.pipe, pipe)}
             yield from drawing.draw(
                 pipe, positive, negative, [row["seed"] for row in rows], self.settings.resolution, self.settings.num_inference_steps,
-                self.settings.guidance_scale, rows[-1]["guidance_end"], on_step=on_step, leave_out=beside, **named,
+                self.settings.guidance_scale, rows[-1]["guidance_end"], on_step=on_step, leave_out=beside, text_length=text_length, **named,
             )
         self.seconds[with_heroine] += [(time.perf_counter() - began) / len(batch)] * len(batch)
 
@@ -66,12 +73,12 @@ class Guides:
         if prepared[0] is None:
             return self.pipe, {}
         if prepared[0].folder is None:
-            image = control.latents(self.pipe, prepared, self.settings.resolution)
+            image = control.latents(self.pipe, [self.reference(place) for place in batch])
             return control.image_to_image(self.base, self.pipe), {"image": image, "strength": 1 - prepared[0].reference.strength}
         folder, unet = prepared[0].folder, self.pipe.unet
         if folder not in self.controls:
             self.controls = {folder: control.Control(self.base, folder, unet, self.plan.dtype, self.plan.device)}  # one at a time in memory
-        conditions = control.conditions(prepared, self.settings.resolution)
+        conditions = torch.stack([maps.as_tensor(self.reference(place)) for place in batch])
         conditions = torch.cat([conditions.new_zeros(beside, *conditions.shape[1:]), conditions])
         strengths, ends = ([0.0] * beside + [getattr(each.reference, name) for each in prepared] for name in ("strength", "end"))
         open_.enter_context(self.controls[folder].attached(unet, conditions, strengths, ends, self.settings.num_inference_steps))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,7 @@ class Heroine:
     files: tuple[str, str] | None = None
     weights: list | None = None
     image: Image.Image | None = None
+    FILE: ClassVar[str] = "heroine.png"  # beside the panels: the picture that was given
 
     def on(self, place: int) -> bool:
         """Whether panel ``place``, from 0, is drawn with it."""
@@ -56,8 +58,12 @@ class Heroine:
         found = {"heroine": {"by": self.by, "strength": self.strength, "of": of}}
         if self.by == "ip-adapter":  # diffusers prepares its embedding for guidance once and for all steps
             found |= {"guidance_end": 1.0}
-            found["heroine"]["weights"] = self.weights
+            found["heroine"] |= {"weights": self.weights} | ({"file": self.FILE} if self.source else {})
         return found
+
+    def picture(self) -> Image.Image:
+        """What the IP-Adapter looks at: ``source`` or panel 1, a square of ``resolution`` pixels."""
+        return picture(Reference(self.source or self.first_panel), self.resolution)
 
     def attach(self, pipe, drawing_pipe) -> Image.Image:
         """Put the IP-Adapter into ``pipe`` unless it is there; returns the picture that it shall look at.
@@ -66,7 +72,7 @@ class Heroine:
             BaseError: The weights do not fit.
         """
         if self.image is None:
-            self.image = picture(Reference(self.source or self.first_panel), self.resolution)
+            self.image = self.picture()
             try:
                 _load_ip_adapter(pipe, self.folder, *self.files)
             except (RuntimeError, ValueError, KeyError) as error:

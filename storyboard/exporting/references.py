@@ -1,0 +1,106 @@
+"""A panel's reference in a ComfyUI graph: a ControlNet on its prompts, or a picture that sampling starts from."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from .. import bases
+from ..errors import SettingsError
+from ..reference import CONTROLS
+from .nodes import node
+
+FIRST = 5  # number of the first ControlNet's loader, one a kind of control
+SHOWN, APPLIED = 7, 8  # of a panel's nodes
+LOADERS = {"KolorsPipeline": "MZ_KolorsControlNetLoader"}
+LEAST = 0.001  # a percentage of 0 would switch the ControlNet off
+
+
+def loaders(panels: list[dict], base: str, pipeline: str, models: dict[str, str]) -> dict:
+    """A loader for each kind of ControlNet that ``panels`` follow; ``models`` names files by kind.
+
+    Raises:
+        SettingsError: Two ControlNets of one kind.
+    """
+    found: dict[str, set] = {}
+    for said in (panel["reference"] for panel in panels if "reference" in panel):
+        found.setdefault(said["control"], set()).add(said.get("controlnet"))
+    if twice := [control for control, several in found.items() if len(several) > 1]:
+        raise SettingsError(f"Two ControlNets follow {twice[0]} in these panels, where the graph has one loader for each kind: draw them with one.")
+    kind = LOADERS.get(pipeline, "ControlNetLoader")
+    return {_loader(control): node(kind, control_net_name=models.get(control, f"{base}-{control}.safetensors")) for control in CONTROLS if control in found.keys() - {"image"}}
+
+
+def files(api: dict) -> dict[str, str]:
+    """The ControlNets' files in a graph, by kind."""
+    return {control: api[_loader(control)]["inputs"]["control_net_name"] for control in CONTROLS[:-1] if _loader(control) in api}
+
+
+def _loader(control: str) -> str:
+    return str(FIRST + CONTROLS.index(control))
+
+
+def nodes(place: int, panel: dict, positive: list, negative: list, vae: list) -> tuple[dict, list, list]:
+    """What the reference of ``panel`` adds, and where positive and negative come from then.
+
+    For ``control="image"`` the latents, ``10 * place + 2``, are the picture's.
+    """
+    said, shown, applied = panel["reference"], str(10 * place + SHOWN), str(10 * place + APPLIED)
+    api = {shown: node("LoadImage", image=said["file"])}
+    if said["control"] == "image":
+        api[applied] = node("ImageScale", image=[shown, 0], upscale_method="bicubic", width=panel["width"], height=panel["height"], crop="center")
+        api[str(10 * place + 2)] = node("VAEEncode", pixels=[applied, 0], vae=vae)
+        return api, positive, negative
+    percent = end_percents(panel["pipeline"], panel["steps"])[steps_with(said["end"], panel["steps"])]
+    api[applied] = node(
+        "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=[_loader(said["control"]), 0], image=[shown, 0],
+        strength=float(said["strength"]), start_percent=0.0, end_percent=percent,
+    )
+    return api, [applied, 0], [applied, 1]
+
+
+def first_step(panel: dict) -> int:
+    """The step that sampling begins with, from 0: image-to-image leaves out the first ones, as diffusers counts them."""
+    said, steps = panel.get("reference", {}), panel["steps"]
+    return steps - min(int(steps * (1 - said["strength"])), steps) if said.get("control") == "image" else 0
+
+
+def steps_with(end: float, steps: int) -> int:
+    """How many of ``steps`` the ControlNet takes part in, as rendering/control.py counts."""
+    return sum(step / steps <= end for step in range(1, steps + 1))
+
+
+@lru_cache
+def end_percents(pipeline: str, steps: int) -> list[float]:
+    """``end_percent`` for a ControlNet that ends after 0, 1, ... ``steps`` steps.
+
+    ComfyUI compares sigmas, with that of timestep ``999 (1 - percent)`` (comfy/model_sampling.py, percent_to_sigma): one
+    between those of the last step with and the first without. Timesteps beyond 999, which Kolors has, cannot be named: a
+    ControlNet that ends there ends a few steps later.
+    """
+    from ..rendering import drawing
+
+    base = next(base for base in map(bases.get, ("kolors", "sdxl", "sd15")) if base.pipeline == pipeline)
+    sampler = drawing.scheduler(base)
+    sampler.set_timesteps(steps)
+    timesteps = sampler.timesteps.tolist()
+    between = [max(LEAST, round(1 - (one + other) / 2 / 999, 6)) for one, other in zip(timesteps, timesteps[1:])]
+    return [0.0, *between, 1.0]
+
+
+def read(api: dict, place: int, pipeline: str) -> dict:
+    """``{"reference": ...}`` of panel ``place`` of a graph as ``nodes`` made it; empty where it follows none.
+
+    Raises:
+        ValueError, LookupError: It is not as ``nodes`` makes it, or names a picture in another folder.
+    """
+    at = lambda part: api[str(10 * place + part)]["inputs"]
+    if str(10 * place + SHOWN) not in api:
+        return {}
+    said, steps = {"file": at(SHOWN)["image"]}, at(3)["steps"]
+    if Path(said["file"]).name != said["file"]:
+        raise ValueError(said["file"])
+    if api[str(10 * place + APPLIED)]["class_type"] == "ImageScale":
+        first = at(3)["start_at_step"]
+        return {"reference": said | {"control": "image", "strength": max(0.0, (first - 0.5) / steps)}}  # halfway, so that rounding meets the step again
+    applied = at(APPLIED)
+    said |= {"control": CONTROLS[int(applied["control_net"][0]) - FIRST], "strength": applied["strength"]}
+    return {"reference": said | {"end": end_percents(pipeline, steps).index(applied["end_percent"]) / steps}}
