@@ -135,8 +135,8 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
     """``found``, the unweighted embedding z, and for each piece of weight w the sum of ``(w - 1) (z - without)``.
 
     ``without`` is the embedding of the prompt without that piece, so that a weight of 0 is as if it had not been said.
-    The piece's own tokens have padding there; those before do not see it (attention is causal); those behind and
-    ``pooled``, the last one's state, carry its meaning on.
+    The piece's own tokens have padding there; those before do not see it (attention is causal); those behind,
+    ``pooled``, the last one's state, and the padding, which alone sees the whole prompt, carry its meaning.
     """
     text = "".join(said for said, _ in pieces)
     offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")["offsets"]
@@ -146,11 +146,13 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
         end = start + len(said)
         if weight != 1:
             without = _encoded(pipe, "".join(other for there, (other, _) in enumerate(pieces) if there != place), found["tokens"].device)
+            padding = slice(0, first - 2)  # before [gMASK] and sop
             own = [first + at for at, (low, high) in enumerate(offsets) if low < end and high > start and first + at < length]
             whole = sum(low < end and high > start for low, high in offsets)
             shift = first - max(2, length - len(offsets) + whole) + whole  # where both are cut, what is behind stands further left in the shorter one
             behind = own[-1] + 1 if own else length
-            tokens[own] += (weight - 1) * (found["tokens"][own] - without["tokens"][0])
+            for places in (padding, own):
+                tokens[places] += (weight - 1) * (found["tokens"][places] - without["tokens"][0])
             tokens[behind:] += (weight - 1) * (found["tokens"][behind:] - without["tokens"][behind - shift:length - shift])
             pooled += (weight - 1) * (found["pooled"] - without["pooled"])
         start = end

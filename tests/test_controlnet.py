@@ -197,6 +197,23 @@ def test_controlnet_trouble_is_found_before_anything_is_drawn(reference, said, t
     assert "\n" not in str(error.value) and not Path("outputs", "base").exists()
 
 
+def test_controlnet_map_lies_beside_its_panel(sketch, tmp_path, capsys):
+    panels = ["女孩", Panel("女孩", reference=Reference(sketch, end=0.5)), Panel("女孩", reference=Reference(sketch, control="image"))]
+    settings = small(output=str(tmp_path))
+    pictures = render(Story(panels), settings, None)
+    assert [path.name for path in pictures.guides] == ["panel-2-reference.png", "panel-3-reference.png"]
+    shown = [np.asarray(Image.open(path).convert("RGB")) for path in pictures.guides]
+    whole = np.asarray(control.picture(Reference(sketch), settings.resolution))
+    assert (shown[0] == edges(whole)[..., None]).all() and (shown[1] == whole).all()
+    first = pictures.paths[1].read_bytes()
+    pictures.guides[0].unlink()
+    capsys.readouterr()
+    render(Story(panels), settings, None)
+    assert "drew 1 of 3 panels" in capsys.readouterr().out and pictures.guides[0].is_file() and pictures.paths[1].read_bytes() == first
+    again = render(Story([*panels[:2], "女孩"]), settings, None)
+    assert [path.name for path in again.guides] == ["panel-2-reference.png"] and not pictures.guides[1].exists()
+
+
 def test_controlnet_of_another_base_or_cut_off_is_refused(tiny_controlnets, sketch, tmp_path):
     reference = lambda folder: Story([Panel("a", reference=Reference(sketch, weights=str(folder)))])
     with pytest.raises(BaseError, match="the base 'mini' takes a ControlNetModel of .64, 96, 160."):

@@ -166,6 +166,9 @@ def guided(trained, tmp_path_factory):
 def test_reproduce_draws_panels_with_references_and_a_shared_heroine_identically(guided, tmp_path, kind, panels):
     found = guided[kind]
     assert "panel-2-reference.png" in found.files and b"sketch" not in found.path.read_bytes()
+    with zipfile.ZipFile(found.path) as archive:
+        card = archive.read("README.md").decode()
+    assert "reference: [edges](panel-2-reference.png)" in card and ("heroine: shared" in card) == (kind == "shared")
     result = reproduce(found.path, tmp_path / "again")
     assert result.verdicts == ["identical"] * panels and result.changed == []
 

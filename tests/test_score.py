@@ -170,6 +170,22 @@ def test_score_uses_diffsynth_clip_where_its_weights_are(metrics_hub, captions, 
     assert not (make_settings().folder / "scores" / "shown.json").exists()  # what is missing may be there next time
 
 
+def test_score_asks_pickscore_and_hps_where_wanted(metrics_hub, captions, make_settings, tmp_path):
+    for folder, _ in metrics.PREFERENCE.values():
+        shutil.copytree(metrics_hub, metrics_hub.parent / folder)
+    shown = pictures_of(tmp_path / "shown", [(picture(0), "a cat"), (picture(1), "a dog"), (picture(2), "猫")])
+    settings = make_settings(base="sd15")
+    assert "PickScore" not in str(score(shown, settings, captions))
+    found = score(shown, settings, captions, preference=True)
+    pick, hps = (load(metrics_hub, "cpu") for load in (metrics.load_pickscore, metrics.load_hps))
+    both = ["a cat", "a dog"], [picture(0), picture(1)]
+    assert found.value("pickscore") == pytest.approx(torch.tensor(pick.score(*both)).diagonal().mean().item(), abs=1e-4)
+    assert found.value("hps") == pytest.approx(sum(hps.score(*both)) / 2, abs=1e-4)
+    assert "PickScore 偏好" in str(found) and "HPS v2 偏好" in found._repr_html_() and str(found).count("2 of 3 in English") == 3
+    shutil.rmtree(metrics_hub.parent / "HPSv2")
+    assert "HPS v2 is not there" in str(score(shown, settings, captions, preference=True))
+
+
 def test_score_without_any_weights_is_a_sentence_in_each_row(hub, captions, make_settings, tmp_path):
     hub("sd15")
     found = score(pictures_of(tmp_path / "shown", [(picture(0), "a cat"), (picture(1), "a dog")]), make_settings(base="sd15"), captions)

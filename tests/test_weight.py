@@ -132,12 +132,21 @@ def test_prompts_of_different_lengths_and_weights_are_drawn_together(encode, hub
 def test_chatglm_weights_lead_from_the_prompt_without_the_words_to_it_and_beyond(encode):
     said = encode("kolors", [*(f"一只(红色:{weight})小猫" for weight in (0, 0.5, 1, 2)), "一只小猫"])
     zero, half, one, two, without = (each.tokens for each in said.values())
-    moved = (two != one).any(1).nonzero().flatten()
-    assert moved.tolist() == list(range(int(moved[0]), len(one)))  # the words, and all behind them
-    assert torch.equal(one[:moved[0]], zero[:moved[0]]) and torch.allclose(zero[-1], without[-1], atol=1e-3) and torch.allclose(zero[moved[0]], without[0], atol=1e-3)
+    still = (two == one).all(1).nonzero().flatten()  # what stands before the words, and [gMASK] and sop; the padding sees the words
+    first, own = int(still[0]), int(still[-1]) + 1
+    assert still.tolist() == list(range(first, own)) and 0 < first and own < len(one) - 1 and torch.equal(one[still], zero[still])
+    assert torch.allclose(zero[:first], without[:1].expand(first, -1), atol=1e-3) and torch.allclose(zero[own], without[0], atol=1e-3) and torch.allclose(zero[-1], without[-1], atol=1e-3)
     assert torch.allclose(half, (zero + one) / 2, atol=1e-4) and torch.allclose(two, 2 * one - zero, atol=1e-4)
     pooled = [each.pooled for each in said.values()]
     assert torch.allclose(pooled[0], pooled[4], atol=1e-5) and torch.allclose(pooled[3], 2 * pooled[2] - pooled[0], atol=1e-4)
+
+
+def test_chatglm_weight_of_zero_draws_the_prompt_without_the_words(encode, hub, make_settings):
+    base = hub("kolors")
+    said = encode("kolors", ["一只(红色:0)小猫", "一只小猫", "一只红色小猫", ""])
+    pipe = drawing.load_pipeline(base, memory.plan(base, make_settings(base="kolors")))
+    zero, without, one = drawing.denoise(pipe, list(said.values())[:3], [said[""]] * 3, [1, 1, 1], 64, 3, 4.0)
+    assert (zero - without).abs().max() < 1e-3 < 1e-2 < (one - without).abs().max()
 
 
 def test_chatglm_weights_find_what_is_behind_them_in_a_prompt_that_is_cut(encode):

@@ -79,7 +79,7 @@ def model_card(pictures: Pictures, path: Path, settings: Settings, report: Clean
         "分辨率 resolution": said.get("modelspec.resolution", "?"), "SHA-256": f"`{panel['lora']}`",
     }
     drawing = f"{panel['sampler']}, {panel['schedule_type']}, {panel['steps']} steps, CFG {panel['guidance_scale']:g}, {panel['width']} × {panel['height']}"
-    rows = [(place, entry["prompt"], entry["negative_prompt"], entry["seed"]) for place, entry in enumerate(pictures.panels, 1)]
+    rows = [(place, entry["prompt"] + _followed(entry), entry["negative_prompt"], entry["seed"]) for place, entry in enumerate(pictures.panels, 1)]
     return "\n".join([
         "---", yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(), "---", "", "# 故事画风 LoRA · Story style LoRA", "",
         f"用 Storyboard 在 {base.name} 上训练的 LoRA，以及用它画出的 {len(rows)} 格故事。", "",
@@ -90,6 +90,13 @@ def model_card(pictures: Pictures, path: Path, settings: Settings, report: Clean
         "## 提示词 · Prompts", "", f"{drawing}.", "", *_table(["", "prompt", "negative prompt", "seed"], rows), "",
         "## 许可与致谢 · Licences and credits", "", "见 See [LICENSES.md](LICENSES.md).", "",
     ])
+
+
+def _followed(entry: dict) -> str:
+    """What a panel follows beside its prompt."""
+    said = entry.get("reference")
+    reference = f" · 参考图 reference: [{said['control']}]({said['file']})" if said else ""
+    return reference + (f" · 同一个女主角 heroine: {entry['heroine']['by']}" if "heroine" in entry else "")
 
 
 def _snippet(base: bases.Base, known: bool) -> list[str]:

@@ -17,6 +17,7 @@ from ..story import Story
 
 TITLES = {
     "match": "picture-text match 图文匹配 %", "coherence": "coherence 连贯 0-100", "style": "style distance 画风距离", "aesthetics": "aesthetics 美学",
+    "pickscore": "PickScore 偏好", "hps": "HPS v2 偏好",
 }
 MOST = 300  # training pictures that style and coherence are measured against
 SCALE = 100.0  # of the style distance, for numbers that a person can read
@@ -39,7 +40,7 @@ class Scores:
     """What was measured of one or more sets of pictures.
 
     Attributes:
-        sets: name of the set -> measure -> Measure, the measures being those of TITLES.
+        sets: name of the set -> measure -> Measure, the measures being those of TITLES; the last two only where they were asked for.
         about: The set whose readings are shown; the first if it is not named.
     """
 
@@ -52,7 +53,8 @@ class Scores:
 
     def _rows(self) -> list[list[str]]:
         """A measure a row: its title, each set's number, the reading of one."""
-        return [[title, *(str(one[measure]) for one in self.sets.values()), self._reading(measure)] for measure, title in TITLES.items()]
+        measured = next(iter(self.sets.values()))
+        return [[title, *(str(one[measure]) for one in self.sets.values()), self._reading(measure)] for measure, title in TITLES.items() if measure in measured]
 
     def _reading(self, measure: str) -> str:
         about = self.about or next(iter(self.sets))
@@ -96,17 +98,20 @@ class Choice:
         return self.scores._repr_html_() + show.table("", [self.reason], [])
 
 
-def score(pictures: Pictures, settings: Settings, captions: Captions, base: Pictures | None = None) -> Scores:
+def score(pictures: Pictures, settings: Settings, captions: Captions, base: Pictures | None = None, preference: bool = False) -> Scores:
     """Measure ``pictures`` and, beside them, those of the base alone; ``captions`` is what the LoRA was trained on.
 
     Match is the percentage of the attributes named in the prompts that are seen (``mini``) or a CLIP score; coherence
     the mean cosine of every two pictures' features; style the kernel distance to the training set (measures.py).
     Numbers lie in ``<output>/scores`` and are computed once. What has no weights to measure it is said in its row.
 
+    Args:
+        preference: Also PickScore and HPS v2 (3.9 GB to fetch for each); not for ``mini``.
+
     Raises:
         ScoringError: A picture is gone.
     """
-    judge = _judge(settings)
+    judge = _judge(settings, preference)
     sets = {_name(pictures): _measured(pictures, settings, captions, judge)}
     if base is not None:
         sets["base"] = _measured(base, settings, captions, judge)
@@ -163,7 +168,7 @@ def _choose(sets: dict[str, dict[str, Measure]]) -> tuple[str, str]:
     return chosen, f"{chosen} is the best by {judged} · 综合得分最好的是第 {chosen.removeprefix('step ')} 步"
 
 
-def _judge(settings: Settings):
+def _judge(settings: Settings, preference: bool = False):
     base = bases.get(settings.base)
     if base.name == "mini":
         from . import mini
@@ -171,7 +176,7 @@ def _judge(settings: Settings):
         return mini.Judge()
     from . import metrics
 
-    return metrics.Judge(memory.plan(base, settings).device)
+    return metrics.Judge(memory.plan(base, settings).device, preference)
 
 
 def _name(pictures: Pictures) -> str:
@@ -192,7 +197,7 @@ def _measured(pictures: Pictures, settings: Settings, captions: Captions, judge)
     measures = {
         "match": judge.match(pictures.paths, prompts), "coherence": _coherence(pictures.paths, settings, captions, judge),
         "style": _style(pictures.paths, settings, captions, judge), "aesthetics": judge.aesthetics(pictures.paths),
-    }
+    } | judge.preference(pictures.paths, prompts)
     if judge.lasting:
         kept.parent.mkdir(parents=True, exist_ok=True)
         artifacts.write_json(kept, {"fingerprint": mark, "measures": {name: asdict(measure) for name, measure in measures.items()}})
@@ -204,7 +209,7 @@ def _kept(path: Path, mark: str) -> dict[str, Measure] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return {measure: Measure(**found["measures"][measure]) for measure in TITLES} if found.get("fingerprint") == mark else None
+    return {measure: Measure(**said) for measure, said in found["measures"].items()} if found.get("fingerprint") == mark else None
 
 
 def _coherence(paths: Sequence[Path], settings: Settings, captions: Captions, judge) -> Measure:

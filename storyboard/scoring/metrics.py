@@ -1,4 +1,4 @@
-"""Scores for pictures of any base: DiffSynth-Studio's CLIP, aesthetic and Inception metrics, where their weights can be had."""
+"""Scores for pictures of any base: DiffSynth-Studio's CLIP, aesthetic, Inception, PickScore and HPS metrics, where their weights can be had."""
 
 import contextlib
 import gc
@@ -22,22 +22,27 @@ PARTS = {  # folder of MODEL, and what it is called when it is fetched
     "clip": ("CLIP-ViT-H-14-laion2B-s32B-b79K", "CLIP ViT-H/14, for scores"), "aesthetic": ("Aesthetic", "the aesthetic predictor, for scores"),
     "inception": ("FID", "Inception, for scores"),
 }
+PREFERENCE = {"pickscore": ("PickScore", "PickScore"), "hps": ("HPSv2", "HPS v2")}
 CONTEST = 6.0  # of 10: the aesthetic score that the 2024 contest asked for
 
 
 class Judge:
-    """Measures with DiffSynth's metrics, each loaded when it is asked for and freed after; one that cannot be had says why."""
+    """Measures with DiffSynth's metrics, each loaded when it is asked for and freed after; one that cannot be had says why.
+
+    Args:
+        preference: Also with PickScore and HPS v2, 3.9 GB each.
+    """
 
     features_for = {"coherence": "clip", "style": "inception"}
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, preference: bool = False) -> None:
+        self.device, self.wanted = device, PARTS | (PREFERENCE if preference else {})
 
     @cached_property
     def parts(self) -> dict[str, Path | str]:
         """Folders of the weights, or why they are not at hand."""
         found: dict[str, Path | str] = {}
-        for part, (folder, title) in PARTS.items():
+        for part, (folder, title) in self.wanted.items():
             try:
                 found[part] = weights.fetch_part(MODEL, folder, title)
             except (BaseError, ResourceError) as error:
@@ -56,14 +61,27 @@ class Judge:
 
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """CLIP score, 100 times the cosine of picture and prompt (https://arxiv.org/abs/2104.08718, without its factor)."""
+        return self._pairs("clip", load_clip, paths, prompts, "CLIP score; a fitting pair has 25 to 35", "CLIP 图文分，相符通常在 25 到 35")
+
+    def preference(self, paths: Sequence[Path], prompts: Sequence[str]) -> dict[str, Measure]:
+        """What people prefer, PickScore (https://arxiv.org/abs/2305.01569) and HPS v2 (https://arxiv.org/abs/2306.09341), if it is wanted."""
+        if "pickscore" not in self.wanted:
+            return {}
+        return {
+            "pickscore": self._pairs("pickscore", load_pickscore, paths, prompts, "people's choice among pictures; good ones have 20 to 23", "人类偏好，好图通常在 20 到 23"),
+            "hps": self._pairs("hps", load_hps, paths, prompts, "people's choice among pictures; good ones have 26 to 30", "人类偏好，好图通常在 26 到 30"),
+        }
+
+    def _pairs(self, part: str, load: Callable, paths: Sequence[Path], prompts: Sequence[str], said: str, chinese: str) -> Measure:
+        """The mean of each picture's score for its own prompt, of prompts in English."""
         read = [place for place, prompt in enumerate(prompts) if not re.search(r"[\u4e00-\u9fff]", prompt)]
         if not read:
             return Measure(None, "CLIP reads English and every prompt is in Chinese · CLIP 只懂英文，提示词全是中文")
-        found = self._with("clip", load_clip, lambda metric: metric.score([prompts[i] for i in read], [_opened(paths[i]) for i in read]))
+        found = self._with(part, load, lambda metric: [metric.score([prompts[i]], [_opened(paths[i])]) for i in read])
         if isinstance(found, str):
             return Measure(None, found)
         some = "" if len(read) == len(prompts) else f", of the {len(read)} of {len(prompts)} in English · 只算英文提示词"
-        return Measure(sum(found) / len(found), f"CLIP score; a fitting pair has 25 to 35{some} · CLIP 图文分，相符通常在 25 到 35")
+        return Measure(torch.tensor(found).mean().item(), f"{said}{some} · {chinese}")
 
     def features(self, kind: str, paths: Sequence[Path]) -> torch.Tensor | str:
         """CLIP's (n, 1024) or Inception's (n, 2048), on which FID and KID are defined, of each picture; or why not."""
@@ -90,7 +108,7 @@ class Judge:
             with quiet(), contextlib.redirect_stdout(io.StringIO()):
                 return use(load(folder, self.device))
         except (OSError, ValueError, SafetensorError) as error:
-            return f"{PARTS[part][1]} in {folder} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]}): get it again"
+            return f"{self.wanted[part][1]} in {folder} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]}): get it again"
         finally:
             gc.collect()
             if self.device == "cuda":
@@ -98,16 +116,35 @@ class Judge:
 
 
 def load_clip(folder: Path, device: str):
-    """DiffSynth's CLIPMetric; by the folder's own configuration where it has one."""
-    from diffsynth.core import ModelConfig
     from diffsynth.metrics import CLIPMetric
     from diffsynth.models.clip import CLIPModel
+
+    return _load(CLIPMetric, CLIPModel, folder, device)
+
+
+def load_pickscore(folder: Path, device: str):
+    from diffsynth.metrics import PickScoreMetric
+    from diffsynth.models.pickscore import PickScoreModel
+
+    return _load(PickScoreMetric, PickScoreModel, folder, device)
+
+
+def load_hps(folder: Path, device: str):
+    from diffsynth.metrics import HPSv2Metric
+    from diffsynth.models.hpsv2 import HPSv2Model
+
+    return _load(HPSv2Metric, HPSv2Model, folder, device)
+
+
+def _load(metric: type, model: type, folder: Path, device: str):
+    """DiffSynth's ``metric``, which wraps ``model`` around a CLIP; by the folder's own configuration where it has one."""
+    from diffsynth.core import ModelConfig
     from transformers import CLIPModel as Weights
     from transformers import CLIPProcessor
 
     if (folder / "config.json").is_file():
-        return CLIPMetric(CLIPModel(Weights.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).to(device), CLIPProcessor.from_pretrained(folder)).eval())
-    return CLIPMetric.from_pretrained(ModelConfig(path=str(folder / "model.safetensors")), ModelConfig(path=str(folder)), torch.float32, device)
+        return metric(model(Weights.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).to(device), CLIPProcessor.from_pretrained(folder)).eval())
+    return metric.from_pretrained(ModelConfig(path=str(folder / "model.safetensors")), ModelConfig(path=str(folder)), torch.float32, device)
 
 
 def load_aesthetic(folder: Path, device: str):

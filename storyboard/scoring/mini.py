@@ -46,6 +46,10 @@ class Judge:
         """(n, 2048) of each picture."""
         return classifier.features(self.model, _pixels(paths))
 
+    def preference(self, paths: Sequence[Path], prompts: Sequence[str]) -> dict[str, Measure]:
+        """Nothing: what people prefer is known of large pictures."""
+        return {}
+
     def aesthetics(self, paths: Sequence[Path]) -> Measure:
         """None: no predictor of beauty was made for drawings of 256 pixels."""
         return Measure(None, "no predictor judges drawings as small as mini's; on other bases the contest asked for 6 of 10 · 小图没有可靠的美学模型；其他底模按赛题看 6 分")
