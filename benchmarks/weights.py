@@ -1,10 +1,9 @@
-"""What does a weight do on mini?  python benchmarks/weights.py [--seeds 6]
+"""What does a weight do on mini?  python benchmarks/weights.py [--seeds 4]
 
-Every attribute that mini knows is asked for in Chinese, ``卡通，女孩，(WORD:w)``, beside a word for each other attribute
-that the classifier reads, at five weights and with the same seeds; its score is the classifier's logit of the value
-over the best other value of its attribute, averaged over the seeds: log-odds, which keep rising where a probability is full.
-A value rises if each weight's score is at least the one before, less 0.25, and the last is above the first.
-The last line is JSON: shares of values that rise, by attribute.
+Everything that mini knows and the classifier reads is asked for in Chinese, ``(WORD:w)`` in a prompt that names the other
+attributes too, at five weights with the same seeds, by the base alone; its score is how sure the classifier is of it, 0 to 1,
+on the average of the seeds. It rises if no weight's score is more than 0.01 below the one before and the last is at
+least 0.05 above the first; it is full if all are above 0.9. The last line is JSON: shares of what rises or is full.
 """
 
 import argparse
@@ -16,7 +15,7 @@ import side_by_side
 import torch
 
 WEIGHTS = (0.4, 0.7, 1.0, 1.3, 1.6)
-SLACK = 0.25  # of log-odds
+SLACK, RISE, FULL = 0.01, 0.05, 0.9
 STEPS = 8
 
 
@@ -42,7 +41,7 @@ def main() -> None:
     from storyboard.scoring import classifier
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=200)
     arguments = parser.parse_args()
     asked = {key: prompt for key, prompt in prompts().items() if key[1] in classifier.VALUES[key[0]]}
@@ -54,31 +53,36 @@ def main() -> None:
         pipe, model = drawing.load_pipeline(base, plan), classifier.load()
         said = conditioning.encode(base, ["", *(prompt.format(weight) for prompt in asked.values() for weight in WEIGHTS)], settings, plan)
         for (attribute, value), prompt in asked.items():
-            curve = [_log_odds(model, attribute, value, list(drawing.draw(
+            curve = [_certainty(model, attribute, value, list(drawing.draw(
                 pipe, [said[prompt.format(weight)]] * len(seeds), [said[""]] * len(seeds), seeds, base.resolution, STEPS, base.guidance_scale,
             ))) for weight in WEIGHTS]
-            rises = all(higher >= lower - SLACK for lower, higher in zip(curve, curve[1:])) and curve[-1] > curve[0]
-            rows.setdefault(attribute, []).append((value, prompt, curve, rises))
-            print(f"{attribute:<14} {value:<11} {'rises' if rises else '-':<6} {'  '.join(f'{score:6.1f}' for score in curve)}  {prompt}", flush=True)
+            verdict = _verdict(curve)
+            rows.setdefault(attribute, []).append((verdict, curve))
+            print(f"{attribute:<14} {value:<11} {verdict:<6} {'  '.join(f'{score:.3f}' for score in curve)}  {prompt}", flush=True)
+    count = lambda found, kind: sum(verdict == kind for verdict, _ in found)
     table = [
-        {"attribute": attribute, "rise": f"{sum(row[3] for row in found)} of {len(found)}", **{f"{weight:g}": float(np.mean([row[2][place] for row in found])) for place, weight in enumerate(WEIGHTS)}}
+        {"attribute": attribute, "values": str(len(found)), **{kind: str(count(found, kind)) for kind in ("rises", "full", "-")}}
+        | {f"{weight:g}": f"{np.mean([curve[place] for _, curve in found]):.3f}" for place, weight in enumerate(WEIGHTS)}
         for attribute, found in rows.items()
     ]
-    print(f"\n{side_by_side.machine()}\n{arguments.seeds} seeds, {STEPS} steps, log-odds of the value asked for\n\n{side_by_side.table(table)}\n")
-    print(json.dumps({attribute: round(float(np.mean([row[3] for row in found])), 2) for attribute, found in rows.items()}))
+    print(f"\n{side_by_side.machine()}\n{arguments.seeds} seeds, {STEPS} steps\n\n{side_by_side.table(table)}\n")
+    print(json.dumps({attribute: round(1 - count(found, "-") / len(found), 2) for attribute, found in rows.items()}))
+
+
+def _verdict(curve: list[float]) -> str:
+    if min(curve) > FULL:
+        return "full"
+    return "rises" if all(higher >= lower - SLACK for lower, higher in zip(curve, curve[1:])) and curve[-1] >= curve[0] + RISE else "-"
 
 
 @torch.no_grad()
-def _log_odds(model, attribute: str, value: str, pictures: list) -> float:
+def _certainty(model, attribute: str, value: str, pictures: list) -> float:
     from PIL import Image
 
     from storyboard.scoring import classifier
 
     shown = np.stack([np.asarray(picture.resize((classifier.SIDE, classifier.SIDE), Image.LANCZOS)) for picture in pictures])
-    logits = model(classifier.as_tensor(shown))[attribute]
-    place = classifier.VALUES[attribute].index(value)
-    others = torch.cat([logits[:, :place], logits[:, place + 1:]], 1).amax(1)
-    return (logits[:, place] - others).mean().item()
+    return model(classifier.as_tensor(shown))[attribute].softmax(1)[:, classifier.VALUES[attribute].index(value)].mean().item()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from . import artifacts, show, weights
 from .errors import DatasetError, SettingsError
 from .quiet import quiet
+from .settings import Settings
 
 # what a camera, a browser or a hurried person calls a picture
 LAZY = re.compile(r"(?:img|dsc[fn]?|pxl|image|photo|picture|pic|screenshot|untitled|unnamed|caption|none|null|n/a|todo|图片?|照片|截图|图像|未命名|无标题|无)?[\W\d_]*(?:copy|副本)?[\W\d_]*", re.IGNORECASE)
@@ -62,6 +63,6 @@ def _caption(operator, path: Path, seed: int, tokens, live: show.Live) -> str:
     return " ".join(text.replace(tokens.image, "").replace(tokens.eoc, "").split())
 
 
-def mark(model: str | None) -> object:
-    """What captions by ``model`` depend on, for a fingerprint; None for none."""
-    return model and [model, artifacts.versions("py-data-juicer", "transformers", "torch")]
+def mark(settings: Settings) -> list | None:
+    """What the captions depend on, for a fingerprint; None where ``settings`` name no model."""
+    return [settings.captioner, settings.seed, artifacts.versions("py-data-juicer", "transformers", "torch")] if settings.captioner else None

@@ -96,8 +96,8 @@ def collect(settings: Settings) -> Captions:
         raise DatasetError(f"No picture in {str(source)!r}: put .png, .jpg or .webp files there, each with a caption of the same name in .txt, or a metadata.jsonl.")
     _tell(listed, source, settings.captioner)
     stamps = [[item["name"], item["text"], *_stamp(item["file"])] for item in listed]
-    written = captioning.mark(settings.captioner) and [*captioning.mark(settings.captioner), settings.seed] if any(not item["text"] for item in listed) else None
-    mark = artifacts.fingerprint(stage="collect", items=stamps, captioner=written, versions=artifacts.versions("pillow"))
+    captioner = None if all(item["text"] for item in listed) else captioning.mark(settings)
+    mark = artifacts.fingerprint(stage="collect", items=stamps, captioner=captioner, versions=artifacts.versions("pillow"))
     if artifacts.finished(target, mark):
         captions = Captions.load(target)
         print(f"collect: nothing to do, {captions}")

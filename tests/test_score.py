@@ -36,10 +36,10 @@ def test_score_shows_lora_and_base_and_a_reading_for_each(drawn):
     settings, captions, _, pictures, base = drawn
     found = score(pictures, settings, captions, base)
     assert list(found.sets) == ["LoRA", "base"]
-    assert 0 <= found.value("match") <= 100 and 0 <= found.value("coherence", "base") <= 100 and found.value("aesthetics") is None
+    assert 0 <= found.value("match") <= 100 and 0 <= found.value("coherence", "base") <= 100 and 0 <= found.value("aesthetics") <= 100
     shown = found._repr_html_()
-    for title in TITLES.values():
-        assert title in shown and title in str(found)
+    for measure, title in TITLES.items():
+        assert (title in shown and title in str(found)) == (measure not in metrics.PREFERENCE)
     assert "of 11 attributes named in the prompts" in shown and "of 11 attributes" in str(found)
 
 
@@ -76,6 +76,7 @@ def test_training_pictures_score_as_their_captions_say(trained, tmp_path):
     own, strange = score(own, settings, captions), score(strange, settings, captions)
     assert own.value("match") >= 90 and strange.value("match") < 60
     assert own.value("style") < 10 < 30 < strange.value("style")
+    assert own.value("aesthetics") == 100 and strange.value("aesthetics") == 0 and "0 of 8 are drawn as well" in str(strange)
 
 
 def test_score_says_which_panel_lacks_what(trained, tmp_path):
@@ -116,6 +117,8 @@ def test_score_measures_on_known_sets():
     off = lambda k: (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
     assert measures.kid(x, y) == pytest.approx((off(direct(x, x)) + off(direct(y, y)) - 2 * direct(x, y).mean()).item())
     assert measures.coherence(torch.ones(8, 4)) == pytest.approx(100) and measures.coherence(torch.eye(4)) == 0
+    line = torch.arange(10.0)[:, None]
+    assert measures.precision(torch.tensor([[4.5], [11.9], [12.1], [-2.0]]), line).tolist() == [True, True, False, True]
 
 
 def test_checkpoints_are_kept_and_the_best_is_chosen_by_score(trained, tmp_path, capsys):
@@ -211,7 +214,7 @@ def test_score_reads_aesthetics_against_what_the_contest_asked_for(captions, mak
     monkeypatch.setattr(metrics, "load_inception", lambda folder, device: FIDMetric(FIDModel(torch.nn.Sequential(torch.nn.AvgPool2d(46), torch.nn.Flatten()))))
     judge = metrics.Judge("cpu")
     shown = pictures_of(tmp_path / "shown", [(picture(0), "a cat"), (picture(1), "a dog")])
-    found = judge.aesthetics(shown.paths)
+    found = judge.aesthetics(shown.paths, lambda: pytest.fail("needs no training set"))
     assert 6 < found.value < 7 and found.reading.startswith("the contest asked for 6 of 10 or more, which 2 of 2 reach")
     features = judge.features("inception", [captions.path(row) for row in captions.rows])
     assert measures.kid(features[:2], features) < measures.kid(features[:2] + 1, features)
@@ -223,5 +226,5 @@ def test_score_files_are_readable(drawn):
     settings, captions, _, pictures, _ = drawn
     score(pictures, settings, captions)
     kept = json.loads((settings.folder / "scores" / "story.json").read_text(encoding="utf-8"))
-    assert set(kept["measures"]) == set(TITLES) and str(settings.folder) not in json.dumps(kept)
+    assert set(kept["measures"]) == TITLES.keys() - metrics.PREFERENCE.keys() and str(settings.folder) not in json.dumps(kept)
     assert Captions.load(captions.folder).digest == captions.digest

@@ -172,11 +172,13 @@ def mini_scores(tmp_path_factory):
 
 
 @pytest.mark.parametrize("prompt, attribute, value", [
-    ("卡通，紫色短发女孩，微笑，白色衣服，海边，(森林:{})", "background", "forest"), ("手绘头像，(扁平插画:{})，紫色短发女孩，微笑，红色衣服，海边", "style", "avataaars"),
-    ("卡通，紫色短发女孩，(紫色长发:{})，微笑，红色衣服，海边", "hair_length", "long"),
+    ("卡通，紫色短发女孩，微笑，白色衣服，(森林:{})", "background", "forest"), ("手绘头像，(扁平插画:{})，紫色短发女孩，微笑，红色衣服，海边", "style", "avataaars"),
+    ("卡通，紫色(长发:{})女孩，白色衣服，微笑，白色背景", "hair_length", "long"), ("卡通，(紫色短发:{})女孩，白色衣服，微笑，白色背景", "hair_color", "purple"),
+    ("卡通，紫色短发女孩，(蓝色衣服:{})，微笑，白色背景", "clothes_color", "blue"), ("卡通，紫色短发女孩，白色衣服，(大笑:{})，白色背景", "expression", "laughing"),
+    ("卡通，紫色短发女孩，白色衣服，微笑，白色背景，(弹吉他:{})", "prop", "guitar"),
 ])
 def test_raising_a_weight_raises_its_score_on_mini(mini_scores, prompt, attribute, value):
-    scores = [mini_scores(prompt.format(weight), attribute, value) for weight in (0.4, 0.7, 1.0, 1.3, 1.6)]
+    scores = [mini_scores(prompt.format(weight), attribute, value) for weight in (0, 0.3, 0.6, 1.0, 1.4)]
     assert all(lower <= higher + 0.005 for lower, higher in zip(scores, scores[1:])) and scores[-1] - scores[0] > 0.5, scores
 
 

@@ -89,8 +89,9 @@ def _story(path: Path, story: object) -> dict:
 
 def _check_reference(said: dict, place: int) -> None:
     """Raise ValueError or SettingsError unless ``said`` is what rendering/control.py tells of a reference."""
-    Reference("picture", said["control"], said["strength"], said.get("end", 1.0))
-    named = said["control"] == "image" or re.fullmatch(r"[0-9a-f]{64}", said["controlnet"]) and (said["model"] in (None, OWN) or re.fullmatch(HUB_ID, said["model"]))
+    image = said["control"] == "image"
+    Reference("picture", said["control"], said["strength"], 1.0 if image else said["end"])
+    named = image or re.fullmatch(r"[0-9a-f]{64}", said["controlnet"]) and (said["model"] in (None, OWN) or re.fullmatch(HUB_ID, said["model"]))
     if said["file"] != f"panel-{place}-reference.png" or not named:
         raise ValueError(f"the reference of panel {place}")
 

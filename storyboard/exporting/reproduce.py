@@ -51,7 +51,7 @@ def reproduce(bundle: Path | str, output: Path | str | None = None, base: str | 
     """Draw the panels of a story bundle again and compare them with those that it holds.
 
     Args:
-        bundle: A ``story.zip``; nothing of it is trusted, and nothing of it is written but its LoRA.
+        bundle: A ``story.zip``; nothing of it is trusted, and nothing of it is written but its LoRA and what panels followed.
         output: Folder for the pictures, made anew; None takes ``<name of the zip>-reproduced`` beside it.
         base: Where the base lies, for one that was a path; None takes the base that the bundle names.
         controlnets: Where ControlNets lie that were folders, by what they follow (``edges``, ``depth``, ...).

@@ -2,6 +2,7 @@
 
 import torch
 
+NEIGHBOURS = 3
 DRAWS = 64  # of training pictures, for what chance alone makes of a distance
 
 
@@ -29,6 +30,13 @@ def chance(reference: torch.Tensor, count: int) -> float:
     orders = [torch.randperm(len(reference), generator=generator) for _ in range(DRAWS)]
     kernel = _kernel(reference.double())
     return torch.tensor([_distance(kernel, order[:count], order[count:]) for order in orders]).quantile(0.95).item()
+
+
+def precision(features: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Which rows of (n, d) lie among those of (m, d), m > NEIGHBOURS: within some row's distance to its third neighbour (https://arxiv.org/abs/1904.06991)."""
+    between = torch.cdist(reference.double(), reference.double()).fill_diagonal_(float("inf"))
+    reach = between.topk(NEIGHBOURS, largest=False).values[:, -1]
+    return (torch.cdist(features.double(), reference.double()) <= reach).any(1)
 
 
 def _kernel(x: torch.Tensor) -> torch.Tensor:
