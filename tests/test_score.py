@@ -76,7 +76,7 @@ def test_training_pictures_score_as_their_captions_say(trained, tmp_path):
     own, strange = score(own, settings, captions), score(strange, settings, captions)
     assert own.value("match") >= 90 and strange.value("match") < 60
     assert own.value("style") < 10 < 30 < strange.value("style")
-    assert own.value("aesthetics") == 100 and strange.value("aesthetics") == 0 and "0 of 8 are drawn as well" in str(strange)
+    assert own.value("aesthetics") == 100 and strange.value("aesthetics") == 0 and "0 of 8 are drawn as" in str(strange)
 
 
 def test_score_says_which_panel_lacks_what(trained, tmp_path):

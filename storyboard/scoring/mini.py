@@ -60,8 +60,8 @@ class Judge:
             return Measure(None, "needs a training set of some more pictures · 训练集要再多几张图")
         among = measures.precision(self.features("style", paths), known)
         drawn, lacking = int(among.sum()), ", ".join(str(place) for place, well in enumerate(among.tolist(), 1) if not well)
-        said = f"stand-in, in %: {drawn} of {len(among)} are drawn as well as the training set" + (f", not panel {lacking}" if 0 < drawn < len(among) else "")
-        return Measure(100 * drawn / len(among), f"{said}; other bases: the contest asked for 6 of 10 · 代替指标：{len(among)} 格中 {drawn} 格画得与训练集一样好；其他底模按赛题看 6 分")
+        said = f"stand-in, in %: {drawn} of {len(among)} are drawn as the training set's pictures are" + (f", not panel {lacking}" if 0 < drawn < len(among) else "")
+        return Measure(100 * drawn / len(among), f"{said}; other bases: the contest asked for 6 of 10 · 代替指标：{len(among)} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分")
 
 
 def _pixels(paths: Sequence[Path]) -> np.ndarray:
