@@ -1,4 +1,4 @@
-"""What does a weight do on mini?  python benchmarks/weights.py [--seeds 4]
+"""What does a weight do on mini?  python benchmarks/weights.py [--seeds 4] [--attribute expression]
 
 Everything that mini knows and the classifier reads is asked for in Chinese, ``(WORD:w)`` in a prompt that names the other
 attributes too, at five weights with the same seeds, by the base alone; its score is how sure the classifier is of it, 0 to 1,
@@ -43,8 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=200)
+    parser.add_argument("--attribute", choices=sorted({attribute for attribute, _ in prompts()}), help="this one alone")
     arguments = parser.parse_args()
-    asked = {key: prompt for key, prompt in prompts().items() if key[1] in classifier.VALUES[key[0]]}
+    asked = {key: prompt for key, prompt in prompts().items() if key[1] in classifier.VALUES[key[0]] and arguments.attribute in (None, key[0])}
     seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
     rows: dict[str, list] = {}
     with tempfile.TemporaryDirectory() as output:

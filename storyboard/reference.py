@@ -18,14 +18,14 @@ class Reference:
     Args:
         picture: Path of the picture; it is brought to the story's size, cut at the longer sides.
         control: What of it counts. ``"edges"``, ``"depth"``, ``"pose"``, ``"segmentation"`` and ``"colour"`` reach the UNet through a
-            ControlNet (https://arxiv.org/abs/2302.05543), pose and segmentation as ready-made maps; ``"image"`` starts from the
+            ControlNet (https://arxiv.org/abs/2302.05543), a pose of one person; ``"image"`` starts from the
             picture itself, with noise on it (image-to-image, https://arxiv.org/abs/2108.01073).
         strength: Weight of the ControlNet, 0 to 2; for ``"image"`` how much of the picture stays, 0 to 0.95 (1 minus what others
             call denoising strength). None is 1, for ``"image"`` 0.5.
         end: Share of the steps after which the ControlNet ends, 0 to 1.
         prepared: The picture is the map already (white edges on black, a skeleton, ...), as a preprocessor would make it.
         weights: ControlNet other than the base's own: a folder, or the id of a model at the hubs.
-        annotator: Model that finds the depth, other than the usual one: a folder, or the id of a model at the hubs.
+        annotator: Model that finds depth, pose or segments, other than the usual one: a folder, or the id of a model at the hubs.
 
     Raises:
         SettingsError: An unknown control or a value out of range.

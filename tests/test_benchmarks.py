@@ -70,6 +70,10 @@ def test_training_compares_all_three_on_the_same_samples(tmp_path):
     assert result["ratio_diffsynth"] > 0 and 0.5 < result["loss_ours"] < 2 and abs(result["loss_ours"] - result["loss_diffsynth"]) < 0.05
 
 
+def test_weights_say_what_rises():
+    assert benchmark("weights", "--attribute", "hair_length", "--seeds", 1).keys() == {"hair_length"}
+
+
 def test_rendering_compares_on_the_same_eight_panels(tmp_path):
     result = benchmark("rendering", "--base", "kolors-tiny", "--resolution", 64, "--output", tmp_path)
     assert result["ratio_diffsynth"] > 1 and result["ratio_diffusers"] > 1

@@ -71,9 +71,6 @@ def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepare
     check(base, folder)
     annotator = None
     if not reference.prepared:
-        if reference.control in maps.READY_MADE:
-            said = f"Reference(control={reference.control!r}) of panel {place} takes a ready-made map (a drawn skeleton, a coloured segmentation)"
-            raise SettingsError(f"{said}: make it in ComfyUI or with controlnet_aux and set prepared=True.")
         if maker := reference.annotator or maps.ANNOTATORS.get(reference.control):
             annotator = weights.fetch_module(maker, f"the model that finds {reference.control}")
         facts |= {"annotator": _fingerprint(base, annotator) if annotator else None, "versions": artifacts.versions("opencv-python-headless", "transformers")}
