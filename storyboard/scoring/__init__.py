@@ -196,7 +196,7 @@ def _measured(pictures: Pictures, settings: Settings, captions: Captions, judge)
         return found
     measures = {
         "match": judge.match(pictures.paths, prompts), "coherence": _coherence(pictures.paths, settings, captions, judge),
-        "style": _style(pictures.paths, settings, captions, judge), "aesthetics": judge.aesthetics(pictures.paths, lambda: _features("style", pictures.paths, settings, captions, judge)[1]),
+        "style": _style(pictures.paths, settings, captions, judge), "aesthetics": judge.aesthetics(pictures.paths, lambda: _features("style", pictures.paths, settings, captions, judge)),
     } | judge.preference(pictures.paths, prompts)
     if judge.lasting:
         kept.parent.mkdir(parents=True, exist_ok=True)

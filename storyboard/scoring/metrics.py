@@ -89,7 +89,7 @@ class Judge:
             return self._with("clip", load_clip, lambda metric: _in_batches(metric.model.get_image_features, paths))
         return self._with("inception", load_inception, lambda metric: metric.model.get_activations(paths))
 
-    def aesthetics(self, paths: Sequence[Path], reference: Callable[[], torch.Tensor]) -> Measure:
+    def aesthetics(self, paths: Sequence[Path], features: Callable) -> Measure:
         """LAION's predictor, about 1 to 10."""
         found = self._with("aesthetic", load_aesthetic, lambda metric: metric.score([_opened(path) for path in paths]))
         if isinstance(found, str):

@@ -50,15 +50,15 @@ class Judge:
         """Nothing: what people prefer is known of large pictures."""
         return {}
 
-    def aesthetics(self, paths: Sequence[Path], reference: Callable[[], torch.Tensor]) -> Measure:
+    def aesthetics(self, paths: Sequence[Path], features: Callable[[], tuple[torch.Tensor, torch.Tensor]]) -> Measure:
         """Percent of the pictures that are drawn as the training set's are (measures.precision): a stand-in, no predictor of beauty was made for drawings of 256 pixels.
 
         A face or a thing that came out deformed falls out, and so does another style; a blurred line does not.
         """
-        known = reference()
+        shown, known = features()
         if len(known) <= measures.NEIGHBOURS:
             return Measure(None, "needs a training set of some more pictures · 训练集要再多几张图")
-        among = measures.precision(self.features("style", paths), known)
+        among = measures.precision(shown, known)
         drawn, lacking = int(among.sum()), ", ".join(str(place) for place, well in enumerate(among.tolist(), 1) if not well)
         said = f"stand-in, in %: {drawn} of {len(among)} are drawn as the training set's pictures are" + (f", not panel {lacking}" if 0 < drawn < len(among) else "")
         return Measure(100 * drawn / len(among), f"{said}; other bases: the contest asked for 6 of 10 · 代替指标：{len(among)} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分")
