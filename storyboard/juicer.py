@@ -7,11 +7,12 @@ first filter that refuses it.
 
 import contextlib
 import difflib
+import importlib.util
 import inspect
 import io
 import json
-import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -45,9 +46,9 @@ def data_juicer() -> Iterator:
     from PIL import ImageFile
 
     strict = ImageFile.LOAD_TRUNCATED_IMAGES
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        import data_juicer.core  # noqa: F401  (every operator's constructor imports it, and ray with it)
+    with _without_executors(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        import data_juicer.core.data
+        import data_juicer.core.tracer  # noqa: F401  (with core.data, what an operator's run imports)
         import datasets
         import huggingface_hub.constants
         from data_juicer.ops import load_ops
@@ -68,6 +69,24 @@ def data_juicer() -> Iterator:
         ImageFile.LOAD_TRUNCATED_IMAGES = strict
         for holder, value in zip(holders, offline):
             holder.HF_HUB_OFFLINE = value
+
+
+@contextlib.contextmanager
+def _without_executors() -> Iterator[None]:
+    """Let what operators take of ``data_juicer.core`` be imported without its ``__init__``.
+
+    That imports all executors, and ray for one of them: more than half of the time that all imports of Data-Juicer
+    take, for what is not used here.
+    """
+    name = "data_juicer.core"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))
+    try:
+        yield
+    finally:
+        del sys.modules[name]  # whoever asks for it later gets the whole of it
 
 
 def _refuse_to_install(cls, specification, *_):
@@ -119,7 +138,7 @@ def _run(captions: Captions, operators: list, workers: int, work: Path) -> tuple
         for part in [list(group)] if together else [[op] for op in group]:
             if len(data):
                 data = _look(part, data, workers, book) if together else _apply(part[0], data, book)
-    return dict(zip(data["id"], data["text"])) if len(data) else {}, book.counts, book.dropped, book.statistics
+    return dict(zip(data["id"][:], data["text"][:])) if len(data) else {}, book.counts, book.dropped, book.statistics
 
 
 class _Book:
@@ -155,14 +174,14 @@ def _apply(op, data, book: _Book):
     """Run a mapper, or a deduplicator of texts, as Data-Juicer does."""
     from data_juicer.ops import Deduplicator
 
-    began, before = time.perf_counter(), list(data["id"])
+    began, before = time.perf_counter(), data["id"][:]
     if isinstance(op, Deduplicator):
         hashed = op.run(data, reduce=False)
-        reasons = {row_id: "repeats another text" for row_id in hashed["id"]} if len(hashed) else {}
+        reasons = {row_id: "repeats another text" for row_id in hashed["id"][:]} if len(hashed) else {}
         data = op.process(hashed)[0] if len(hashed) else hashed
     else:
         data, reasons = op.run(data), {}
-    book.enter(op, before, list(data["id"]) if len(data) else [], reasons, time.perf_counter() - began)
+    book.enter(op, before, data["id"][:] if len(data) else [], reasons, time.perf_counter() - began)
     return data
 
 
@@ -171,30 +190,33 @@ def _look(operators: list, data, workers: int, book: _Book):
     from data_juicer.ops import Deduplicator
 
     looked = data.map(_Look(operators), num_proc=workers if workers > 1 else None, remove_columns=[name for name in data.column_names if name != "id"])
-    seen = {row_id: json.loads(found) for row_id, found in zip(looked["id"], looked["seen"])}
+    seen = {row_id: json.loads(found) for row_id, found in zip(looked["id"][:], looked["seen"][:])}
     for row_id, found in seen.items():
         book.statistics.setdefault(row_id, {}).update(found["statistics"])
+    left = list(seen)
     for place, op in enumerate(operators):
-        began, before = time.perf_counter(), list(data["id"])
+        began, before = time.perf_counter(), left
         reasons = {row_id: seen[row_id]["reason"] for row_id in before if seen[row_id]["left_at"] == place}
         if isinstance(op, Deduplicator):
-            reasons |= _repeats(op, data, {row_id: seen[row_id]["hashes"][str(place)] for row_id in before if row_id not in reasons})
-        data = data.select([i for i, row_id in enumerate(before) if row_id not in reasons])
+            reasons |= _repeats(op, {row_id: seen[row_id]["hashes"][str(place)] for row_id in before if row_id not in reasons})
+        left = [row_id for row_id in before if row_id not in reasons]
         looking = sum(found["seconds"][place] for found in seen.values()) / workers
-        book.enter(op, before, list(data["id"]) if len(data) else [], reasons, time.perf_counter() - began + looking)
-        if not len(data):
+        book.enter(op, before, left, reasons, time.perf_counter() - began + looking)
+        if not left:
             break
-    return data
+    stay = set(left)
+    return data.select([i for i, row_id in enumerate(seen) if row_id in stay])
 
 
-def _repeats(op, data, hashes: dict[str, dict]) -> dict[str, str]:
+def _repeats(op, hashes: dict[str, dict]) -> dict[str, str]:
     """Rows that the deduplicator ``op`` refuses, with reasons."""
+    import datasets
+
     if not hashes:
         return {}
-    hashed = data.select([i for i, row_id in enumerate(data["id"]) if row_id in hashes])
-    for name in next(iter(hashes.values())):
-        hashed = hashed.add_column(name, [hashes[row_id][name] for row_id in hashed["id"]])
-    left = set(op.process(hashed)[0]["id"])
+    names = next(iter(hashes.values()))
+    hashed = datasets.Dataset.from_dict({"id": list(hashes)} | {name: [found[name] for found in hashes.values()] for name in names})
+    left = set(op.process(hashed)[0]["id"][:])
     named = getattr(op, "repeats", {})  # Data-Juicer's own deduplicators do not say which
     return {row_id: f"repeats {named.get(row_id, 'another picture')}" for row_id in hashes if row_id not in left}
 

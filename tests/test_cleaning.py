@@ -1,6 +1,8 @@
 import csv
 import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -133,6 +135,19 @@ def test_nothing_is_installed_and_pillow_stays_strict(folder, make_settings, rec
     with pytest.raises(SettingsError, match="needs nothing-such"):
         LazyLoader._install_package("nothing-such")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_data_juicers_executors_are_left_out_and_stay_within_reach():
+    script = """
+import sys
+from storyboard.juicer import data_juicer
+with data_juicer() as load_ops:
+    assert load_ops([{"image_shape_filter": {}}])
+assert "data_juicer.core.data" in sys.modules and "ray" not in sys.modules
+import data_juicer.core
+assert data_juicer.core.DefaultExecutor
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
 def test_captions_survive_the_loss_of_hard_links(folder, make_settings, recipe, monkeypatch):
