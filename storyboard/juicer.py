@@ -7,6 +7,7 @@ first filter that refuses it.
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import inspect
 import io
@@ -46,9 +47,8 @@ def data_juicer() -> Iterator:
     from PIL import ImageFile
 
     strict = ImageFile.LOAD_TRUNCATED_IMAGES
-    with _without_executors(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        import data_juicer.core.data
-        import data_juicer.core.tracer  # noqa: F401  (with core.data, what an operator's run imports)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        _put_off_executors()
         import datasets
         import huggingface_hub.constants
         from data_juicer.ops import load_ops
@@ -71,22 +71,26 @@ def data_juicer() -> Iterator:
             holder.HF_HUB_OFFLINE = value
 
 
-@contextlib.contextmanager
-def _without_executors() -> Iterator[None]:
-    """Let what operators take of ``data_juicer.core`` be imported without its ``__init__``.
+def _put_off_executors() -> None:
+    """Have ``data_juicer.core`` run its ``__init__`` when something there is first asked for, not when an operator is made.
 
-    That imports all executors, and ray for one of them: more than half of the time that all imports of Data-Juicer
-    take, for what is not used here.
+    It imports all executors, and ray for one of them: more than half of the time that all imports of Data-Juicer take.
+    Operators and their pickles import ``data_juicer.core.data`` alone.
     """
     name = "data_juicer.core"
+    spec = importlib.util.find_spec(name)
     if name in sys.modules:
-        yield
         return
-    sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))
-    try:
-        yield
-    finally:
-        del sys.modules[name]  # whoever asks for it later gets the whole of it
+    package = sys.modules[name] = sys.modules["data_juicer"].core = importlib.util.module_from_spec(spec)
+
+    def get(attribute: str):
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        del package.__getattr__
+        spec.loader.exec_module(package)
+        return getattr(package, attribute)
+
+    package.__getattr__ = get
 
 
 def _refuse_to_install(cls, specification, *_):
@@ -166,6 +170,7 @@ def _looks(op) -> bool:
     return isinstance(op, Filter) or isinstance(op, Deduplicator) and _shares(type(op).compute_hash)
 
 
+@functools.cache  # asked for each row
 def _shares(method) -> bool:
     return "context" in inspect.signature(method).parameters
 
@@ -267,9 +272,9 @@ def _judge(op, row: dict) -> tuple[dict, bool]:
 
     if type(op).compute_stats_batched is not Filter.compute_stats_batched:  # that one only calls compute_stats_single, and hides its context
         batch = {key: [value] for key, value in row.items()}
-        batch = op.compute_stats_batched(batch, **({"context": True} if _shares(op.compute_stats_batched) else {}))
+        batch = op.compute_stats_batched(batch, **({"context": True} if _shares(type(op).compute_stats_batched) else {}))
         return {key: values[0] for key, values in batch.items()}, bool(next(iter(op.process_batched(batch))))
-    row = op.compute_stats_single(row, **({"context": True} if _shares(op.compute_stats_single) else {}))
+    row = op.compute_stats_single(row, **({"context": True} if _shares(type(op).compute_stats_single) else {}))
     return row, bool(op.process_single(row))
 
 

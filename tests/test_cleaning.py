@@ -137,17 +137,20 @@ def test_nothing_is_installed_and_pillow_stays_strict(folder, make_settings, rec
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_data_juicers_executors_are_left_out_and_stay_within_reach():
+def test_executors_are_imported_by_who_asks_for_one_alone(folder, make_settings):
+    collected = collect(make_settings(dataset=str(folder)))
     script = """
 import sys
-from storyboard.juicer import data_juicer
-with data_juicer() as load_ops:
-    assert load_ops([{"image_shape_filter": {}}])
-assert "data_juicer.core.data" in sys.modules and "ray" not in sys.modules
+from pathlib import Path
+from storyboard import juicer
+from storyboard.dataset import Captions
+juicer.ROWS_PER_PROCESS = 1  # several processes, for which operators are pickled
+kept, *_ = juicer.run(Captions.load(Path(sys.argv[1])), [{"image_shape_filter": {}}], Path("recipe.yaml"))
+assert kept and "ray" not in sys.modules
 import data_juicer.core
-assert data_juicer.core.DefaultExecutor
+assert data_juicer.core.DefaultExecutor and "ray" in sys.modules
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", script, str(collected.folder)], check=True)
 
 
 def test_captions_survive_the_loss_of_hard_links(folder, make_settings, recipe, monkeypatch):
