@@ -97,8 +97,8 @@ def _device() -> tuple[str, float]:
         return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, CUDA {torch.version.cuda}", 0.0002
     driver = _driver()
     if driver and torch.version.cuda:
-        return f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} is too old for (update it, or install a torch for an older CUDA)", 0.0016
-    return "CPU (no NVIDIA driver)" if not driver else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}", 0.0016
+        return f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} is too old for (update it, or install a torch for an older CUDA)", 0.001
+    return "CPU (no NVIDIA driver)" if not driver else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}", 0.001
 
 
 def _driver() -> str | None:
