@@ -77,11 +77,13 @@ def _put_off_executors() -> None:
     It imports all executors, and ray for one of them: more than half of the time that all imports of Data-Juicer take.
     Operators and their pickles import ``data_juicer.core.data`` alone.
     """
+    import data_juicer
+
     name = "data_juicer.core"
-    spec = importlib.util.find_spec(name)
     if name in sys.modules:
         return
-    package = sys.modules[name] = sys.modules["data_juicer"].core = importlib.util.module_from_spec(spec)
+    spec = importlib.util.find_spec(name)
+    package = data_juicer.core = sys.modules[name] = importlib.util.module_from_spec(spec)
 
     def get(attribute: str):
         if attribute.startswith("__"):
@@ -142,7 +144,12 @@ def _run(captions: Captions, operators: list, workers: int, work: Path) -> tuple
         for part in [list(group)] if together else [[op] for op in group]:
             if len(data):
                 data = _look(part, data, workers, book) if together else _apply(part[0], data, book)
-    return dict(zip(data["id"][:], data["text"][:])) if len(data) else {}, book.counts, book.dropped, book.statistics
+    return dict(zip(_column(data, "id"), _column(data, "text"))), book.counts, book.dropped, book.statistics
+
+
+def _column(data, name: str) -> list:
+    """All values at once: iterated, a column is read row by row. A set without rows may have lost its columns."""
+    return data[name][:] if len(data) else []
 
 
 class _Book:
@@ -167,26 +174,27 @@ def _looks(op) -> bool:
     """Whether ``op`` judges single rows, or hashes pictures, and so can share a look at them."""
     from data_juicer.ops import Deduplicator, Filter
 
-    return isinstance(op, Filter) or isinstance(op, Deduplicator) and _shares(type(op).compute_hash)
+    return isinstance(op, Filter) or isinstance(op, Deduplicator) and bool(_sharing(type(op).compute_hash))
 
 
 @functools.cache  # asked for each row
-def _shares(method) -> bool:
-    return "context" in inspect.signature(method).parameters
+def _sharing(method) -> dict[str, bool]:
+    """The argument by which an operator's ``method`` shares decoded pictures, if it can."""
+    return {"context": True} if "context" in inspect.signature(method).parameters else {}
 
 
 def _apply(op, data, book: _Book):
     """Run a mapper, or a deduplicator of texts, as Data-Juicer does."""
     from data_juicer.ops import Deduplicator
 
-    began, before = time.perf_counter(), data["id"][:]
+    began, before = time.perf_counter(), _column(data, "id")
     if isinstance(op, Deduplicator):
         hashed = op.run(data, reduce=False)
-        reasons = {row_id: "repeats another text" for row_id in hashed["id"][:]} if len(hashed) else {}
+        reasons = dict.fromkeys(_column(hashed, "id"), "repeats another text")
         data = op.process(hashed)[0] if len(hashed) else hashed
     else:
         data, reasons = op.run(data), {}
-    book.enter(op, before, data["id"][:] if len(data) else [], reasons, time.perf_counter() - began)
+    book.enter(op, before, _column(data, "id"), reasons, time.perf_counter() - began)
     return data
 
 
@@ -195,7 +203,7 @@ def _look(operators: list, data, workers: int, book: _Book):
     from data_juicer.ops import Deduplicator
 
     looked = data.map(_Look(operators), num_proc=workers if workers > 1 else None, remove_columns=[name for name in data.column_names if name != "id"])
-    seen = {row_id: json.loads(found) for row_id, found in zip(looked["id"][:], looked["seen"][:])}
+    seen = {row_id: json.loads(found) for row_id, found in zip(_column(looked, "id"), _column(looked, "seen"))}
     for row_id, found in seen.items():
         book.statistics.setdefault(row_id, {}).update(found["statistics"])
     left = list(seen)
@@ -221,7 +229,7 @@ def _repeats(op, hashes: dict[str, dict]) -> dict[str, str]:
         return {}
     names = next(iter(hashes.values()))
     hashed = datasets.Dataset.from_dict({"id": list(hashes)} | {name: [found[name] for found in hashes.values()] for name in names})
-    left = set(op.process(hashed)[0]["id"][:])
+    left = set(_column(op.process(hashed)[0], "id"))
     named = getattr(op, "repeats", {})  # Data-Juicer's own deduplicators do not say which
     return {row_id: f"repeats {named.get(row_id, 'another picture')}" for row_id in hashes if row_id not in left}
 
@@ -272,9 +280,9 @@ def _judge(op, row: dict) -> tuple[dict, bool]:
 
     if type(op).compute_stats_batched is not Filter.compute_stats_batched:  # that one only calls compute_stats_single, and hides its context
         batch = {key: [value] for key, value in row.items()}
-        batch = op.compute_stats_batched(batch, **({"context": True} if _shares(type(op).compute_stats_batched) else {}))
+        batch = op.compute_stats_batched(batch, **_sharing(type(op).compute_stats_batched))
         return {key: values[0] for key, values in batch.items()}, bool(next(iter(op.process_batched(batch))))
-    row = op.compute_stats_single(row, **({"context": True} if _shares(type(op).compute_stats_single) else {}))
+    row = op.compute_stats_single(row, **_sharing(type(op).compute_stats_single))
     return row, bool(op.process_single(row))
 
 

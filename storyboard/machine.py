@@ -15,6 +15,7 @@ from .settings import Settings
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
 MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
+MINUTES = {"cpu": 0.001, "cuda": 0.0002}  # a training picture of mini at 256 x 256: measured on two cores, guessed for a card
 DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
 
 
@@ -48,16 +49,15 @@ def check(settings: Settings) -> Facts:
         raise ResourceError(f"The disk of {settings.folder} lacks {missing / 1e9:.1f} GB of the {needed / 1e9:.0f} GB a run needs: free some space or set output to another disk.")
     plan = memory.plan(base, settings)
     memory.check(base, settings)
-    device, minutes = _device()
     free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
     found = Facts([
         ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
         ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
-        ("device", device),
+        ("device", _device()),
         ("memory", str(plan)),
         ("disk", f"{free / 1e9:.0f} GB free"),
         ("base", f"{base.title}, {_weights(base, at_hand)}"),
-        ("time", _time(base, settings, minutes)),
+        ("time", _time(base, settings, MINUTES[plan.device])),
     ])
     show.tell(found)
     return found
@@ -88,17 +88,17 @@ def installed() -> Facts:
     return Facts([*found.items(), ("kernel", advice)], "Packages")
 
 
-def _device() -> tuple[str, float]:
-    """What will compute, and minutes a training picture at 256 x 256 (measured on two cores; a card is guessed faster)."""
+def _device() -> str:
+    """What will compute."""
     import torch
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, CUDA {torch.version.cuda}", 0.0002
+        return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, CUDA {torch.version.cuda}"
     driver = _driver()
     if driver and torch.version.cuda:
-        return f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} is too old for (update it, or install a torch for an older CUDA)", 0.001
-    return "CPU (no NVIDIA driver)" if not driver else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}", 0.001
+        return f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} is too old for (update it, or install a torch for an older CUDA)"
+    return "CPU (no NVIDIA driver)" if not driver else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}"
 
 
 def _driver() -> str | None:
