@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -48,8 +49,17 @@ def machine() -> str:
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "diffusers", "diffsynth", "py-data-juicer"))
+    packages = ", ".join(_versions("torch", "diffusers", "diffsynth", "py-data-juicer"))
     return f"{date.today()}, {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {packages}"
+
+
+def _versions(*packages: str) -> Iterator[str]:
+    """Name and version of those that are installed: a machine lent for its card has no Data-Juicer."""
+    for package in packages:
+        try:
+            yield f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
 
 
 def _processor() -> str:

@@ -91,15 +91,20 @@ def run(name: str, arguments: argparse.Namespace) -> dict:
     base = bases.get(settings.base)
     plan = memory.plan(base, settings)
     torch.manual_seed(settings.seed)
-    validation, startup, caching, done = {"ours": ours, "diffsynth": diffsynth, "diffusers": diffusers}[name](base, plan, settings, folder, arguments)
+    validate = lambda: Validation(settings, folder / "validation", arguments.samples)
+    validation, startup, caching, done = {"ours": ours, "diffsynth": diffsynth, "diffusers": diffusers}[name](base, plan, settings, folder, arguments, validate)
     return {
         "startup_s": startup, "caching_s": caching, "training_s": done - BEGAN - startup - caching,
         "losses": [loss for _, loss in validation.curve], "seconds": [seconds - BEGAN for seconds, _ in validation.curve],
     }
 
 
-def ours(base, plan, settings, folder: Path, arguments):
-    """What ``storyboard.train`` does, with the loss measured along the way; returns, as all, seconds of start-up and of caching, and the clock at the end."""
+def ours(base, plan, settings, folder: Path, arguments, validate):
+    """What ``storyboard.train`` does, with the loss measured along the way; returns, as all, what measured, seconds of start-up and of caching, and the clock at the end.
+
+    Args:
+        validate: Called when all is loaded; gives a Validation, or what has ``seen`` and ``cost`` as it does.
+    """
     import torch
 
     from storyboard import lora
@@ -114,14 +119,14 @@ def ours(base, plan, settings, folder: Path, arguments):
     pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
     inject(pipe, settings)
     startup = time.perf_counter() - BEGAN - caching
-    validation = Validation(settings, folder / "validation", arguments.samples)
+    validation = validate()
     watch = lambda step: validation.seen(step.number * settings.train_batch_size, pipe.unet)
     state = loop.run(pipe, cached, settings, settings.folder, settings.folder / "state.safetensors", plan.train_at_once, watch)
     lora.save(settings.folder / "lora.safetensors", state, settings.alpha, {})
     return validation, startup, caching, time.perf_counter() - validation.cost
 
 
-def diffsynth(base, plan, settings, folder: Path, arguments):
+def diffsynth(base, plan, settings, folder: Path, arguments, validate):
     from accelerate import Accelerator
     from diffsynth.diffusion.logger import ModelLogger
     from diffsynth.diffusion.runner import launch_training_task
@@ -132,7 +137,7 @@ def diffsynth(base, plan, settings, folder: Path, arguments):
     module = diffsynth_peer.TrainingModule(base, settings.rank, base.lora_targets, plan.dtype, plan.device)
     data = diffsynth_peer.data_set(folder / "train", settings.resolution, arguments.samples)
     startup = time.perf_counter() - BEGAN
-    validation = Validation(settings, folder / "validation", arguments.samples)
+    validation = validate()
 
     class Logger(ModelLogger):
         def on_step_end(self, accelerator, model, save_steps=None, **kwargs):
@@ -144,7 +149,7 @@ def diffsynth(base, plan, settings, folder: Path, arguments):
     return validation, startup, 0.0, time.perf_counter() - validation.cost
 
 
-def diffusers(base, plan, settings, folder: Path, arguments):
+def diffusers(base, plan, settings, folder: Path, arguments, validate):
     """examples/text_to_image/train_text_to_image_lora_sdxl.py of diffusers 0.42: everything encoded in the loop."""
     import torch
     from accelerate import Accelerator
@@ -191,7 +196,7 @@ def diffusers(base, plan, settings, folder: Path, arguments):
     schedule = get_scheduler("constant", optimizer=optimizer, num_warmup_steps=0, num_training_steps=settings.train_steps)
     unet, optimizer, loader, schedule = accelerator.prepare(unet, optimizer, loader, schedule)
     startup = time.perf_counter() - BEGAN
-    validation = Validation(settings, folder / "validation", arguments.samples)
+    validation = validate()
     side, samples = settings.resolution, 0
     while samples < arguments.samples:
         for pixels, texts, sizes in loader:

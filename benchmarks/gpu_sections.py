@@ -1,0 +1,143 @@
+"""The sections of ``gpu.py``: the card's rates, mini, and (gpu_full.py) what is of full size."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import gpu_full
+import numpy as np
+from PIL import Image
+
+SIDE = 8192  # of the matrices whose product is timed
+COPIED = 4 * 2**30  # bytes
+MINI_PACK = ("lora.safetensors", "story.json", "cleaned.json", "scores.json")
+
+
+def rates(card) -> None:
+    """What the card can do at most: products of matrices, convolutions, copies."""
+    import torch
+
+    side, device = (256 if card.dry else SIDE), card.device
+    if card.device == "cuda":
+        card.note("memory", torch.cuda.mem_get_info()[1] / 2**30, "GiB")
+    for name, dtype, tf32 in (("bf16", torch.bfloat16, False), ("fp16", torch.float16, False), ("tf32", torch.float32, True), ("fp32", torch.float32, False)):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        card.note(f"matrix {name}", 2e-12 * side**3 / card.seconds(lambda: left @ right, 10), "TFLOP/s")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    source = torch.randint(0, 255, (COPIED // (4096 if card.dry else 1),), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    card.note("copy", 2e-12 * len(source) / card.seconds(lambda: target.copy_(source), 10), "TB/s read and written")
+    channels, pixels = (32, 16) if card.dry else (320, 128)
+    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device, dtype=torch.bfloat16)
+    pictures = torch.randn(8, channels, pixels, pixels, device=device, dtype=torch.bfloat16)
+    for name, layout in (("channels first", torch.contiguous_format), ("channels last", torch.channels_last)):
+        convolution.to(memory_format=layout)
+        shown = pictures.contiguous(memory_format=layout)
+        with torch.no_grad():
+            card.note(f"convolution bf16 {name}", 1e-12 * 8 * 2 * 9 * channels**2 * pixels**2 / card.seconds(lambda: convolution(shown), 10), "TFLOP/s")
+
+
+def make_pack(outputs: Path, pack: Path) -> None:
+    """Put into ``pack`` what a card's machine needs of the run in ``outputs``: LoRA, story, pictures, captions that were kept, scores."""
+    pack.mkdir(parents=True, exist_ok=True)
+    shutil.copy(outputs / "lora" / "lora.safetensors", pack)
+    shutil.copy(outputs / "story" / "story.json", pack)
+    for path in (outputs / "story").glob("panel-?.png"):
+        shutil.copy(path, pack)
+    rows = [json.loads(line) for line in (outputs / "cleaned" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    (pack / "cleaned.json").write_text(json.dumps({row["id"]: row["text"] for row in rows}, ensure_ascii=False), encoding="utf-8")
+    scores = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((outputs / "scores").glob("*.json"))}
+    (pack / "scores.json").write_text(json.dumps(scores, ensure_ascii=False), encoding="utf-8")
+    print(f"{pack}: {sum(path.stat().st_size for path in pack.iterdir()) / 1e6:.1f} MB")
+
+
+def mini(card) -> None:
+    """The carried LoRA draws the CPU's pictures; a LoRA trained on the card scores as the CPU's does."""
+    import torch
+
+    from storyboard import Panel, Settings, Story, collect, render, score, train
+
+    if card.dry:
+        _dry_pack(card)
+    settings = _mini_settings(card)
+    entries = json.loads((card.pack / "story.json").read_text(encoding="utf-8"))["panels"]
+    story = Story([Panel(entry["prompt"], entry["negative_prompt"], entry["seed"]) for entry in entries])
+    captions = _kept(collect(settings), json.loads((card.pack / "cleaned.json").read_text(encoding="utf-8")))
+    card.note("pictures kept on the CPU", len(captions))
+    convolutions, shown = torch.backends.cudnn.allow_tf32, {}
+    for name, precision, tf32 in (("fp32", "fp32", False), ("fp32 with TF32", "fp32", True), ("bf16", "bf16", True)):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        drawn = settings.but(precision=precision, output=str(card.work / name.replace(" ", "-")))
+        render(story, drawn, card.pack / "lora.safetensors")  # once to load libraries and kernels
+        shutil.rmtree(drawn.folder / "story")
+        began = time.perf_counter()
+        pictures = render(story, drawn, card.pack / "lora.safetensors")
+        shown[name] = pictures
+        card.note(f"eight panels {name}", time.perf_counter() - began, "s, loading counted, text encoded before")
+        largest, mean = _differences(pictures.paths, [card.pack / path.name for path in pictures.paths])
+        card.note(f"largest difference from the CPU {name}", largest, "of 255")
+        card.note(f"mean difference from the CPU {name}", mean, "of 255")
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, convolutions
+    carried = score(shown["fp32"], settings, captions)
+    for precision in ("fp32",) if card.dry else ("bf16", "fp32"):
+        trained = settings.but(precision=precision, output=str(card.work / f"trained-{precision}"))
+        began = time.perf_counter()
+        with card.peak(f"peak training {precision}"):
+            lora = train(captions, trained, story)
+        card.note(f"training {precision}", time.perf_counter() - began, f"s, {trained.train_steps} steps of {trained.train_batch_size}, caching and previews counted")
+        card.note(f"loss {precision}", sum(lora.losses[-len(lora.losses) // 10:]) / max(1, len(lora.losses) // 10), "mean of the last tenth")
+        pictures = render(story, trained, lora)
+        found = score(pictures, trained, captions)
+        for measure in ("match", "style", "coherence"):
+            card.note(f"{measure} {precision}, trained here", found.value(measure))
+            card.note(f"{measure}, carried LoRA", carried.value(measure))
+        shutil.copy(pictures.grid, card.output / "mini-story.png")
+
+
+def _mini_settings(card):
+    from storyboard import Settings
+
+    small = {"resolution": 64, "train_steps": 4, "num_inference_steps": 3} if card.dry else {}
+    return Settings(base="mini", output=str(card.work / "mini"), **small)
+
+
+def _kept(collected, texts: dict[str, str]):
+    """The collected pictures that the CPU's cleaning kept, with its captions: Data-Juicer is not on a card's machine."""
+    from storyboard.dataset import Captions, digest_of
+
+    rows = [row | {"text": texts[row["id"]]} for row in collected.rows if row["id"] in texts]
+    return Captions(collected.folder, rows, [], digest_of(collected.folder, rows))
+
+
+def _dry_pack(card) -> None:
+    """A pack from a short run without cleaning."""
+    from storyboard import Panel, Story, collect, render, train
+
+    settings = _mini_settings(card).but(output=str(card.work / "dry"))
+    captions = collect(settings)
+    captions = _kept(captions, {row["id"]: row["text"] for row in captions.rows[:12]})
+    story = Story([Panel("二次元，紫色短发女孩，微笑", seed=1), Panel("anime, a boy with short red hair", seed=2)], "模糊")
+    render(story, settings, train(captions, settings))
+    (settings.folder / "cleaned").mkdir()
+    (settings.folder / "cleaned" / "metadata.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in captions.rows), encoding="utf-8")
+    card.pack = card.work / "pack"
+    make_pack(settings.folder, card.pack)
+
+
+def _differences(paths: list[Path], others: list[Path]) -> tuple[int, float]:
+    """Largest and mean difference of two sets of pictures, in 255ths."""
+    apart = [np.abs(np.asarray(Image.open(one), dtype=int) - np.asarray(Image.open(other), dtype=int)) for one, other in zip(paths, others, strict=True)]
+    return int(max(each.max() for each in apart)), float(np.mean([each.mean() for each in apart]))
+
+
+SECTIONS = {  # name -> seconds at most, function; the best first
+    "rates": (30, rates),
+    "mini": (150, mini),
+    "training": (150, gpu_full.training),
+    "drawing": (130, gpu_full.drawing),
+    "text": (60, gpu_full.text),
+    "others": (90, gpu_full.others),
+    "levers": (120, gpu_full.levers),
+}
