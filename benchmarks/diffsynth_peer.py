@@ -32,10 +32,10 @@ class Vae(torch.nn.Module):
         self.vae, self.scaling_factor = vae, vae.config.scaling_factor
 
     def encode(self, images: torch.Tensor):
-        return self.vae.encode(images).latent_dist
+        return self.vae.encode(images.to(self.vae.dtype)).latent_dist  # in fp32: SDXL's overflows in fp16
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.vae.decode(latents).sample
+        return self.vae.decode(latents.to(self.vae.dtype)).sample
 
 
 class PromptUnit(PipelineUnit):

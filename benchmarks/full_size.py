@@ -134,7 +134,7 @@ def random_cache(pipe, resolution: int, pictures: int):
     config, bucket = pipe.unet.config, (resolution, resolution)
     width = config.encoder_hid_dim or config.cross_attention_dim
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim if config.addition_embed_type else 0
-    said = Embedding(torch.randn(pipe.base.text_length, width), torch.randn(pooled))
+    said = Embedding(torch.randn(pipe.base.text_length, width, dtype=pipe.torch_dtype), torch.randn(pooled, dtype=pipe.torch_dtype))
     return Cache(
         latents={bucket: torch.randn(pictures, 4, resolution // 8, resolution // 8)}, time_ids={bucket: torch.tensor([[*bucket, 0, 0, *bucket]] * pictures, dtype=torch.float32)},
         captions={bucket: torch.zeros(pictures, dtype=torch.int64)}, embeddings=[said],

@@ -89,7 +89,7 @@ def _steps(card, base, sizes: tuple[int, ...]) -> None:
         said = "checkpointing" if checkpointing else "plain"
         cached = full_size.random_cache(pipe, chosen.resolution, 1)
         bucket, indices = loop.batches(cached, 1, 0, 0)[0]
-        with FlopCounterMode(display=False) as counter, torch.autocast(plan.device, plan.dtype, enabled=plan.precision != "fp32"):
+        with FlopCounterMode(display=False) as counter:
             loop.diffusion_loss(pipe, **loop.draw_batch(cached, bucket, indices, pipe, 0, 0)).backward()
         work = counter.get_total_flops()
         card.note(f"{base.name} step, work, {said}", work / 1e12, "TFLOP a picture")
@@ -97,27 +97,52 @@ def _steps(card, base, sizes: tuple[int, ...]) -> None:
             if card.left() < 8 and not card.dry:
                 card.note(f"{base.name} step of {size}, {said}", "no time left")
                 continue
-            seconds = _timed_steps(card, pipe, chosen, size, f"{base.name} step of {size}, {said}")
-            if seconds and rate:
-                card.note(f"{base.name} step of {size}, {said}, share of the matrix rate", 100 * work * size / seconds / rate, "%")
+            for cuda_graphs in (False, True) if card.device == "cuda" and not checkpointing else (False,):
+                name = f"{base.name} step of {size}, {said}{', CUDA graphs' if cuda_graphs else ''}"
+                seconds = _timed_steps(card, pipe, chosen, size, name, cuda_graphs)
+                if seconds and rate:
+                    card.note(f"{name}, share of the matrix rate", 100 * work * size / seconds / rate, "%")
+        if card.device == "cuda" and not checkpointing:
+            _same_losses(card, pipe, chosen)
 
 
-def _timed_steps(card, pipe, chosen, size: int, name: str) -> float | None:
+def _timed_steps(card, pipe, chosen, size: int, name: str, cuda_graphs: bool) -> float | None:
     """Median seconds of a step of ``size`` pictures, all in the UNet at once; None if they do not fit."""
     from storyboard.training import loop
 
     folder = fresh(card.work / "steps")
     again = chosen.but(train_steps=4 if card.dry else STEPS, train_batch_size=size)
+    cached = full_size.random_cache(pipe, chosen.resolution, size)
     times, said = [], io.StringIO()
+    watch = lambda _step: times.append(time.perf_counter())
     with card.peak(f"{name}, peak"), contextlib.redirect_stdout(said):
-        loop.run(pipe, full_size.random_cache(pipe, chosen.resolution, size), again, folder, folder / "checkpoint.safetensors", size, lambda _step: times.append(time.perf_counter()))
+        loop.run(pipe, cached, again, folder, folder / "checkpoint.safetensors", size, watch, cuda_graphs)
     if "out of memory" in said.getvalue():
         card.note(name, "out of memory")
         return None
-    seconds = median(np.diff(times)[2:])
-    card.note(name, float(seconds), "s")
-    card.note(f"{name}, a picture", float(seconds) / size, "s")
+    seconds = float(median(np.diff(times)[3:]))
+    card.note(name, seconds, "s")
+    card.note(f"{name}, a picture", seconds / size, "s")
     return seconds
+
+
+def _same_losses(card, pipe, chosen) -> None:
+    """The same steps from the same LoRA with and without CUDA graphs: how far the losses are apart."""
+    from storyboard.training import loop
+
+    folder, losses = card.work / "steps", {}
+    again = chosen.but(train_steps=6, train_batch_size=2)
+    cached = full_size.random_cache(pipe, chosen.resolution, 2)
+    named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
+    start = {name: parameter.detach().clone() for name, parameter in named.items()}
+    for cuda_graphs in (False, True):
+        for name, parameter in named.items():
+            parameter.data.copy_(start[name])
+        kept = losses[cuda_graphs] = []
+        watch = lambda step, kept=kept: kept.append(step.loss)
+        loop.run(pipe, cached, again, fresh(folder), folder / "checkpoint.safetensors", 2, watch, cuda_graphs)
+    apart = max(abs(one - other) for one, other in zip(losses[False][1:], losses[True][1:]))
+    card.note(f"{pipe.base.name}, losses with CUDA graphs, largest difference", apart, f"of {losses[False][-1]:.3f}")
 
 
 class _Clock:

@@ -137,7 +137,7 @@ SECTIONS = {  # name -> seconds at most, function; the best first
     "mini": (150, mini),
     "training": (150, gpu_full.training),
     "drawing": (130, gpu_full.drawing),
+    "levers": (120, gpu_full.levers),
     "text": (60, gpu_full.text),
     "others": (90, gpu_full.others),
-    "levers": (120, gpu_full.levers),
 }

@@ -255,7 +255,7 @@ def arithmetic(arguments: argparse.Namespace) -> float:
     pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
     inject(pipe, settings)
     bucket, indices = loop.batches(cached, settings.train_batch_size, 0, 0)[0]
-    with FlopCounterMode(display=False) as counter, torch.autocast(plan.device, plan.dtype, enabled=plan.precision != "fp32"):
+    with FlopCounterMode(display=False) as counter:
         loop.diffusion_loss(pipe, **loop.draw_batch(cached, bucket, indices, pipe, 0, 0)).backward()
     return counter.get_total_flops() / len(indices)
 

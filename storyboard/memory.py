@@ -9,14 +9,14 @@ from .errors import ResourceError, SettingsError
 from .settings import Settings
 
 GIB = 2**30
-# GiB that a free card must have, per picture of 1024 x 1024 where pictures count. Estimated from parameter counts and
-# published runs (kohya's SDXL LoRA with checkpointing 10 GB, SimpleTuner's Kolors 7.2); no card was at hand.
-UNET = {"KolorsPipeline": 5.2, "StableDiffusionXLPipeline": 5.2, "StableDiffusionPipeline": 1.8}
-TEXT = {"KolorsPipeline": 12.8, "StableDiffusionXLPipeline": 1.8, "StableDiffusionPipeline": 0.4}
-OVERHEAD = 1.5  # CUDA context, VAE, LoRA with AdamW's moments
-ACTIVATIONS = {False: 9.0, True: 1.8}  # a training picture without and with gradient checkpointing
+# GiB that a free card must have, per picture of 1024 x 1024 where pictures count. Measured on an H200 with Kolors and SDXL
+# (benchmarks/RESULTS.md, "A CUDA card"); SD 1.5's, OVERHEAD and DRAWING are estimated.
+UNET = {"KolorsPipeline": 5.2, "StableDiffusionXLPipeline": 5.2, "StableDiffusionPipeline": 1.8}  # weights, LoRA, AdamW's moments
+TEXT = {"KolorsPipeline": 12.0, "StableDiffusionXLPipeline": 1.8, "StableDiffusionPipeline": 0.4}
+OVERHEAD = 1.5  # CUDA context, VAE, what the allocator cannot use
+ACTIVATIONS = {False: 5.6, True: 0.8}  # a training picture without and with gradient checkpointing
 DRAWING = 1.6  # a picture being denoised
-DECODING = 8.0  # the VAE in fp32 on a whole picture; in tiles 1.5
+DECODING = 5.4  # the VAE in fp32 on a whole picture
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Plan:
         text_encoder_on_cpu: The text encoders run on the CPU, because they do not fit.
         offload: While drawing, UNet and VAE are on the card in turn.
         vae_tiling: The VAE decodes in tiles.
+        cuda_graphs: A training step is captured once and replayed, which keeps its activations' memory for good.
     """
 
     device: str
@@ -40,6 +41,7 @@ class Plan:
     text_encoder_on_cpu: bool = False
     offload: bool = False
     vae_tiling: bool = False
+    cuda_graphs: bool = False
 
     @property
     def dtype(self):
@@ -49,7 +51,7 @@ class Plan:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def __str__(self) -> str:
-        train = f"{self.train_at_once} at once{' with gradient checkpointing' if self.gradient_checkpointing else ''}"
+        train = f"{self.train_at_once} at once{' with gradient checkpointing' if self.gradient_checkpointing else ''}{' as CUDA graphs' if self.cuda_graphs else ''}"
         render = f"{self.render_at_once} at once{', VAE in tiles' if self.vae_tiling else ''}{', UNet and VAE in turn' if self.offload else ''}"
         return f"{self.precision}, training {train}, drawing {render}{', text encoder on the CPU' if self.text_encoder_on_cpu else ''}"
 
@@ -58,8 +60,7 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
     """Raise ResourceError unless a training step of one picture fits, in the most sparing way."""
     import torch
 
-    weights = [base.checkpoint] if base.checkpoint else base.weight_files("unet") if base.folder else []
-    large = sum(path.stat().st_size for path in weights) > GIB if weights else base.download > GIB
+    large = _large(base)
     if not torch.cuda.is_available() and free is None:
         if large:
             raise ResourceError(f"base={base.name!r} needs a CUDA card, and torch finds none here: set base=\"mini\", or open the notebook on a machine with a card.")
@@ -68,6 +69,12 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
     needed = OVERHEAD + UNET[base.pipeline] * (2 if settings.precision == "fp32" else 1) + ACTIVATIONS[True] * (settings.resolution / 1024) ** 2
     if large and free / GIB < needed:
         raise ResourceError(f"base={base.name!r} at {settings.resolution} needs about {needed:.0f} GiB of the card's memory, and {free / GIB:.1f} are free: set resolution={settings.resolution // 2}, or base=\"sd15\", or close what else uses the card.")
+
+
+def _large(base: Base) -> bool:
+    """Whether the base is one for a card, by the size of its weights."""
+    weights = [base.checkpoint] if base.checkpoint else base.weight_files("unet") if base.folder else []
+    return sum(path.stat().st_size for path in weights) > GIB if weights else base.download > GIB
 
 
 def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
@@ -91,19 +98,24 @@ def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_bf16 = True
-    precision = settings.precision or ("bf16" if has_bf16 else "fp16")
+    # a small base gains nothing from 16 bits, and in fp32 it draws the CPU's pictures
+    precision = settings.precision or ("fp32" if not _large(base) else "bf16" if has_bf16 else "fp16")
     room = free / GIB - OVERHEAD - UNET[base.pipeline] * (2 if precision == "fp32" else 1)
     area = (settings.resolution / 1024) ** 2
     chosen = lambda wanted, needed: needed if wanted is None else wanted
     fits = lambda need, wanted: max(1, min(wanted, int(room / (need * area))))
     checkpointing = chosen(settings.gradient_checkpointing, room < ACTIVATIONS[False] * area * settings.train_batch_size)
+    train_at_once = fits(ACTIVATIONS[checkpointing], settings.train_batch_size)
+    # in fp32 the padding is counted on the CPU, and fp16 was not measured; previews need room beside a graph's activations
+    cuda_graphs = precision == "bf16" and not checkpointing and room > 2 * ACTIVATIONS[False] * area * train_at_once
     text = OVERHEAD + TEXT[base.pipeline] * {None: 1, 8: 0.55, 4: 0.35}[settings.text_encoder_bits]
     text_encoder_on_cpu = chosen(settings.text_encoder_on_cpu, free / GIB < text)
     if text_encoder_on_cpu:
         _refuse_bits_on_cpu(settings)
     return Plan(
-        "cuda", precision, checkpointing, fits(ACTIVATIONS[checkpointing], settings.train_batch_size), fits(DRAWING, settings.render_batch_size),
+        "cuda", precision, checkpointing, train_at_once, fits(DRAWING, settings.render_batch_size),
         text_encoder_on_cpu=text_encoder_on_cpu, offload=chosen(settings.offload, room < DRAWING * area), vae_tiling=chosen(settings.vae_tiling, room < DECODING * area),
+        cuda_graphs=cuda_graphs,
     )
 
 

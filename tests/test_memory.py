@@ -9,13 +9,26 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize("free, batch, checkpointing, text_on_cpu, tiling", [
-    (79, 4, False, False, False), (23, 4, True, False, False), (15, 4, True, False, False), (11.5, 2, True, True, True), (9, 1, True, True, True),
+    (79, 4, False, False, False), (23, 4, True, False, False), (15, 4, True, False, False), (11.5, 4, True, True, True), (8, 1, True, True, True),
 ])
 def test_a_smaller_card_is_used_more_sparingly(free, batch, checkpointing, text_on_cpu, tiling):
     settings = Settings(base="kolors")
     plan = memory.plan(bases.get("kolors"), settings, free=free * GIB)
     assert (plan.train_at_once, plan.gradient_checkpointing, plan.text_encoder_on_cpu, plan.vae_tiling) == (batch, checkpointing, text_on_cpu, tiling)
     assert plan.device == "cuda" and plan.precision == "bf16" and plan.precision in str(plan)
+
+
+def test_a_small_base_is_kept_in_fp32_and_draws_the_cpus_pictures():
+    mini = bases.get("mini")
+    assert memory.plan(mini, Settings(base="mini"), free=23 * GIB).precision == "fp32"
+    assert memory.plan(mini, Settings(base="mini", precision="bf16"), free=23 * GIB).precision == "bf16"
+
+
+def test_steps_are_replayed_where_their_activations_fit_twice():
+    kolors = bases.get("kolors")
+    graphs = lambda free, **changes: memory.plan(kolors, Settings(base="kolors", **changes), free=free * GIB).cuda_graphs
+    assert graphs(79) and not graphs(40) and graphs(40, train_batch_size=1)
+    assert not graphs(79, gradient_checkpointing=True) and not graphs(79, precision="fp16") and not graphs(139, precision="fp32")
 
 
 def test_what_the_user_names_is_taken():

@@ -1,3 +1,4 @@
+import functools
 import csv
 import shutil
 
@@ -121,7 +122,8 @@ def gradients(pipe, settings, cached, at_once):
     drawn = loop.draw_batch(cached, *loop.batches(cached, 4, 0, 0)[0], pipe, 0, 0)
     named = [parameter for parameter in pipe.unet.parameters() if parameter.requires_grad]
     weights = torch.ones(pipe.base.num_train_timesteps)
-    value, used = loop._accumulate(pipe, torch.optim.SGD(named), torch.amp.GradScaler("cpu", enabled=False), drawn, weights, at_once)
+    compute = functools.partial(loop._gradients, pipe, torch.amp.GradScaler("cpu", enabled=False), weights)
+    value, used = loop._accumulate(compute, torch.optim.SGD(named), drawn, at_once)
     return torch.cat([parameter.grad.flatten() for parameter in named]), used, value
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 
 from storyboard import bases, conditioning, memory
 from storyboard.training import inject, loop, unet
@@ -68,3 +69,41 @@ def test_attention_sees_few_keys_of_a_short_prompt_and_all_of_others(make_settin
             network(torch.zeros(1, 4, 16, 16), 1, encoder_hidden_states=tokens[None], added_cond_kwargs={"text_embeds": torch.zeros(1, 192), "time_ids": torch.zeros(1, 6)})
     short, full = seen[:len(seen) // 2], seen[len(seen) // 2:]
     assert set(short) == {unet.KEYS} and set(full) == {MINI.text_length}
+
+
+class Layers(torch.nn.Module):
+    """Two layers with something between them that is not linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(64, 96), torch.nn.Linear(96, 32)
+
+    def forward(self, x):
+        return self.second(torch.nn.functional.silu(self.first(x)))
+
+
+def branched(dtype, double):
+    """Output, and gradients of the input and of every LoRA weight: by ``add_as_branches`` in ``dtype``, or by peft in fp64 from the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        layers = inject_adapter_in_model(LoraConfig(r=8, lora_alpha=4, target_modules=["first", "second"]), Layers().requires_grad_(False).to(dtype))
+        trained = [parameter for name, parameter in layers.named_parameters() if "lora_" in name]
+        for parameter in trained:
+            parameter.data = 0.1 * torch.randn(parameter.shape)
+            parameter.requires_grad_(True)
+        x = torch.randn(4, 10, 64).to(dtype)
+    if double:
+        layers, x = layers.double(), x.double()
+    else:
+        unet.add_as_branches(layers)
+    x.requires_grad_(True)
+    out = layers(x)
+    out.double().square().mean().backward()
+    assert all(parameter.grad.dtype == (torch.float64 if double else torch.float32) for parameter in trained)
+    return [out, x.grad, *(parameter.grad for parameter in trained)]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=["bf16", "fp16"])
+def test_a_branch_in_16_bits_has_pefts_output_and_gradients(dtype, tolerance):
+    for found, exact in zip(branched(dtype, False), branched(dtype, True), strict=True):
+        assert (found.double() - exact).norm() < tolerance * exact.norm()

@@ -97,7 +97,7 @@ def _train(base: bases.Base, plan: memory.Plan, captions: Captions, settings: Se
             if step.number and math.isfinite(step.loss):
                 live.step(step.number, step.loss, step.seconds_left)
 
-        state = loop.run(pipe, cached, settings, folder, checkpoint, plan.train_at_once, watch)
+        state = loop.run(pipe, cached, settings, folder, checkpoint, plan.train_at_once, watch, plan.cuda_graphs)
     lora.save(folder / "lora.safetensors", state, settings.alpha, _metadata(captions, settings, base, settings.train_steps))
     (folder / "checkpoints").mkdir()
     for path in sorted(checkpoint.parent.glob("step-*.safetensors")):
@@ -122,6 +122,8 @@ def inject(pipe, settings: Settings) -> None:
     if pipe.torch_dtype == torch.float32:  # 16 bits would lose small values of the LoRA, and the weight of the padding
         unet.add_to_weights(pipe.unet)
         unet.fold_padding(pipe.unet)
+    else:
+        unet.add_as_branches(pipe.unet)
 
 
 class _Painter:

@@ -1,6 +1,7 @@
 """The training loop: buckets in batches, AdamW, warm-up and cosine, clipping, NaN guard, exact resume."""
 
 import csv
+import functools
 import hashlib
 import math
 import time
@@ -15,6 +16,7 @@ from .. import conditioning
 from ..errors import ResourceError, TrainingError
 from ..settings import Settings
 from .cache import Cache
+from .graphs import Replay
 from .pipeline import TrainingPipeline
 
 WARMUP = 0.05  # of all steps
@@ -66,7 +68,7 @@ def diffusion_loss(
         weights: One for each of the schedule's timesteps; None is 1 for all.
         conditioning: prompt_embeds (n, l, d), pooled_prompt_embeds (n, d), add_time_ids (n, 6).
     """
-    alphas = torch.tensor(pipe.scheduler.alphas_cumprod, device=latents.device)[timesteps].view(-1, 1, 1, 1)
+    alphas = pipe.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
     noise_pred = pipe.model_fn(unet=pipe.unet, latents=noisy.to(pipe.torch_dtype), timestep=timesteps, **conditioning)
     error = torch.nn.functional.mse_loss(noise_pred.float(), noise.float(), reduction="none").mean((1, 2, 3))
@@ -88,7 +90,10 @@ def batches(cache: Cache, size: int, seed: int, epoch: int) -> list[tuple[tuple[
     return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
 
 
-def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, checkpoint: Path, at_once: int, watch: Callable[[Step], None]) -> dict[str, torch.Tensor]:
+def run(
+    pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, checkpoint: Path, at_once: int, watch: Callable[[Step], None],
+    cuda_graphs: bool = False,
+) -> dict[str, torch.Tensor]:
     """Train the LoRA that was injected into ``pipe.unet``, ``at_once`` pictures at a time; returns its peft state.
 
     Every random number of a step comes from the seed and the step's number: a run that was broken off and goes on
@@ -102,6 +107,9 @@ def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, 
     optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2, fused=True)
     scaler = torch.amp.GradScaler(pipe.device_type, enabled=pipe.torch_dtype == torch.float16)
     weights = timestep_weights(torch.tensor(pipe.scheduler.alphas_cumprod, dtype=torch.float32, device=pipe.device), pipe.base.high_noise_weight)
+    compute = functools.partial(_gradients, pipe, scaler, weights)
+    if cuda_graphs:
+        compute = Replay(compute)
     losses = _resume(named, optimizer, scaler, checkpoint) if checkpoint.exists() else []
     first, total, began = len(losses), settings.train_steps, time.perf_counter()
     order, epoch, place = _position(cache, settings, first)
@@ -115,7 +123,7 @@ def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, settings.learning_rate)
         drawn = draw_batch(cache, bucket, indices, pipe, settings.seed, step)
-        value, at_once = _accumulate(pipe, optimizer, scaler, drawn, weights, at_once)
+        value, at_once = _accumulate(compute, optimizer, drawn, at_once)
         if not math.isfinite(value):
             raise TrainingError(f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({settings.learning_rate:g}) and run this cell again; the earlier LoRA is untouched.")
         scaler.unscale_(optimizer)
@@ -132,8 +140,15 @@ def run(pipe: TrainingPipeline, cache: Cache, settings: Settings, folder: Path, 
     return {name: parameter.detach().cpu() for name, parameter in named.items()}
 
 
+def _gradients(pipe: TrainingPipeline, scaler: torch.amp.GradScaler, weights: torch.Tensor, part: dict[str, torch.Tensor], share: float) -> torch.Tensor:
+    """Add the gradients of ``part``, which is ``share`` of a step's pictures; returns its loss times ``share``."""
+    loss = diffusion_loss(pipe, weights=weights, **part) * share
+    scaler.scale(loss).backward()
+    return loss.detach()
+
+
 def _accumulate(
-    pipe: TrainingPipeline, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, drawn: dict[str, torch.Tensor], weights: torch.Tensor, at_once: int,
+    compute: Callable[[dict[str, torch.Tensor], float], torch.Tensor], optimizer: torch.optim.Optimizer, drawn: dict[str, torch.Tensor], at_once: int,
 ) -> tuple[float, int]:
     """Gradients of one step, ``at_once`` pictures at a time; returns its loss and how many fitted at once.
 
@@ -143,24 +158,22 @@ def _accumulate(
         ResourceError: Not even one picture fits.
     """
     pictures = len(drawn["latents"])
+    in_place = isinstance(compute, Replay)
     while True:
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=not in_place)
         value = 0.0
         try:
             for start in range(0, pictures, at_once):
                 part = {name: tensor[start:start + at_once] for name, tensor in drawn.items()}
-                with torch.autocast(pipe.device_type, pipe.torch_dtype, enabled=pipe.torch_dtype != torch.float32):
-                    loss = diffusion_loss(pipe, weights=weights, **part) * (len(part["latents"]) / pictures)
-                scaler.scale(loss).backward()
-                value += loss.item()
+                value += compute(part, len(part["latents"]) / pictures).item()
             return value, at_once
         except torch.OutOfMemoryError as error:
             if at_once == 1:
                 raise ResourceError("The memory of the card is too small for one picture: lower resolution, or set gradient_checkpointing=True, and run this cell again; it goes on from the last checkpoint.") from error
             at_once = (min(at_once, pictures) + 1) // 2
             print(f"train: out of memory, going on with {at_once} pictures at a time ({pictures} a step as before)", flush=True)
-        optimizer.zero_grad(set_to_none=True)
-        if pipe.device_type == "cuda":
+        optimizer.zero_grad(set_to_none=not in_place)
+        if drawn["latents"].is_cuda:
             torch.cuda.empty_cache()
 
 

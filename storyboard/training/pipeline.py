@@ -56,6 +56,7 @@ class TrainingPipeline(BasePipeline):
         self.scheduler = DDIMScheduler(base.num_train_timesteps, base.beta_start, base.beta_end)
         # DiffSynth's switch_pipe_to_training_mode would set 1,000 here whatever the base
         self.scheduler.set_timesteps(base.num_train_timesteps, training=True)
+        self.alphas_cumprod = torch.tensor(self.scheduler.alphas_cumprod, device=device)  # (t,)
         self.vae = self.unet = None
         self.in_iteration_models = ("unet",)
         self.latents_unit = LatentsUnit()

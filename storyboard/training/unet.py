@@ -36,7 +36,21 @@ def add_to_weights(unet: nn.Module) -> None:
             module.forward = _Merged(module, _LoraConvolution, (base.stride, base.padding, base.dilation))
 
 
+def add_as_branches(unet: nn.Module) -> None:
+    """Let every linear LoRA of ``unet``, injected by peft, run as a branch of few operations beside its layer. For 16 bits.
+
+    peft's own branch casts the activation to the LoRA's fp32 and autocast casts it back, which makes for as many launches as
+    the whole UNet has without a LoRA: on a fast card a step of one picture waits for Python most of its time
+    (benchmarks/RESULTS.md).
+    """
+    for module in unet.modules():
+        if isinstance(module, Linear):
+            module.forward = _Merged(module, _LoraBranch)
+
+
 class _Merged:
+    """A layer's ``forward`` that gives a function the layer's weights and its LoRA's."""
+
     def __init__(self, module: nn.Module, function: type[torch.autograd.Function], geometry: tuple = ()) -> None:
         self.module, self.function, self.geometry = module, function, geometry
 
@@ -66,6 +80,31 @@ class _LoraProduct(torch.autograd.Function):
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
         of_x = (rows @ torch.addmm(weight, b, a, alpha=ctx.scaling)).view(x.shape) if ctx.needs_input_grad[0] else None
         return of_x, None, None, ((rows @ b).T @ inputs).mul_(ctx.scaling), (rows.T @ (inputs @ a.T)).mul_(ctx.scaling), None
+
+
+class _LoraBranch(torch.autograd.Function):
+    """x (..., i), weight (o, i), bias (o,) in 16 bits, a (r, i), b (o, r) in fp32 -> x weight^T + bias + scaling x a^T b^T, (..., o).
+
+    All products are of 16 bits and sum in fp32; gradients of a and b come in fp32.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, a, b, scaling):
+        rows = x.to(weight.dtype).flatten(0, -2)
+        a, b = a.to(weight.dtype), b.to(weight.dtype)
+        narrow = rows @ a.T
+        ctx.save_for_backward(rows, weight, a, b, narrow)
+        ctx.scaling, ctx.of_x = scaling, x.dtype
+        return torch.addmm(nn.functional.linear(rows, weight, bias), narrow, b.T, alpha=scaling).view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight, a, b, narrow = ctx.saved_tensors
+        rows = gradient.to(weight.dtype).flatten(0, -2)
+        of_narrow = (rows @ b).mul_(ctx.scaling)
+        of_x = torch.addmm(rows @ weight, of_narrow, a).view(*gradient.shape[:-1], -1).to(ctx.of_x) if ctx.needs_input_grad[0] else None
+        return of_x, None, None, (of_narrow.T @ x).float(), (rows.T @ narrow).float().mul_(ctx.scaling), None
 
 
 class _LoraConvolution(torch.autograd.Function):
