@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,14 @@ class Source:
         columns: Names of those that hold pictures; none where the data set does not say.
         sizes: In bytes, of the files that hold it; 0 where none is listed.
         exact: Whether they are those that will be read, and no others.
+        holds: Whether a path that a row names is inside the data set: it could name any file of this machine.
     """
 
     rows: Iterable[dict]
     columns: list[str]
     sizes: dict[str, int]
     exact: bool
+    holds: Callable[[str], bool]
 
     @property
     def size(self) -> int:
@@ -46,7 +48,7 @@ class Source:
         unknown = sum(not size for size in self.sizes.values())
         at_most = "" if self.exact else "at most "
         some = f" and {unknown} files of unknown size" if unknown else ""
-        return f"{at_most}{self.size / 1e6:,.0f} MB{some}"
+        return f"{at_most}{self.size / 1e6:,.1f} MB{some}"
 
 
 def looks_like_id(text: str) -> bool:
@@ -86,7 +88,8 @@ def fetch(dataset_id: str, cache: Path) -> Path:
         if artifacts.disk_is_full(error):
             said = f"The disk of {folder} became full at picture {at + 1} of {dataset_id}"
             raise ResourceError(f"{said}: free some space and run this cell again to go on from there.") from error
-        said = f"{dataset_id} broke off after {at} pictures ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
+        what = f"broke off after {at} pictures" if at else "cannot be read"
+        said = f"{dataset_id} {what} ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
         raise DatasetError(f"{said}: check the name and the network and run this cell again to go on from there, or set dataset to \"sample\".") from error
     done.touch()
     return folder
@@ -115,7 +118,8 @@ def _hub(dataset_id: str) -> Iterator[Source]:
     endpoint = api.get_endpoint_for_read(repo_id=dataset_id, repo_type="dataset")
     sizes = _listing(modelscope.api(endpoint), dataset_id)
     with modelscope.stream(dataset_id, SPLIT, sizes, endpoint) as (rows, read):
-        yield Source(*_undecoded(rows), sizes if read is None else read, read is not None)
+        inside = f"hf://datasets/{dataset_id}@"
+        yield Source(*_undecoded(rows), sizes if read is None else read, read is not None, lambda path: path.startswith(inside))
 
 
 def _listing(api, dataset_id: str) -> dict[str, int]:
@@ -138,7 +142,8 @@ def _local(folder: Path) -> Iterator[Source]:
     inside = [Path(path) for path in listed if Path(path).is_file()]
     files = inside or [path for path in folder.rglob("*") if path.is_file()]
     sizes = {str(path): path.stat().st_size for path in files}
-    yield Source(*_undecoded(builder.as_streaming_dataset(split=SPLIT)), sizes, bool(inside))
+    rows, columns = _undecoded(builder.as_streaming_dataset(split=SPLIT))
+    yield Source(rows, columns, sizes, bool(inside), lambda path: Path(path).resolve().is_relative_to(folder.resolve()))
 
 
 def _undecoded(rows: Iterable[dict]) -> tuple[Iterable[dict], list[str]]:
@@ -168,7 +173,8 @@ def _write(source: Source, folder: Path, dataset_id: str) -> Iterator[int]:
                 _tell_columns(row, dataset_id)
             if place < have:
                 continue
-            item = _save(_picture(row, source.columns, dataset_id), folder, place) | {"text": _caption(row)}
+            image = _picture(row, source.columns, dataset_id)
+            item = _save(image, source.holds, folder, place) | {"text": _caption(row)}
             lines.write(json.dumps(item, ensure_ascii=False) + "\n")
             lines.flush()
             yield place + 1
@@ -204,35 +210,36 @@ def _picture(row: dict, columns: list[str], dataset_id: str) -> dict | None:
     return found
 
 
-def _save(image: dict | None, folder: Path, place: int) -> dict[str, str]:
+def _save(image: dict | None, holds: Callable[[str], bool], folder: Path, place: int) -> dict[str, str]:
     """Write the picture of row ``place`` as it is; what a line of the listing says of it.
 
     A picture that the data set does not hold gets a line with a ``reason``, so that rows keep their numbers.
     """
-    name = f"{place:06d}{_suffix(image)}"
+    suffix = Path((image or {}).get("path") or "").suffix.lower()
+    name = f"{place:06d}{suffix if SUFFIX.fullmatch(suffix) else '.png'}"  # readers go by the content
     try:
-        content = _content(image) if image else b""
+        artifacts.write_atomically(folder / name, _content(image, holds))
     except FileNotFoundError as error:
-        return {"file_name": name, "reason": f"row {place} names a file that is not there ({error})"}
-    if not content:
-        return {"file_name": name, "reason": f"row {place} holds no picture"}
-    artifacts.write_atomically(folder / name, content)
+        return {"file_name": name, "reason": f"row {place}: {error}"}
     return {"file_name": name}
 
 
-def _suffix(image: dict | None) -> str:
-    """Of the picture's own name where that is one of pictures; readers go by the content."""
-    suffix = Path((image or {}).get("path") or "").suffix.lower()
-    return suffix if SUFFIX.fullmatch(suffix) else ".png"
+def _content(image: dict | None, holds: Callable[[str], bool]) -> bytes:
+    """A picture's bytes, out of the row or out of the file that it names.
 
-
-def _content(image: dict) -> bytes:
-    """The picture's bytes, out of the row or out of the file that it names."""
+    Raises:
+        FileNotFoundError: There is no picture, or it names a file that is not in the data set.
+    """
     from datasets.utils.file_utils import xopen
 
-    if image["bytes"] is not None or not image["path"]:
-        return image["bytes"] or b""
-    with xopen(image["path"], "rb") as file:
+    image = image or {}
+    if image.get("bytes"):
+        return image["bytes"]
+    if not (path := image.get("path")):
+        raise FileNotFoundError("it holds no picture")
+    if not holds(path.rpartition("::")[2]):  # zip://inside::outside
+        raise FileNotFoundError(f"{path} is not in the data set")
+    with xopen(path, "rb") as file:
         return file.read()
 
 

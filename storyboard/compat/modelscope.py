@@ -10,6 +10,7 @@ reports that the network is gone.
 import inspect
 import logging
 import mimetypes
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,10 +23,10 @@ SHORT = {"timeout": TIMEOUT, "max_retries": 1}  # of ModelScope's own client, wh
 
 
 def api(endpoint: str | None = None):
-    """ModelScope's client, which gives up after about 30 s; ``endpoint`` None reads MODELSCOPE_ENDPOINT."""
+    """ModelScope's client, which gives up after about 30 s; ``endpoint`` None is MODELSCOPE_ENDPOINT as it is now."""
     from modelscope.hub.api import HubApi
 
-    return HubApi(endpoint=endpoint, **SHORT)
+    return HubApi(endpoint=endpoint or os.environ.get("MODELSCOPE_ENDPOINT"), **SHORT)
 
 
 @contextmanager
@@ -77,6 +78,7 @@ def _replaced() -> list[tuple[object, str]]:
     from datasets.load import HubDatasetModuleFactory
     from datasets.utils import file_utils
     from huggingface_hub import HfApi, HfFileSystem, constants, hf_file_system
+    from modelscope.hub import api as hub_api
     from modelscope.msdatasets.utils import _module_factories, hf_datasets_util
 
     config = ("HF_ENDPOINT", "STREAMING_READ_MAX_RETRIES", "STREAMING_READ_RETRY_INTERVAL")
@@ -96,6 +98,7 @@ def _replaced() -> list[tuple[object, str]]:
         hf_datasets_util: client,
         hf_datasets_util.DatasetsWrapperHF: ("load_dataset_builder",),
         _module_factories: ("_hub_api",),
+        hub_api: ("HubApi",),
         logging.getLogger("modelscope"): ("disabled",),
     }
     return [(owner, name) for owner, several in names.items() for name in several]
@@ -105,7 +108,10 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
     """Listings from ``sizes``, requests to ``endpoint`` that end in time, and no log lines among a notebook's output."""
     import datasets
     from huggingface_hub import constants, hf_file_system
+    from modelscope.hub import api as hub_api
     from modelscope.msdatasets.utils import _module_factories, hf_datasets_util
+
+    client = api(endpoint)
 
     def list_repo_tree(_api, repo_id, path_in_repo=None, *, recursive=True, **_):
         return iter(_entries(sizes, path_in_repo or "", recursive))
@@ -117,7 +123,8 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
     hf_datasets_util.get_endpoint = lambda *_, **__: endpoint
     hf_datasets_util._list_repo_tree = list_repo_tree
     hf_datasets_util._get_paths_info = get_paths_info
-    _module_factories._hub_api = api(endpoint)
+    _module_factories._hub_api = client
+    hub_api.HubApi = lambda *_, **__: client  # by itself it remembers the first endpoint of the process
     hf_file_system.http_backoff = partial(hf_file_system.http_backoff, **PATIENCE)
     hf_file_system.http_stream_backoff = partial(hf_file_system.http_stream_backoff, **PATIENCE)
     constants.HF_HUB_DOWNLOAD_TIMEOUT = TIMEOUT
