@@ -7,8 +7,6 @@ import threading
 import urllib.parse
 from pathlib import Path
 
-COMMIT = "a" * 40
-
 
 class HuggingFace:
     """Serves ``root``; ``asked`` holds (method, path) of every request, ``sized`` whether the listing has sizes."""
@@ -28,7 +26,8 @@ class HuggingFace:
                     case ["api", "models", owner, name, *rest] if rest[:1] in ([], ["revision"], ["tree"]):
                         return self.listing(hub.folder(owner, name, rest[1] if rest else "main"), rest[:1] == ["tree"])
                     case [owner, name, "resolve", revision, *path]:
-                        return self.file(hub.folder(owner, name, revision).joinpath(*path))
+                        folder = hub.folder(owner, name, revision)
+                        return self.file(folder.joinpath(*path), hub.commit(folder))
                 self.answer(404, b"{}")
 
             do_HEAD = do_POST = do_GET
@@ -41,14 +40,14 @@ class HuggingFace:
                     found = [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in files.items()]
                 else:
                     siblings = [{"rfilename": name} | ({"size": size} if hub.sized else {}) for name, size in files.items()]
-                    found = {"id": f"{folder.parent.name}/{folder.name}", "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+                    found = {"id": f"{folder.parent.name}/{folder.name}", "sha": hub.commit(folder), "siblings": siblings, "tags": [], "private": False}
                 self.answer(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
-            def file(self, path):
+            def file(self, path, commit):
                 if not path.is_file():
                     return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
                 content = path.read_bytes()
-                self.answer(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"})
+                self.answer(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"})
 
             def answer(self, status, content, headers=()):
                 self.send_response(status)
@@ -67,9 +66,13 @@ class HuggingFace:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def folder(self, owner: str, name: str, revision: str) -> Path:
-        """Of a repository; revisions other than the main branch lie in folders of their own, slashes as dashes."""
-        known = ("main", COMMIT)
-        return self.root / owner / (name if revision in known else f"{name}@{revision.replace('/', '-')}")
+        """Of a repository at a revision or commit; those other than ``main`` lie beside it, slashes as dashes."""
+        revisions = {self.commit(path): path for path in (self.root / owner).glob(f"{name}*")}
+        named = name if revision == "main" else f"{name}@{revision.replace('/', '-')}"
+        return revisions.get(revision, self.root / owner / named)
+
+    def commit(self, folder: Path) -> str:
+        return hashlib.sha1(folder.name.encode()).hexdigest()
 
     def close(self) -> None:
         self.server.shutdown()
