@@ -218,6 +218,9 @@ def test_every_side_model_names_its_hubs():
     models = [model for name in ("kolors", "sdxl", "sd15") for model in (*bases.get(name).controlnets.values(), bases.get(name).ip_adapter[0])]
     assert all(isinstance(model, HubModel) and model.huggingface for model in (*models, *ANNOTATORS.values()))
     assert all(model.modelscope is None for model in models if model.revision)
+    for name in ("README.md", "README.zh.md"):
+        text = (Path(__file__).resolve().parents[1] / name).read_text(encoding="utf-8")
+        assert all(f"`{known}`" in text for model in (*models, *ANNOTATORS.values()) for known in model.ids)
 
 
 def test_the_smaller_of_two_precisions_is_chosen():
