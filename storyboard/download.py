@@ -6,6 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .compat import modelscope as compat_modelscope
+
+TIMEOUT = 10  # seconds that Hugging Face's listing may take to answer
+
 
 @dataclass(frozen=True)
 class HubModel:
@@ -95,12 +99,11 @@ def huggingface_cache() -> Path:
 
 def _modelscope(model: str) -> Hub:
     from modelscope import snapshot_download
-    from modelscope.hub.api import HubApi
 
     endpoint, cache = os.environ.get("MODELSCOPE_ENDPOINT"), modelscope_cache()
 
     def files() -> dict[str, int]:
-        listed = HubApi(endpoint=endpoint).get_model_files(model, recursive=True)
+        listed = compat_modelscope.api().get_model_files(model, recursive=True)
         return {file["Path"]: int(file.get("Size") or 0) for file in listed if file.get("Type") != "tree"}
 
     def download(names: list[str]) -> Path:
@@ -116,12 +119,13 @@ def _huggingface(model: str, revision: str | None) -> Hub:
     endpoint, cache = os.environ.get("HF_ENDPOINT"), huggingface_cache()
 
     def files() -> dict[str, int]:
-        listed = HfApi(endpoint=endpoint).model_info(model, revision=revision, files_metadata=True).siblings
+        listed = HfApi(endpoint=endpoint).model_info(model, revision=revision, files_metadata=True, timeout=TIMEOUT).siblings
         return {file.rfilename: file.size or 0 for file in listed}
 
     def download(names: list[str]) -> Path:
-        patterns = _literal(names)
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, endpoint=endpoint, cache_dir=cache))
+        return Path(snapshot_download(
+            model, revision=revision, allow_patterns=_literal(names), endpoint=endpoint, cache_dir=cache,
+        ))
 
     return Hub("Hugging Face", model, files, download, cache, cache / f"models--{model.replace('/', '--')}")
 

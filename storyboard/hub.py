@@ -90,7 +90,8 @@ def fetch(dataset_id: str, cache: Path) -> Path:
             raise ResourceError(f"{said}: free some space and run this cell again to go on from there.") from error
         what = f"broke off after {at} pictures" if at else "cannot be read"
         said = f"{dataset_id} {what} ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
-        raise DatasetError(f"{said}: check the name and the network and run this cell again to go on from there, or set dataset to \"sample\".") from error
+        mend = "check the name and the network and run this cell again to go on from there, or set dataset to \"sample\""
+        raise DatasetError(f"{said}: {mend}.") from error
     done.touch()
     return folder
 
@@ -119,7 +120,8 @@ def _hub(dataset_id: str) -> Iterator[Source]:
     sizes = _listing(modelscope.api(endpoint), dataset_id)
     with modelscope.stream(dataset_id, SPLIT, sizes, endpoint) as (rows, read):
         inside = f"hf://datasets/{dataset_id}@"
-        yield Source(*_undecoded(rows), sizes if read is None else read, read is not None, lambda path: path.startswith(inside))
+        holds = lambda path: path.startswith(inside)
+        yield Source(*_undecoded(rows), sizes if read is None else read, read is not None, holds)
 
 
 def _listing(api, dataset_id: str) -> dict[str, int]:
@@ -147,7 +149,7 @@ def _local(folder: Path) -> Iterator[Source]:
 
 
 def _undecoded(rows: Iterable[dict]) -> tuple[Iterable[dict], list[str]]:
-    """The rows of a stream with pictures as they are stored, so that a broken one is no error of the stream; and their columns."""
+    """A stream's rows with pictures as they are stored, so that a broken one does not end it; and the pictures' columns."""
     from datasets import Image
 
     features = getattr(rows, "features", None) or {}

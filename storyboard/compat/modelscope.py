@@ -1,4 +1,4 @@
-"""ModelScope's streams, with everything that its client replaces in other libraries put back afterwards.
+"""ModelScope's client: one that gives up in time, and streams that leave other libraries as they were.
 
 ``MsDataset.load(use_streaming=True)`` of modelscope 1.40 replaces methods of huggingface_hub and datasets by its own and
 leaves them replaced, because a stream needs them until it ends: every later call of Hugging Face's client then asks
@@ -30,7 +30,9 @@ def api(endpoint: str | None = None):
 
 
 @contextmanager
-def stream(dataset_id: str, split: str, sizes: Mapping[str, int], endpoint: str) -> Iterator[tuple[Iterable[dict], dict[str, int] | None]]:
+def stream(
+    dataset_id: str, split: str, sizes: Mapping[str, int], endpoint: str,
+) -> Iterator[tuple[Iterable[dict], dict[str, int] | None]]:
     """Rows of ``split``, and the sizes of the files that they are read from; None where the client does not say which.
 
     Everything that is replaced meanwhile in huggingface_hub, datasets and modelscope is as before once this is closed.
@@ -62,17 +64,17 @@ def stream(dataset_id: str, split: str, sizes: Mapping[str, int], endpoint: str)
         HfFileSystem.clear_instance_cache()
 
         rows = MsDataset.load(dataset_id, split=split, use_streaming=True)
-        files = _files(builders, split)
+        files = _files(builders, split, sizes)
         unknown = [name for name in files or sizes if not sizes[name] and not _is_picture(name)]
-        sizes |= {name: _size(endpoint, dataset_id, name) for name in unknown}
-        HfFileSystem.clear_instance_cache()
+        if unknown:
+            sizes |= {name: _size(endpoint, dataset_id, name) for name in unknown}
+            HfFileSystem.clear_instance_cache()
         yield rows, files and {name: sizes[name] for name in files}
 
 
 def _replaced() -> list[tuple[object, str]]:
     """What the client or ``stream`` replaces: (owner, name)."""
     import datasets
-    import huggingface_hub
     from datasets import DownloadManager, data_files
     from datasets.features import features
     from datasets.load import HubDatasetModuleFactory
@@ -108,6 +110,7 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
     """Listings from ``sizes``, requests to ``endpoint`` that end in time, and no log lines among a notebook's output."""
     import datasets
     from huggingface_hub import constants, hf_file_system
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
     from modelscope.hub import api as hub_api
     from modelscope.msdatasets.utils import _module_factories, hf_datasets_util
 
@@ -117,8 +120,10 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
         return iter(_entries(sizes, path_in_repo or "", recursive))
 
     def get_paths_info(_api, repo_id, paths, **_):
-        wanted = {paths} if isinstance(paths, str) else set(paths)
-        return [entry for entry in _entries(sizes, "", True) if entry.path in wanted]
+        wanted = [paths] if isinstance(paths, str) else paths
+        files = [RepoFile(path=name, size=sizes[name], oid="") for name in wanted if name in sizes]
+        folders = [name for name in wanted if any(known.startswith(f"{name}/") for known in sizes)]
+        return files + [RepoFolder(path=name, oid="") for name in folders]
 
     hf_datasets_util.get_endpoint = lambda *_, **__: endpoint
     hf_datasets_util._list_repo_tree = list_repo_tree
@@ -145,16 +150,16 @@ def _entries(sizes: Mapping[str, int], folder: str, recursive: bool) -> list:
         parts = name.removeprefix(inside).split("/")[:-1]
         for depth in range(1, (len(parts) if recursive else min(1, len(parts))) + 1):
             folders[inside + "/".join(parts[:depth])] = None
-    return [RepoFolder(path=name, oid="") for name in folders] + [RepoFile(path=name, size=sizes[name], oid="") for name in files]
+    found = [RepoFile(path=name, size=sizes[name], oid="") for name in files]
+    return [RepoFolder(path=name, oid="") for name in folders] + found
 
 
-def _files(builders: list, split: str) -> list[str] | None:
+def _files(builders: list, split: str, sizes: Mapping[str, int]) -> list[str] | None:
     """Paths in the data set of what the last builder reads for ``split``; None where it reads something else."""
     listed = (getattr(builders[-1].config, "data_files", None) if builders else None) or {}
     paths = [path.rpartition("::")[2] for path in listed.get(split, ())]
-    if not paths or not all(path.startswith("hf://") for path in paths):
-        return None
-    return [path.partition(f"@{REVISION}/")[2] for path in paths]
+    names = [path.partition(f"@{REVISION}/")[2] for path in paths]
+    return names if names and all(name in sizes for name in names) else None
 
 
 def _is_picture(name: str) -> bool:
