@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .compat import modelscope as compat_modelscope
+from . import artifacts
 
 TIMEOUT = 10  # seconds that Hugging Face's listing may take to answer
 
@@ -82,6 +82,11 @@ def failures() -> tuple[type[Exception], ...]:
     return (HubError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError)
 
 
+def disk_is_full(error: Exception) -> bool:
+    """Whether a client failed because the disk is full; ModelScope's keeps the errors of several files in one."""
+    return any(artifacts.disk_is_full(each) for each in (error, *getattr(error, "failed_files", {}).values()))
+
+
 def modelscope_cache() -> Path:
     """Where ModelScope's client puts what it fetches."""
     named = os.environ.get("MODELSCOPE_CACHE") or os.environ.get("MS_CACHE_HOME")  # the second is an old name
@@ -99,11 +104,12 @@ def huggingface_cache() -> Path:
 
 def _modelscope(model: str) -> Hub:
     from modelscope import snapshot_download
+    from modelscope.hub.api import HubApi
 
     endpoint, cache = os.environ.get("MODELSCOPE_ENDPOINT"), modelscope_cache()
 
     def files() -> dict[str, int]:
-        listed = compat_modelscope.api().get_model_files(model, recursive=True)
+        listed = HubApi(endpoint=endpoint).get_model_files(model, recursive=True)
         return {file["Path"]: int(file.get("Size") or 0) for file in listed if file.get("Type") != "tree"}
 
     def download(names: list[str]) -> Path:

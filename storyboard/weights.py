@@ -151,7 +151,7 @@ def _from_hubs(
         try:
             folder = _from_hub(title, hub, choose, "base" if needed == INDEX else "weights")
         except (*download.failures(), BaseError) as error:
-            if artifacts.disk_is_full(error):
+            if download.disk_is_full(error):
                 said = f"The disk of {hub.cache} became full while {title} was fetched"
                 raise ResourceError(f"{said}: free some space and run this cell again, it goes on where it broke off.") from error
             kind = "" if isinstance(error, BaseError) else type(error).__name__

@@ -229,6 +229,19 @@ def test_a_stream_says_how_large_its_own_files_are_and_reads_no_others(served, t
     assert not any("stale" in path for _, path in server.asked)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_pictures_that_lie_beside_a_listing_are_fetched_one_by_one(local_hub, tmp_path, monkeypatch, listed):
+    (local_hub / "train" / "2.png").write_bytes(b"<html>404</html>")
+    server = dataset_server.DatasetHub(local_hub.parents[1], listed)
+    monkeypatch.delenv(hub.LOCAL_ROOT)
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
+    folder = hub.fetch("someone/anime", tmp_path / "cache")
+    server.close()
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in rows] == [f"二次元 {seed}" for seed in range(5)]
+    assert [(folder / row["file_name"]).read_bytes() for row in rows] == [(local_hub / "train" / f"{n}.png").read_bytes() for n in range(5)]
+
+
 def test_sizes_that_are_not_listed_are_asked_for(served, tmp_path, capsys):
     server = served([noise(n) for n in range(5)], listed=False)
     folder = hub.fetch("someone/anime", tmp_path / "cache")

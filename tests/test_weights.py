@@ -184,9 +184,15 @@ def test_the_disk_that_is_looked_at_is_the_one_of_the_cache(both, tmp_path, monk
     assert sorted(path.name for path in (tmp_path / "hf_home" / "hub").iterdir() if path.name.startswith("models--")) == ["models--someone--adapter"]
 
 
-def test_a_disk_that_becomes_full_is_no_reason_to_ask_the_next_hub(both, monkeypatch):
+@pytest.mark.parametrize("several", [False, True])
+def test_a_disk_that_becomes_full_is_no_reason_to_ask_the_next_hub(both, monkeypatch, several):
+    from modelscope_hub.errors import FileDownloadError
+
     def full(*_, **__):
-        raise ValueError("cannot write") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if several:
+            raise FileDownloadError("1 of 3 files failed", failed_files={ADAPTER[0]: error})
+        raise ValueError("cannot write") from error
 
     for hub in both:
         put(hub.root / "someone" / "adapter", *ADAPTER)

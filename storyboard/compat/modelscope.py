@@ -3,8 +3,8 @@
 ``MsDataset.load(use_streaming=True)`` of modelscope 1.40 replaces methods of huggingface_hub and datasets by its own and
 leaves them replaced, because a stream needs them until it ends: every later call of Hugging Face's client then asks
 ModelScope. Its stream also takes a hub's listing as it is (a size of 0 reads as an empty file), gets its endpoint from
-``MODELSCOPE_DOMAIN`` alone, breaks off a listing in silence when a page fails, and tries for more than ten minutes before it
-reports that the network is gone.
+``MODELSCOPE_DOMAIN`` alone, leaves out the listing beside a folder's pictures and with it their captions, breaks off when a
+page of files fails without saying so, and tries for more than ten minutes before it reports that the network is gone.
 """
 
 import inspect
@@ -93,6 +93,7 @@ def _replaced() -> list[tuple[object, str]]:
         constants: ("HF_HUB_DOWNLOAD_TIMEOUT",),
         datasets.config: config,
         data_files: ("resolve_pattern",),
+        data_files.DataFilesDict: ("filter",),
         features: ("generate_from_dict",),
         file_utils: ("get_from_cache",),
         DownloadManager: ("_download_single",),
@@ -109,6 +110,8 @@ def _replaced() -> list[tuple[object, str]]:
 def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
     """Listings from ``sizes``, requests to ``endpoint`` that end in time, and no log lines among a notebook's output."""
     import datasets
+    from datasets.data_files import DataFilesDict
+    from datasets.packaged_modules import _MODULE_TO_EXTENSIONS, _MODULE_TO_METADATA_FILE_NAMES
     from huggingface_hub import constants, hf_file_system
     from huggingface_hub.hf_api import RepoFile, RepoFolder
     from modelscope.hub import api as hub_api
@@ -125,6 +128,12 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
         folders = [name for name in wanted if any(known.startswith(f"{name}/") for known in sizes)]
         return files + [RepoFolder(path=name, oid="") for name in folders]
 
+    def with_metadata(files, *, extensions=None, file_names=None, choose=DataFilesDict.filter):
+        modules = [module for module, known in _MODULE_TO_EXTENSIONS.items() if known == extensions]
+        names = [name for module in modules for name in _MODULE_TO_METADATA_FILE_NAMES[module]]
+        return choose(files, extensions=extensions, file_names=file_names or names or None)
+
+    DataFilesDict.filter = with_metadata
     hf_datasets_util.get_endpoint = lambda *_, **__: endpoint
     hf_datasets_util._list_repo_tree = list_repo_tree
     hf_datasets_util._get_paths_info = get_paths_info
