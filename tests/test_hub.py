@@ -8,7 +8,7 @@ import os
 import struct
 import time
 
-import dataset_server
+import dataset_hub_server
 import numpy as np
 import pytest
 from conftest import picture
@@ -168,7 +168,7 @@ def served(tmp_path, monkeypatch):
 
     running = []
 
-    def serve(pictures: list, captioned: bool = True, listed: bool = True) -> dataset_server.DatasetHub:
+    def serve(pictures: list, captioned: bool = True, listed: bool = True) -> dataset_hub_server.DatasetHub:
         rows = [
             {"image": content and {"bytes": content, "path": f"{n}.png"}, "author": "nobody"} | ({"text": f"1girl, {n}"} if captioned else {})
             for n, content in enumerate(pictures)
@@ -180,7 +180,7 @@ def served(tmp_path, monkeypatch):
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(part), folder / "data" / f"{name}.parquet")
         text = "  - name: text\n    dtype: string\n" if captioned else ""
         (folder / "README.md").write_text(CARD.format(text=text))
-        running.append(dataset_server.DatasetHub(tmp_path / "served", listed))
+        running.append(dataset_hub_server.DatasetHub(tmp_path / "served", listed))
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", running[-1].url)
         return running[-1]
 
@@ -232,7 +232,7 @@ def test_a_stream_says_how_large_its_own_files_are_and_reads_no_others(served, t
 @pytest.mark.parametrize("listed", [True, False])
 def test_pictures_that_lie_beside_a_listing_are_fetched_one_by_one(local_hub, tmp_path, monkeypatch, listed):
     (local_hub / "train" / "2.png").write_bytes(b"<html>404</html>")
-    server = dataset_server.DatasetHub(local_hub.parents[1], listed)
+    server = dataset_hub_server.DatasetHub(local_hub.parents[1], listed)
     monkeypatch.delenv(hub.LOCAL_ROOT)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
     folder = hub.fetch("someone/anime", tmp_path / "cache")

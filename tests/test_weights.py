@@ -3,7 +3,7 @@ import os
 import shutil
 from pathlib import Path
 
-import hf_server
+import huggingface_server
 import hub_server
 import pytest
 import tiny
@@ -80,7 +80,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(server, monkeypatc
 @pytest.fixture
 def both(tmp_path, monkeypatch):
     """(ModelScope, Hugging Face): two hubs over HTTP that serve what ``put`` writes below their roots."""
-    modelscope, huggingface = hub_server.Hub(tmp_path / "ms"), hf_server.HuggingFace(tmp_path / "hf")
+    modelscope, huggingface = hub_server.Hub(tmp_path / "ms"), huggingface_server.HuggingFace(tmp_path / "hf")
     monkeypatch.delenv("STORYBOARD_HUB", raising=False)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", modelscope.url)
     monkeypatch.setenv("HF_ENDPOINT", huggingface.url)
