@@ -3,8 +3,8 @@ import os
 import shutil
 from pathlib import Path
 
-import huggingface_server
 import hub_server
+import huggingface_server
 import pytest
 import tiny
 
