@@ -4,6 +4,7 @@ Every stage writes ``manifest.json`` with a *fingerprint*: the hash of the input
 and the package versions that matter. A stage whose fingerprint is already on disk has nothing to do.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -111,6 +112,28 @@ def building(folder: Path) -> Iterator[Path]:
 
 def free_space_needed(folder: Path, needed: int) -> int | None:
     """Bytes that are missing on the disk of ``folder`` if ``needed`` are to be written, or None if they fit."""
-    existing = next(parent for parent in [folder, *folder.resolve().parents] if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_space(folder)
     return needed - free if free < needed else None
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that are free on the disk of ``folder``, which need not exist yet."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def disk_of(folder: Path) -> int:
+    """Number of the disk that ``folder``, which need not exist yet, lies on."""
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in [folder, *folder.resolve().parents] if parent.exists())
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether ``error``, or one that it was raised from, says that a disk or a quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

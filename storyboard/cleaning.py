@@ -86,7 +86,10 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
         raise DatasetError(f"Data-Juicer lost {len(captions) - len(kept) - len(dropped)} of {len(captions)} rows without a reason: run it with fewer operators to find the one.")
     if not kept:
         worst = max(operators, key=lambda o: o["dropped"])
-        raise DatasetError(f"The recipe {path.name} drops all {len(captions)} pictures, {worst['dropped']} of them by {worst['operator']}: loosen its parameters in {path}.")
+        said = f"The recipe {path.name} drops all {len(captions)} pictures, {worst['dropped']} of them by {worst['operator']}"
+        if bare := sum(not row["text"] for row in captions.rows):
+            raise DatasetError(f"{said}; {bare} have no caption: set caption_template or captioner and collect again, or loosen {path}.")
+        raise DatasetError(f"{said}: loosen its parameters in {path}.")
     with artifacts.building(target) as folder:
         digest = write(captions, kept, folder)
         artifacts.write_json(folder / "statistics.json", statistics)

@@ -22,7 +22,6 @@ from .settings import Settings
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 FILE_KEYS = ("file_name", "image", "images", "path", "image_path")
-TEXT_KEYS = ("text", "caption", "prompt")
 KOHYA = re.compile(r"(\d+)_(.+)")  # repeats and concept (https://github.com/kohya-ss/sd-scripts/blob/main/docs/train_README-en.md)
 
 
@@ -83,7 +82,7 @@ def collect(settings: Settings) -> Captions:
     Raises:
         DatasetError: No such folder or data set, or no readable picture in it, or ``captioner`` failed over one.
         SettingsError, BaseError: ``captioner`` is no model that describes pictures, or cannot be fetched.
-        ResourceError: The disk is too small for it; nothing was written.
+        ResourceError: The disk is too small for it; nothing was kept.
     """
     target = settings.folder / "collected"
     source = SAMPLE if settings.dataset == "sample" else Path(settings.dataset).expanduser()
@@ -105,9 +104,15 @@ def collect(settings: Settings) -> Captions:
     needed = sum(size for *_, size, _ in stamps) * 2
     if missing := artifacts.free_space_needed(target, needed):
         raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for {len(listed)} pictures: free some space or set output to another disk.")
-    with artifacts.building(target) as folder:
-        captions = _bring(listed, folder, target, settings)
-        artifacts.write_manifest(folder, "collect", mark, source=settings.dataset, digest=captions.digest, unreadable=captions.unreadable)
+    try:
+        with artifacts.building(target) as folder:
+            captions = _bring(listed, folder, target, settings)
+            artifacts.write_manifest(folder, "collect", mark, source=settings.dataset, digest=captions.digest, unreadable=captions.unreadable)
+    except OSError as error:
+        if not artifacts.disk_is_full(error):
+            raise
+        said = f"The disk of {target} became full while {len(listed)} pictures were brought in"  # a re-encoded one may grow
+        raise ResourceError(f"{said}, nothing was kept: free some space or set output to another disk.") from error
     print(f"collect: {captions}")
     return captions
 
@@ -189,12 +194,12 @@ def _listed(row: dict, folder: Path, listing: str) -> dict:
         name = name[0]
     if not isinstance(name, str):
         raise DatasetError(f"A row of {folder / listing} names no picture: give each a {FILE_KEYS[0]!r}.")
-    text = next((row[key] for key in TEXT_KEYS if row.get(key)), "")
+    text = next((row[key] for key in hub.TEXT_KEYS if row.get(key)), "")
     item = {"name": name, "text": str(text).strip(), "file": None}
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         return item | {"reason": "lies outside the folder"}
-    return item | ({"file": path} if path.is_file() else {"reason": "no such file"})
+    return item | ({"file": path} if path.is_file() else {"reason": str(row.get("reason") or "no such file")})
 
 
 def _stamp(path: Path | None) -> tuple[int, int]:
@@ -206,7 +211,7 @@ def _stamp(path: Path | None) -> tuple[int, int]:
 
 def _bring(listed: list[dict], folder: Path, target: Path, settings: Settings) -> Captions:
     """Normalise every picture into ``folder``; threads, because Pillow decodes outside the interpreter lock."""
-    from PIL import Image
+    from . import pictures
 
     (folder / "images").mkdir()
     width = max(4, len(str(len(listed))))
@@ -217,7 +222,9 @@ def _bring(listed: list[dict], folder: Path, target: Path, settings: Settings) -
         stem = folder / "images" / f"{place:0{width}d}"
         try:
             written = normalise(item["file"], stem)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, by format
+        except pictures.UNREADABLE as error:
+            if artifacts.disk_is_full(error):
+                raise
             return {"source": item["name"], "reason": f"{type(error).__name__}: {str(error).replace(str(item['file']), item['name'])}"}
         return {"id": written.stem, "text": item["text"], "images": [f"images/{written.name}"], "source": item["name"], "digest": artifacts.digest_of_file(written)}
 
@@ -241,29 +248,27 @@ def normalise(source: Path, stem: Path) -> Path:
     """Write ``source`` upright, opaque and sRGB beside ``stem``; bytes are copied where nothing has to change.
 
     Raises:
-        OSError, SyntaxError, ValueError: The file is broken.
-        PIL.Image.DecompressionBombError: It has more pixels than Pillow's limit allows.
+        pictures.UNREADABLE: The file is broken, or has more pixels than Pillow's limit allows.
     """
-    import numpy as np
-    from PIL import Image, ImageCms, ImageFile, ImageOps
+    from PIL import Image, ImageCms, ImageFile
+
+    from . import pictures
 
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # Data-Juicer switches it on for the whole process
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     with Image.open(source) as image:
         image.load()
-        fits = image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1 and "icc_profile" not in image.info
+        fits = image.mode == "RGB" and image.getexif().get(pictures.ORIENTATION, 1) == 1 and "icc_profile" not in image.info
         if fits and image.format in ("PNG", "JPEG"):
             written = stem.with_suffix(".png" if image.format == "PNG" else ".jpg")
             shutil.copyfile(source, written)
             return written
         profile = image.info.get("icc_profile")
-        upright = ImageOps.exif_transpose(image)
+        upright = pictures.eight_bits(pictures.upright(image))
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
         white = Image.new("RGBA", upright.size, "white")
         upright = Image.alpha_composite(white, upright)
-    if upright.mode.startswith("I"):  # 16-bit grey: convert() would clip it
-        upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
     if profile and upright.mode in ("RGB", "L", "CMYK"):
         try:
             upright = ImageCms.profileToProfile(upright, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB")

@@ -44,23 +44,42 @@ def check(settings: Settings) -> Facts:
     if at_hand and base.folder:
         base.check()
     read_recipe(settings.recipe)
-    needed = DISK_NEEDED + (0 if at_hand else base.download)
-    if missing := artifacts.free_space_needed(settings.folder, needed):
-        raise ResourceError(f"The disk of {settings.folder} lacks {missing / 1e9:.1f} GB of the {needed / 1e9:.0f} GB a run needs: free some space or set output to another disk.")
+    room = _room(settings, base)
+    _check_disks(room)
     plan = memory.plan(base, settings)
     memory.check(base, settings)
-    free = shutil.disk_usage(next(p for p in [settings.folder, *settings.folder.resolve().parents] if p.exists())).free
     found = Facts([
         ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
         ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
         ("device", _device()),
         ("memory", str(plan)),
-        ("disk", f"{free / 1e9:.0f} GB free"),
+        ("disk", "; ".join(f"{artifacts.free_space(folder) / 1e9:.0f} GB free for {what}" for what, folder, *_ in room)),
         ("base", f"{base.title}, {_weights(base, at_hand)}"),
         ("time", _time(base, settings, MINUTES[plan.device])),
     ])
     show.tell(found)
     return found
+
+
+def _room(settings: Settings, base: bases.Base) -> list[tuple[str, Path, int, str]]:
+    """What a run writes besides: what it is, its folder, bytes, and what names another folder for it."""
+    outputs = ("outputs", settings.folder, DISK_NEEDED, "output")
+    cached = weights.disk(base)
+    return [outputs, ("weights", *cached)] if cached else [outputs]
+
+
+def _check_disks(room: list[tuple[str, Path, int, str]]) -> None:
+    """Raise ResourceError unless each disk has room for all that goes onto it."""
+    disks: dict[int, list[tuple[str, Path, int, str]]] = {}
+    for part in room:
+        disks.setdefault(artifacts.disk_of(part[1]), []).append(part)
+
+    for parts in disks.values():
+        needed, folder = sum(size for *_, size, _ in parts), parts[0][1]
+        if missing := artifacts.free_space_needed(folder, needed):
+            named = " or ".join(name for *_, name in parts)
+            said = f"The disk of {folder} lacks {missing / 1e9:.1f} GB of the {needed / 1e9:.0f} GB a run needs there"
+            raise ResourceError(f"{said}: free some space or set {named} to another disk.")
 
 
 def _weights(base: bases.Base, at_hand: bool) -> str:
@@ -70,7 +89,8 @@ def _weights(base: bases.Base, at_hand: bool) -> str:
         return "weights present"
     if base.checkpoint:
         return f"{base.checkpoint.stat().st_size / 1e9:.1f} GB to be read once into {weights.cache()}"
-    return f"about {base.download / 1e9:.1f} GB to be fetched from ModelScope ({base.modelscope}) or Hugging Face"
+    hubs = " or ".join(filter(None, (base.modelscope and f"ModelScope ({base.modelscope})", base.huggingface and "Hugging Face")))
+    return f"about {base.download / 1e9:.1f} GB to be fetched from {hubs}"
 
 
 def _time(base: bases.Base, settings: Settings, minutes: float) -> str:

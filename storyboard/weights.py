@@ -2,18 +2,21 @@
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from . import artifacts
+from . import artifacts, download
 from .bases import Base
+from .bases.base import VOCABULARIES
+from .download import HubModel
 from .errors import BaseError, ResourceError
 from .hub import LOCAL_ROOT
 
 CACHE = "STORYBOARD_CACHE"  # environment variable: where fetched places are noted and converted checkpoints lie
 WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.safetensors\.index)?(\.fp16)?(?:-\d+-of-\d+)?\.(?:safetensors|json)")
 CONFIGS = {".json", ".txt", ".model"}
+INDEX = ("model_index.json",)  # what a base is known by
 
 
 def fetch(base: Base) -> Base:
@@ -30,12 +33,21 @@ def fetch(base: Base) -> Base:
 
             folder = checkpoints.place(base, root)
             if not (folder / "model_index.json").is_file():
-                checkpoints.convert(base, _from_hubs(base.title, base.modelscope, base.huggingface, lambda files: chosen(files, base.components, True), whole=False), folder)
+                checkpoints.convert(base, _configs(base), folder)
         else:
-            folder = _from_hubs(base.title, base.modelscope, base.huggingface, lambda files: chosen(files, base.components))
+            folder = _from_hubs(base.title, _published(base), lambda files: chosen(files, base.components), INDEX)
         base = replace(base, folder=folder)
     base.check()
     return base
+
+
+def _configs(base: Base) -> Path:
+    """Folder of the configs and tokenizers of what a checkpoint is built on."""
+    return _from_hubs(base.title, _published(base), lambda files: chosen(files, base.components, True), INDEX, whole=False)
+
+
+def _published(base: Base) -> HubModel:
+    return HubModel(base.modelscope, base.huggingface)
 
 
 def present(base: Base) -> bool:
@@ -46,40 +58,56 @@ def present(base: Base) -> bool:
         from . import checkpoints
 
         return (checkpoints.place(base, cache()) / "model_index.json").is_file()
-    return _local(base.modelscope) is not None
+    return _local(_published(base), INDEX) is not None
 
 
-def fetch_module(model: str | Path, title: str, names: tuple[str, ...] = ()) -> Path:
-    """The folder of one model beside the base, such as a ControlNet: ``model`` itself if that is a folder, else the hubs' of that id.
+def disk(base: Base) -> tuple[Path, int, str] | None:
+    """Where ``fetch`` would write what is not present, how many bytes, and the variable that names another place."""
+    if present(base):
+        return None
+    if base.checkpoint:
+        return cache(), base.checkpoint.stat().st_size, CACHE
+    if base.modelscope:
+        return download.modelscope_cache(), base.download, "MODELSCOPE_CACHE"
+    return download.huggingface_cache(), base.download, "HF_HOME"
+
+
+def fetch_module(model: str | Path | HubModel, title: str, names: tuple[str, ...] = ()) -> Path:
+    """The folder of one model beside the base, such as a ControlNet: ``model`` itself if that is a folder, else the hubs'.
 
     Args:
-        model: A folder or an id; an id may end in ``@`` and a revision, as Hugging Face has them.
-        names: Files to fetch, the first of them sure to be there; none: ``config.json`` and the like and the weights beside it.
+        model: A folder, a record, or an id, which may end in ``@`` and a revision, as Hugging Face has them.
+        names: Files to fetch; none: ``config.json`` and the like and the weights beside it.
 
     Raises:
         BaseError: No hub has it, or what lies there is not whole.
         ResourceError: The disk is too small.
     """
-    mark = names[0] if names else "config.json"
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _from_hubs(title, str(model), str(model), lambda files: [name for name in names if name in files] if names else chosen_module(files), mark)
-    if missing := [name for name in names or (mark,) if not (folder / name).is_file()]:
+    needed = names or ("config.json",)
+    if isinstance(model, HubModel) or not (folder := Path(model).expanduser()).is_dir():
+        choose = (lambda files: _listed(files, names)) if names else chosen_module
+        folder = _from_hubs(title, HubModel.of(model), choose, needed)
+    if missing := [name for name in needed if not (folder / name).is_file()]:
         raise BaseError(f"The folder {folder} of {title} lacks {missing[0]}: get it whole, or name another folder or id.")
     return folder
 
 
-def fetch_part(model: str, part: str, title: str) -> Path:
+def fetch_part(model: str | HubModel, part: str, title: str) -> Path:
     """The folder ``part`` in the hubs' repository ``model``: its weights in safetensors, configs and vocabularies.
 
     Raises:
         BaseError: No hub has it, or what stands in for the hub lacks it.
         ResourceError: The disk is too small.
     """
-    mark = f"{part}/model.safetensors"
-    folder = _from_hubs(title, model, model, lambda files: [name for name in files if name.startswith(f"{part}/") and Path(name).suffix in CONFIGS | {".safetensors"}], mark)
-    if not (folder / mark).is_file():
-        raise BaseError(f"{title} is not there: {folder} lacks {mark}.")
+    needed = (f"{part}/model.safetensors",)
+
+    def choose(files: dict[str, int]) -> list[str]:
+        _listed(files, needed)
+        return [name for name in files if name.startswith(f"{part}/") and Path(name).suffix in CONFIGS | {".safetensors"}]
+
+    folder = _from_hubs(title, HubModel.of(model), choose, needed)
+    if not (folder / needed[0]).is_file():
+        raise BaseError(f"{title} is not there: {folder} lacks {needed[0]}.")
     return folder / part
 
 
@@ -88,65 +116,109 @@ def cache() -> Path:
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "storyboard").expanduser()
 
 
-def _local(model: str, mark: str = "model_index.json") -> Path | None:
-    """A folder that stands in for the hub, or the one that an earlier call fetched and that holds the file ``mark``."""
+def _local(model: HubModel, needed: Sequence[str]) -> Path | None:
+    """A folder that stands in for the hubs, or the one that an earlier call fetched and that holds the files ``needed``."""
     if root := os.environ.get(LOCAL_ROOT):
-        folder = Path(root).expanduser() / model.partition("@")[0]
-        if not folder.is_dir():
-            raise BaseError(f"{LOCAL_ROOT} holds no {model}: put it at {folder} or unset {LOCAL_ROOT} to use the network.")
-        return folder
-    note = cache() / f"{model.replace('/', '--')}.txt"
+        folders = [Path(root).expanduser() / name for name in model.ids]
+        if found := next((folder for folder in folders if folder.is_dir()), None):
+            return found
+        ids = " or ".join(model.ids)
+        raise BaseError(f"{LOCAL_ROOT} holds no {ids}: put it at {folders[0]} or unset {LOCAL_ROOT} to use the network.")
+    note = _note(model)
     folder = Path(note.read_text(encoding="utf-8").strip()) if note.is_file() else None
-    return folder if folder and (folder / mark).is_file() else None
+    return folder if folder and all((folder / name).is_file() for name in needed) else None
+
+
+def _note(model: HubModel) -> Path:
+    """The file that says where an earlier call put ``model``."""
+    return cache() / f"{str(model).replace('/', '--')}.txt"
 
 
 def _from_hubs(
-    title: str, modelscope: str, huggingface: str, choose: Callable[[dict[str, int]], list[str]], mark: str = "model_index.json", whole: bool = True,
+    title: str, model: HubModel, choose: Callable[[dict[str, int]], list[str]], needed: Sequence[str], whole: bool = True,
 ) -> Path:
-    """Download from the first hub that answers; only the files that ``choose`` takes, their size printed before.
+    """Download from the first hub that has it; only the files that ``choose`` takes, their size printed before.
 
     Args:
+        choose: Takes sizes by name; raises BaseError where a hub does not list what is wanted.
+        needed: Files that a folder fetched earlier must hold to be used.
         whole: A folder that is ready for use, so that its place is noted.
     """
-    if folder := _local(modelscope, mark):
+    if folder := _local(model, needed):
         return folder
-    failures = []
-    for hub in (_modelscope(modelscope), _huggingface(huggingface)):
+    failed = []
+    for hub in download.hubs(model):
         try:
-            files = hub.files()
-            wanted = choose(files)
-            size = sum(files[name] for name in wanted)
-            print(f"{'base' if mark == 'model_index.json' else 'weights'}: {title} from {hub.name} ({hub.model}), {len(wanted)} files, {size / 1e9:.1f} GB", flush=True)
-            if whole and (missing := artifacts.free_space_needed(Path.home(), size)):
-                raise ResourceError(f"{title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {Path.home()} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
-            folder = hub.download(wanted)
-        except (*hub.failures, BaseError) as error:
-            failures.append(f"{hub.name}: {type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}".strip())
+            folder = _from_hub(title, hub, choose, "base" if needed == INDEX else "weights")
+        except (*download.failures(), BaseError) as error:
+            if download.disk_is_full(error):
+                said = f"The disk of {hub.cache} became full while {title} was fetched"
+                raise ResourceError(f"{said}: free some space and run this cell again, it goes on where it broke off.") from error
+            kind = "" if isinstance(error, BaseError) else type(error).__name__
+            failed.append(f"{hub.name}: {kind} {_first_line(error).rstrip('.')}".strip().replace(":  ", ": "))
             continue
-        wrong = [name for name in wanted if not (folder / name).is_file() or (folder / name).stat().st_size != files[name]]
-        if wrong:
-            raise BaseError(f"{folder / wrong[0]} is not of the {files[wrong[0]]} bytes that {hub.name} lists: delete it and run this cell again.")
         if whole:
             cache().mkdir(parents=True, exist_ok=True)
-            artifacts.write_atomically(cache() / f"{modelscope.replace('/', '--')}.txt", f"{folder}\n")
+            artifacts.write_atomically(_note(model), f"{folder}\n")
         return folder
-    raise BaseError(f"{title} could not be fetched ({'; '.join(failures)}): check the network and run this cell again, it goes on where it broke off, or name a folder that holds it.")
+    mirror = "" if model.modelscope else ", set HF_ENDPOINT to a mirror of Hugging Face, which alone is known to have it"
+    said = f"{title} could not be fetched ({'; '.join(failed)})"
+    raise BaseError(f"{said}: check the network and run this cell again, it goes on where it broke off{mirror}, or name a folder that holds it.")
+
+
+def _from_hub(title: str, hub: download.Hub, choose: Callable[[dict[str, int]], list[str]], kind: str) -> Path:
+    """The folder at which ``hub`` put the files that ``choose`` takes of its list."""
+    files = hub.files()
+    sizes = {name: files[name] for name in choose(files)}
+    size = sum(sizes.values())
+    some = "" if all(sizes.values()) else "at least "
+    print(f"{kind}: {title} from {hub.name} ({hub.model}), {len(sizes)} files, {some}{size / 1e9:.1f} GB", flush=True)
+    if missing := artifacts.free_space_needed(hub.cache, hub.missing(sizes)):
+        said = f"{title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {hub.cache} has free"
+        raise ResourceError(f"{said}: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
+    folder = hub.download(list(sizes))
+    wrong = [name for name, size in sizes.items() if not _came(folder / name, size)]
+    if wrong:
+        raise BaseError(f"{folder / wrong[0]} is not of the {sizes[wrong[0]]} bytes that {hub.name} lists: delete it and run this cell again.")
+    return folder
+
+
+def _came(path: Path, size: int) -> bool:
+    """Whether the file is there and of the size that the hub lists, if it lists one."""
+    return path.is_file() and size in (0, path.stat().st_size)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def _listed(files: dict[str, int], names: Sequence[str]) -> list[str]:
+    """``names``, all of which a hub must list.
+
+    Raises:
+        BaseError: One is not listed.
+    """
+    if missing := [name for name in names if name not in files]:
+        raise BaseError(f"it does not list {missing[0]}")
+    return list(names)
 
 
 def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: bool = False) -> list[str]:
     """Of a repository's files those that are used: configs, tokenizers, and each component's weights once, fp16 first.
 
     Raises:
-        BaseError: A component has no safetensors weights there.
+        BaseError: A component has no whole safetensors weights there, or a config or vocabulary is not listed.
     """
-    folders = {*components, "scheduler", *(component.replace("text_encoder", "tokenizer") for component in components if component.startswith("text_encoder"))}
-    wanted = [name for name in files if name == "model_index.json" or "/" in name and name.rsplit("/", 1)[0] in folders and Path(name).suffix in CONFIGS and "safetensors" not in name]
+    encoders = [component for component in components if component.startswith("text_encoder")]
+    tokenizers = [component.replace("text_encoder", "tokenizer") for component in encoders]
+    folders = {*components, *tokenizers, "scheduler"}
+    wanted = [name for name in files if name in INDEX or name.rpartition("/")[0] in folders and _is_config(name)]
     for component in () if configs_only else components:
-        weights = {name: found[1] for name in files if name.startswith(f"{component}/") and (found := WEIGHTS.fullmatch(name.rpartition("/")[2]))}
-        smallest = [name for name, variant in weights.items() if variant] or list(weights)
-        if not smallest:
-            raise BaseError(f"The hub has no safetensors weights for {component}: set base to a folder that holds them.")
-        wanted += smallest
+        wanted += _smallest(files, f"{component}/", f"{component}: set base to a folder that holds them")
+    _listed(files, (*INDEX, *(f"{component}/config.json" for component in components)))
+    for tokenizer in tokenizers:
+        if not any(f"{tokenizer}/{name}" in files for name in VOCABULARIES):
+            raise BaseError(f"it does not list a vocabulary in {tokenizer}")
     return sorted(wanted)
 
 
@@ -154,44 +226,30 @@ def chosen_module(files: dict[str, int]) -> list[str]:
     """Of the repository of one model the configs and the weights at its top, fp16 first.
 
     Raises:
-        BaseError: It has no safetensors weights there.
+        BaseError: It has no whole safetensors weights there, or no config.
     """
-    weights = {name: found[1] for name in files if (found := WEIGHTS.fullmatch(name))}
+    weights = _smallest(files, "", "it: name a folder or an id that holds them")
+    _listed(files, ("config.json",))
+    return sorted([name for name in files if "/" not in name and _is_config(name)] + weights)
+
+
+def _is_config(name: str) -> bool:
+    return Path(name).suffix in CONFIGS and "safetensors" not in name
+
+
+def _smallest(files: dict[str, int], prefix: str, whose: str) -> list[str]:
+    """The safetensors weights whose names are ``prefix`` and a usual one, in fp16 where there are both, every shard of them.
+
+    Raises:
+        BaseError: There are none, or a shard is not listed.
+    """
+    usual = {name: WEIGHTS.fullmatch(name.removeprefix(prefix)) for name in files if name.startswith(prefix)}
+    weights = {name: found[1] for name, found in usual.items() if found}
     smallest = [name for name, variant in weights.items() if variant] or list(weights)
-    if not smallest:
-        raise BaseError("The hub has no safetensors weights for it: name a folder or an id that holds them.")
-    return sorted([name for name in files if "/" not in name and Path(name).suffix in CONFIGS and "safetensors" not in name] + smallest)
-
-
-@dataclass(frozen=True)
-class _Hub:
-    """What both hubs' own clients do for us; they resume a broken download and verify what they got.
-
-    They read the variables of mirror and cache once, when they are imported: we read them when they are needed.
-    """
-
-    name: str
-    model: str
-    files: Callable[[], dict[str, int]]
-    download: Callable[[list[str]], Path]
-    failures: tuple[type[Exception], ...]
-
-
-def _modelscope(model: str) -> _Hub:
-    from modelscope import snapshot_download
-    from modelscope.hub.api import HubApi
-    from modelscope_hub.errors import HubError
-
-    endpoint = os.environ.get("MODELSCOPE_ENDPOINT")
-    files = lambda: {file["Path"]: file["Size"] for file in HubApi(endpoint=endpoint).get_model_files(model, recursive=True) if file.get("Type") != "tree"}
-    return _Hub("ModelScope", model, files, lambda names: Path(snapshot_download(model, allow_patterns=names, endpoint=endpoint, cache_dir=os.environ.get("MODELSCOPE_CACHE"))), (HubError, OSError, ValueError))
-
-
-def _huggingface(model: str) -> _Hub:
-    import httpx  # what its client speaks through, and lets through when there is no network
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    endpoint, (model, _, revision) = os.environ.get("HF_ENDPOINT"), model.partition("@")
-    files = lambda: {file.rfilename: file.size for file in HfApi(endpoint=endpoint).model_info(model, revision=revision or None, files_metadata=True).siblings}
-    return _Hub("Hugging Face", model, files, lambda names: Path(snapshot_download(model, revision=revision or None, allow_patterns=names, endpoint=endpoint)), (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError))
+    if not any(name.endswith(".safetensors") for name in smallest):
+        raise BaseError(f"The hub has no safetensors weights for {whose}.")
+    for name in smallest:
+        if shard := re.search(r"-(\d+)-of-(\d+)\.", name):
+            width, count = len(shard[1]), int(shard[2])
+            _listed(files, [f"{name[:shard.start(1)]}{n:0{width}d}{name[shard.end(1):]}" for n in range(1, count + 1)])
+    return smallest

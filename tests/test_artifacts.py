@@ -1,3 +1,4 @@
+import errno
 import json
 
 import pytest
@@ -47,3 +48,13 @@ def test_json_is_readable_utf8(tmp_path):
 def test_missing_space_is_counted(tmp_path):
     assert artifacts.free_space_needed(tmp_path / "not" / "yet", 1) is None
     assert artifacts.free_space_needed(tmp_path, 10**18) > 10**17
+
+
+def test_a_full_disk_is_known_through_what_was_raised_from_it():
+    full = ValueError("cannot write")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert artifacts.disk_is_full(full) and not artifacts.disk_is_full(OSError(errno.ENOENT, "no such file"))
+
+
+def test_folders_of_one_disk_are_told(tmp_path):
+    assert artifacts.disk_of(tmp_path / "not" / "yet") == artifacts.disk_of(tmp_path)

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 
@@ -167,6 +168,20 @@ def test_a_full_disk_is_found_before_anything_is_written(folder, make_settings, 
     with pytest.raises(ResourceError, match="lacks .* MB for 10 pictures"):
         collect(settings)
     assert not (settings.folder / "collected").exists()
+
+
+def test_a_disk_that_becomes_full_leaves_nothing_and_the_next_run_does_all(folder, make_settings, monkeypatch):
+    def full(source, stem, real=dataset.normalise):
+        if source.name == "5.png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(source, stem)
+
+    settings = make_settings(dataset=str(folder))
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="became full while 10 pictures were brought in") as error:
+        patch.setattr(dataset, "normalise", full)
+        collect(settings)
+    assert "\n" not in str(error.value) and not list(settings.folder.iterdir())
+    assert len(collect(settings)) == 10
 
 
 def test_pillows_pixel_limit_holds(folder, make_settings, monkeypatch):

@@ -120,7 +120,7 @@ def ip_adapters(hub_root):
 
     for name in NAMES:
         model, file, encoder = bases.get(name).ip_adapter
-        folder = hub_root / model.partition("@")[0]
+        folder = hub_root / model.huggingface
         with torch.random.fork_rng():
             torch.manual_seed(2)
             vision = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8, projection_dim=24)
@@ -153,7 +153,7 @@ def test_heroine_by_ip_adapter_parity_with_diffusers(hub, make_settings, ip_adap
     shown = lambda path: np.asarray(Image.open(path), int)
     assert np.abs(draw(0) - shown(pictures.paths[0])).max() <= 1
     plain = draw(1)
-    heroine._load_ip_adapter(pipe, ip_adapters / base.ip_adapter[0].partition("@")[0], *base.ip_adapter[1:])
+    heroine._load_ip_adapter(pipe, ip_adapters / base.ip_adapter[0].huggingface, *base.ip_adapter[1:])
     pipe.set_ip_adapter_scale(0.6)
     assert np.abs(draw(1, ip_adapter_image=Image.open(pictures.paths[0])) - shown(pictures.paths[1])).max() <= 1
     assert np.abs(draw(0, ip_adapter_image=Image.open(picture_of_her)) - shown(given.paths[0])).max() <= 1

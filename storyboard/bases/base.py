@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..download import HubModel
 from ..errors import BaseError
 
 # Up to this size a file's whole content enters the fingerprint; beyond it the header and pieces from all over the file.
@@ -41,8 +42,8 @@ class Base:
         lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
         learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
-        controlnets: By ``Reference``'s control, the id at the hubs or the folder of a ControlNet.
-        ip_adapter: Id at the hubs, weight file and folder of the image encoder in it; None where there is no IP-Adapter.
+        controlnets: By ``Reference``'s control, a ControlNet at the hubs or in a folder.
+        ip_adapter: Model at the hubs, weight file and folder of the image encoder in it; None where there is no IP-Adapter.
     """
 
     name: str
@@ -69,8 +70,8 @@ class Base:
     huggingface: str | None = None
     download: int = 0
     high_noise_weight: float = 0.0
-    controlnets: Mapping[str, str] = field(default_factory=dict, hash=False)
-    ip_adapter: tuple[str, str, str] | None = None
+    controlnets: Mapping[str, HubModel | str] = field(default_factory=dict, hash=False)
+    ip_adapter: tuple[HubModel, str, str] | None = None
 
     @property
     def components(self) -> tuple[str, ...]:

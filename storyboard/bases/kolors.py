@@ -1,5 +1,6 @@
 """Kolors: SDXL's UNet in layout, ChatGLM3 for Chinese and English prompts, a schedule of 1,100 steps."""
 
+from ..download import HubModel
 from .base import Base
 
 BASE = Base(
@@ -23,6 +24,13 @@ BASE = Base(
     train_batch_size=4,
     num_inference_steps=25,
     guidance_scale=5.0,
-    controlnets={"edges": "Kwai-Kolors/Kolors-ControlNet-Canny", "depth": "Kwai-Kolors/Kolors-ControlNet-Depth", "pose": "Kwai-Kolors/Kolors-ControlNet-Pose"},
-    ip_adapter=("Kwai-Kolors/Kolors-IP-Adapter-Plus@refs/pr/4", "ip_adapter_plus_general.safetensors", "image_encoder"),
+    controlnets={
+        "edges": HubModel(huggingface="Kwai-Kolors/Kolors-ControlNet-Canny"),
+        "depth": HubModel(huggingface="Kwai-Kolors/Kolors-ControlNet-Depth"),
+        "pose": HubModel(huggingface="Kwai-Kolors/Kolors-ControlNet-Pose"),
+    },
+    ip_adapter=(  # its safetensors are at a revision of Hugging Face alone
+        HubModel(huggingface="Kwai-Kolors/Kolors-IP-Adapter-Plus", revision="refs/pr/4"),
+        "ip_adapter_plus_general.safetensors", "image_encoder",
+    ),
 )

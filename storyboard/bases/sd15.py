@@ -1,5 +1,6 @@
 """Stable Diffusion 1.5; prompts in English."""
 
+from ..download import HubModel
 from .base import Base
 
 BASE = Base(
@@ -24,8 +25,12 @@ BASE = Base(
     num_inference_steps=25,
     guidance_scale=7.0,
     controlnets={
-        "edges": "lllyasviel/control_v11p_sd15_canny", "depth": "lllyasviel/control_v11f1p_sd15_depth", "pose": "lllyasviel/control_v11p_sd15_openpose",
-        "segmentation": "lllyasviel/control_v11p_sd15_seg",
+        "edges": HubModel(huggingface="lllyasviel/control_v11p_sd15_canny"),
+        "depth": HubModel(huggingface="lllyasviel/control_v11f1p_sd15_depth"),
+        "pose": HubModel(huggingface="lllyasviel/control_v11p_sd15_openpose"),
+        "segmentation": HubModel(huggingface="lllyasviel/control_v11p_sd15_seg"),
     },
-    ip_adapter=("h94/IP-Adapter", "models/ip-adapter-plus_sd15.safetensors", "models/image_encoder"),
+    ip_adapter=(
+        HubModel("AI-ModelScope/IP-Adapter", "h94/IP-Adapter"), "models/ip-adapter-plus_sd15.safetensors", "models/image_encoder",
+    ),
 )

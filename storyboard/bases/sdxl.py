@@ -1,5 +1,6 @@
 """Stable Diffusion XL base 1.0; prompts in English."""
 
+from ..download import HubModel
 from .base import Base
 
 BASE = Base(
@@ -23,6 +24,13 @@ BASE = Base(
     train_batch_size=4,
     num_inference_steps=25,
     guidance_scale=6.0,
-    controlnets={"edges": "diffusers/controlnet-canny-sdxl-1.0", "depth": "diffusers/controlnet-depth-sdxl-1.0", "pose": "xinsir/controlnet-openpose-sdxl-1.0"},
-    ip_adapter=("h94/IP-Adapter", "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "models/image_encoder"),
+    controlnets={
+        "edges": HubModel("AI-ModelScope/controlnet-canny-sdxl-1.0", "diffusers/controlnet-canny-sdxl-1.0"),
+        "depth": HubModel(huggingface="diffusers/controlnet-depth-sdxl-1.0"),
+        "pose": HubModel(huggingface="xinsir/controlnet-openpose-sdxl-1.0"),
+    },
+    ip_adapter=(
+        HubModel("AI-ModelScope/IP-Adapter", "h94/IP-Adapter"),
+        "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "models/image_encoder",
+    ),
 )

@@ -12,7 +12,7 @@ from accelerate import init_empty_weights
 from diffusers import ControlNetModel
 from PIL import Image, ImageOps
 
-from .. import artifacts, models, weights
+from .. import artifacts, models, pictures, weights
 from ..bases import Base
 from ..errors import BaseError, SettingsError
 from ..quiet import quiet
@@ -88,8 +88,9 @@ def check_picture(path: Path, what: str) -> None:
     try:
         with Image.open(path) as image:
             image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-        raise SettingsError(f"{what}, {path}, cannot be read as a picture ({type(error).__name__}): give the path of a whole picture.") from error
+            pictures.eight_bits(pictures.upright(image))
+    except pictures.UNREADABLE as error:
+        raise SettingsError(f"{what}, {path}, cannot be read as a picture ({type(error).__name__}: {error}): give the path of a whole picture.") from error
 
 
 def check(base: Base, folder: Path) -> None:
@@ -184,7 +185,7 @@ def load(base: Base, folder: Path, dtype: torch.dtype) -> ControlNetModel:
 def picture(reference: Reference, resolution: int) -> Image.Image:
     """The reference upright, on white, in RGB, cut to a square of ``resolution`` pixels around its middle."""
     with Image.open(Path(reference.picture).expanduser()) as image:
-        image = ImageOps.exif_transpose(image).convert("RGBA")
+        image = pictures.eight_bits(pictures.upright(image)).convert("RGBA")
     on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return ImageOps.fit(on_white, (resolution, resolution), Image.Resampling.LANCZOS)
 

@@ -7,13 +7,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from ..download import HubModel
 from ..errors import SettingsError
 from ..quiet import quiet
 from . import palettes
 from .edges import edges
 
 ANNOTATORS = {  # what finds it: models of transformers in safetensors
-    "depth": "depth-anything/Depth-Anything-V2-Small-hf", "pose": "usyd-community/vitpose-base-simple", "segmentation": "nvidia/segformer-b0-finetuned-ade-512-512",
+    "depth": HubModel(huggingface="depth-anything/Depth-Anything-V2-Small-hf"),
+    "pose": HubModel(huggingface="usyd-community/vitpose-base-simple"),
+    "segmentation": HubModel(huggingface="nvidia/segformer-b0-finetuned-ade-512-512"),
 }
 CELLS = 8  # of the palette, along each side
 SURE = 0.3  # of a point of the skeleton, 0 to 1

@@ -1,0 +1,94 @@
+"""A hub of data sets over HTTP: serves a local folder laid out as <owner>/<name> the way ModelScope's API does."""
+
+import hashlib
+import http.server
+import json
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+
+
+class DatasetHub:
+    """Serves ``root``.
+
+    Attributes:
+        listed: Whether the listing has sizes; a real one sometimes has 0.
+        silent: Name of a file for which requests are taken and never answered.
+        asked: (method, path) of every request.
+    """
+
+    def __init__(self, root: Path, listed: bool = True) -> None:
+        self.root, self.listed, self.silent, self.asked = root, listed, None, []
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                url = urllib.parse.urlparse(self.path)
+                query = {key: value[0] for key, value in urllib.parse.parse_qs(url.query).items()}
+                parts = [urllib.parse.unquote(part) for part in url.path.strip("/").split("/")]
+                hub.asked.append((self.command, self.path))
+                match parts:
+                    case ["api", "v1", "datasets", owner, name] if (hub.root / owner / name).is_dir():
+                        return self.json({"Id": f"{owner}--{name}", "Type": 4, "Name": name, "Namespace": owner})
+                    case ["api", "v1", "datasets", number, "repo", "tree"]:
+                        return self.json({"Files": hub.files(number, int(query.get("PageNumber", 1)))})
+                    case ["api", "v1", "datasets", owner, name, "repo"]:
+                        return self.file(hub.root / owner / name / query["FilePath"])
+                    case ["datasets", owner, name, "resolve", _, *path]:
+                        return self.file(hub.root.joinpath(owner, name, *path))
+                self.json({}, 404)
+
+            do_HEAD = do_POST = do_GET
+
+            def json(self, data, status=200):
+                self.answer(status, json.dumps({"Code": status, "Success": status == 200, "Message": "", "Data": data}).encode())
+
+            def file(self, path):
+                if not path.is_file():
+                    return self.json({}, 404)
+                if path.name == hub.silent and self.command == "GET":
+                    time.sleep(60)
+                    self.close_connection = True
+                    return None
+                content = path.read_bytes()
+                begin, end, headers = 0, len(content) - 1, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+                if asked := self.headers.get("Range"):
+                    first, _, last = asked.removeprefix("bytes=").partition("-")
+                    begin, end = int(first), min(int(last or end), end)
+                    headers["Content-Range"] = f"bytes {begin}-{end}/{len(content)}"
+                self.answer(206 if asked else 200, content[begin:end + 1], headers)
+
+            def answer(self, status, content, headers=()):
+                self.send_response(status)
+                for name, value in dict(headers).items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def files(self, number: str, page: int) -> list[dict]:
+        """One page of the listing, folders among it."""
+        folder = self.root.joinpath(*number.split("--"))
+        return [
+            {
+                "Type": "tree" if path.is_dir() else "blob", "Path": path.relative_to(folder).as_posix(), "Name": path.name,
+                "Size": path.stat().st_size if self.listed and path.is_file() else 0, "Sha256": "",
+            }
+            for path in sorted(folder.rglob("*")) if page == 1
+        ]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
