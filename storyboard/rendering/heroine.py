@@ -14,6 +14,7 @@ from PIL import Image
 from .. import artifacts, weights
 from ..bases import Base
 from ..errors import BaseError, SettingsError
+from ..loading import pretrained
 from ..quiet import quiet
 from ..reference import Reference
 from ..settings import Settings
@@ -109,10 +110,10 @@ def prepare(base: Base, settings: Settings, first_panel: Path, references: list)
 def _load_ip_adapter(pipe, folder: Path, file: str, encoder: str) -> None:
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+    model = pretrained(CLIPVisionModelWithProjection, folder / encoder, dtype=pipe.unet.dtype)
     with quiet():
-        model = CLIPVisionModelWithProjection.from_pretrained(folder / encoder, use_safetensors=True, local_files_only=True, dtype=pipe.unet.dtype)
         side = model.config.image_size
-        pipe.register_modules(image_encoder=model.to(pipe._execution_device).eval(), feature_extractor=CLIPImageProcessor(size=side, crop_size=side))
+        pipe.register_modules(image_encoder=model.to(pipe._execution_device), feature_extractor=CLIPImageProcessor(size=side, crop_size=side))
         pipe.load_ip_adapter(str(folder), subfolder=str(Path(file).parent), weight_name=Path(file).name, image_encoder_folder=None, local_files_only=True)
 
 
