@@ -186,3 +186,21 @@ def test_heroine_trouble_is_found_before_anything_is_drawn(hub, make_settings, i
             render(Story(PROMPTS), settings(), None)
     finally:
         file.write_bytes(content)
+
+
+def test_heroine_of_an_image_encoder_that_is_not_whole_is_an_error(hub, make_settings, ip_adapters, tmp_path):
+    """A missing tensor would be filled with random numbers."""
+    from safetensors.torch import load_file, save_file
+
+    hub("sd15")
+    picture(5, 64).save(tmp_path / "her.png")
+    path = ip_adapters / "h94" / "IP-Adapter" / "models" / "image_encoder" / "model.safetensors"
+    whole = path.read_bytes()
+    tensors = load_file(path)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        with pytest.raises(BaseError, match="visual_projection.weight is missing"):
+            render(Story(PROMPTS), make_settings(base="sd15", heroine="ip-adapter", heroine_picture=str(tmp_path / "her.png")), None)
+    finally:
+        path.write_bytes(whole)
