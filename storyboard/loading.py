@@ -1,4 +1,4 @@
-"""What diffusers and transformers do to the names of tensors while they load, and models that are loaded whole or not at all."""
+"""How diffusers and transformers rename tensors while they load, and models that are loaded whole or not at all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from safetensors import SafetensorError
 from .errors import BaseError
 from .quiet import quiet
 
-COMPUTED = ("position_ids", "inv_freq")  # ends of the names of tensors that follow from the config and are in older files only
+COMPUTED = ("position_ids", "inv_freq")  # ends of the names of tensors that follow from the config; in older files
 ROTARY = "rotary_pos_emb.inv_freq"
 
 
 def renamed(model: torch.nn.Module, names: Iterable[str]) -> dict[str, str]:
     """Names in a file -> names in ``model``, as the library of its class renames them while loading.
 
-    Such are the attention of diffusers before 0.18 (``query`` is ``to_q`` today) and the prefixes of transformers before 5.
+    Such are attention in diffusers before 0.18 (``query`` is ``to_q`` today) and the prefixes of transformers before 5.
     """
     if hasattr(model, "_fix_state_dict_keys_on_load"):  # diffusers' ModelMixin
         state = {name: name for name in names}
@@ -33,7 +33,10 @@ def renamed(model: torch.nn.Module, names: Iterable[str]) -> dict[str, str]:
 
 
 def differences(model: torch.nn.Module, found: Mapping[str, Sequence[int]]) -> list[str]:
-    """What is wrong with tensors of the names and shapes ``found`` for ``model``, a phrase for each; computed ones may be absent."""
+    """What is wrong with tensors of the names and shapes ``found`` for ``model``, a phrase for each.
+
+    Those that are computed may be absent or too many.
+    """
     computed = lambda name: name.endswith(COMPUTED)
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     wrong = [
@@ -51,7 +54,7 @@ def _same_numbers(found: list[int], expected: list[int]) -> bool:
 
 
 def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
-    """``kind.from_pretrained(folder)`` in evaluation mode, of safetensors files at hand that hold all of its tensors and no others.
+    """``kind.from_pretrained(folder)`` in evaluation mode, from safetensors files that hold its tensors and no others.
 
     The libraries fill what a file lacks with random numbers and only report it.
 
@@ -61,12 +64,14 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
     Raises:
         BaseError: The files are damaged or of another model than ``config.json``, or there are none.
     """
+    options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     try:
         with quiet():
-            model, report = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options)
+            model, report = kind.from_pretrained(folder, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: another shape
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        raise BaseError(f"{folder} cannot be loaded as {kind.__name__} ({reason}): get its config and weights of the same model.") from error
+        said = f"{folder} cannot be loaded as {kind.__name__} ({reason})"
+        raise BaseError(f"{said}: get the config and the weights of the same model.") from error
 
     wrong = [
         f"{name} is {what}"
@@ -76,7 +81,8 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
     ]
     if wrong:
         said = f"{folder} does not hold the {type(model).__name__} that its config.json describes"
-        raise BaseError(f"{said} ({len(wrong)} tensors differ, such as: {wrong[0]}): get the config and the weights of the same model.")
+        such = f"{len(wrong)} tensors differ, such as: {wrong[0]}"
+        raise BaseError(f"{said} ({such}): get the config and the weights of the same model.")
 
     for name, values in rotary_frequencies(model, model.dtype).items():
         if name in report["missing_keys"]:
@@ -88,7 +94,7 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
 def rotary_frequencies(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """ChatGLM's rotary frequencies by their name in ``model``; nothing for models without.
 
-    The formula is ``RotaryEmbedding`` of diffusers/pipelines/kolors/text_encoder.py, which rotates in the type of this buffer.
+    The formula is ``RotaryEmbedding`` of diffusers/pipelines/kolors/text_encoder.py, which rotates in their type.
     """
     found = {}
     for name, buffer in model.named_buffers():

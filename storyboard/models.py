@@ -50,7 +50,8 @@ def load(base: Base, component: str, dtype: torch.dtype, **quantised: object) ->
     files = base.weight_files(component)
     check(model, files)
     if quantised:
-        return pretrained(type(model), base.folder / component, variant=base.variant(component), dtype=dtype, **quantised)
+        variant = base.variant(component)
+        return pretrained(type(model), base.folder / component, variant=variant, dtype=dtype, **quantised)
     return filled(model, files, dtype)
 
 
@@ -62,7 +63,7 @@ def filled(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype) ->
 
 
 def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors of ``component`` by the names that its class has for them, floats cast to ``dtype``, 4-D ones channels last."""
+    """Tensors of ``component`` by the names of its class, floats cast to ``dtype``, 4-D ones channels last."""
     return _tensors(skeleton(base, component), base.weight_files(component), dtype)
 
 
@@ -124,7 +125,7 @@ def check(model: torch.nn.Module, files: Sequence[Path]) -> None:
     """Compare names and shapes in the headers of ``files`` with those of ``model``; nothing is read but headers.
 
     Raises:
-        BaseError: Tensors are missing, strange, of another shape or of an unknown type; names the file and the first of them.
+        BaseError: Tensors are missing, too many, of another shape or of an unknown type; names the file and the first.
     """
     found = {}
     for path in files:
@@ -136,10 +137,9 @@ def check(model: torch.nn.Module, files: Sequence[Path]) -> None:
 
     if wrong := differences(model, found):
         where = files[0] if len(files) == 1 else files[0].parent
-        raise BaseError(
-            f"{where} does not hold the {type(model).__name__} that the config.json beside it describes: {len(wrong)} of "
-            f"{len(model.state_dict())} tensors are missing or differ ({wrong[0]}): get the weights and the config of the same model."
-        )
+        said = f"{where} does not hold the {type(model).__name__} that the config.json beside it describes"
+        such = f"{len(wrong)} of {len(model.state_dict())} tensors are missing or differ ({wrong[0]})"
+        raise BaseError(f"{said}: {such}: get the weights and the config of the same model.")
 
 
 def skeleton(base: Base, component: str) -> torch.nn.Module:

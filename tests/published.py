@@ -1,4 +1,4 @@
-"""Names and shapes of the tensors in published repositories, by the rules of their layouts and without the classes that read them.
+"""Names and shapes of tensors in published repositories, by their layouts' rules, without the classes that read them.
 
 At full size they have the MD5 of the real files (``test_real_layouts.py``); in small they are what tests lay out.
 """
@@ -31,7 +31,8 @@ def resnet(name: str, inside: int, outside: int, time: int | None = None) -> Sha
 def transformer(name: str, width: int, context: int, depth: int, is_linear: bool) -> Shapes:
     """A Transformer2DModel of ``depth`` blocks; attention has biases at its output alone."""
     project = linear if is_linear else lambda name, inside, outside: conv(name, inside, outside, 1)
-    found = norm(f"{name}.norm", width) | project(f"{name}.proj_in", width, width) | project(f"{name}.proj_out", width, width)
+    found = norm(f"{name}.norm", width)
+    found |= project(f"{name}.proj_in", width, width) | project(f"{name}.proj_out", width, width)
     for place in range(depth):
         block = f"{name}.transformer_blocks.{place}"
         for attention, source in (("attn1", width), ("attn2", context)):
@@ -83,14 +84,14 @@ def unet(config: dict) -> Shapes:
     """A UNet2DConditionModel of ``config.json``."""
     found, skips, depths = _encoder_half(config)
     widths, time = config["block_out_channels"], 4 * config["block_out_channels"][0]
+    context, flat = config["cross_attention_dim"], config.get("use_linear_projection", False)
     before = widths[-1]
     for level, width in enumerate(reversed(widths)):
         block = f"up_blocks.{level}"
         for layer in range(config["layers_per_block"] + 1):
             found |= resnet(f"{block}.resnets.{layer}", before + skips.pop(), width, time)
             if config["up_block_types"][level] == "CrossAttnUpBlock2D":
-                depth = depths[::-1][level]
-                found |= transformer(f"{block}.attentions.{layer}", width, config["cross_attention_dim"], depth, config.get("use_linear_projection", False))
+                found |= transformer(f"{block}.attentions.{layer}", width, context, depths[::-1][level], flat)
             before = width
         if level < len(widths) - 1:
             found |= conv(f"{block}.upsamplers.0.conv", width, width)
@@ -132,11 +133,11 @@ def vae(config: dict, old: bool = False) -> Shapes:
             if level < len(order) - 1:
                 found |= conv(f"{block}.{way}samplers.0.conv", width, width)
 
-        middle = f"{side}.mid_block"
-        found |= resnet(f"{middle}.resnets.0", widths[-1], widths[-1]) | resnet(f"{middle}.resnets.1", widths[-1], widths[-1])
-        found |= norm(f"{middle}.attentions.0.group_norm", widths[-1])
+        middle, width = f"{side}.mid_block", widths[-1]
+        found |= resnet(f"{middle}.resnets.0", width, width) | resnet(f"{middle}.resnets.1", width, width)
+        found |= norm(f"{middle}.attentions.0.group_norm", width)
         for part in parts:
-            found |= linear(f"{middle}.attentions.0.{part}", widths[-1], widths[-1])
+            found |= linear(f"{middle}.attentions.0.{part}", width, width)
         found |= norm(f"{side}.conv_norm_out", before) | conv(f"{side}.conv_out", before, outside)
     return found
 
@@ -170,7 +171,8 @@ def clip_vision(config: dict, position_ids: bool = True) -> Shapes:
     """The vision half of a CLIP with its projection, as transformers 4 saved it."""
     width, patch = config["hidden_size"], config["patch_size"]
     places = (config["image_size"] // patch) ** 2 + 1
-    found = clip_layers("vision_model", config) | norm("vision_model.pre_layrnorm", width) | norm("vision_model.post_layernorm", width)
+    found = clip_layers("vision_model", config)
+    found |= norm("vision_model.pre_layrnorm", width) | norm("vision_model.post_layernorm", width)
     found["vision_model.embeddings.class_embedding"] = (width,)
     found["vision_model.embeddings.patch_embedding.weight"] = (width, 3, patch, patch)
     found["vision_model.embeddings.position_embedding.weight"] = (places, width)
@@ -186,12 +188,17 @@ def clip(text: dict, vision: dict, position_ids: bool = True) -> Shapes:
 
 
 OPEN_CLIP_LAYER = {
-    "self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+}
+OPEN_CLIP_NORMS = {
+    "text_model.final_layer_norm": "ln_final",
+    "vision_model.pre_layrnorm": "visual.ln_pre", "vision_model.post_layernorm": "visual.ln_post",
 }
 
 
 def open_clip(tensors: dict) -> dict:
-    """Tensors of ``clip`` -> those of the same model by OpenCLIP's names: q, k and v in one, projections the other way round."""
+    """Tensors of ``clip`` -> the same model's by OpenCLIP's names: q, k and v in one, projections transposed."""
     import torch
 
     of = tensors.__getitem__
@@ -205,14 +212,14 @@ def open_clip(tensors: dict) -> dict:
         "visual.conv1.weight": of("vision_model.embeddings.patch_embedding.weight"),
         "visual.positional_embedding": of("vision_model.embeddings.position_embedding.weight"),
     }
-    norms = {"text_model.final_layer_norm": "ln_final", "vision_model.pre_layrnorm": "visual.ln_pre", "vision_model.post_layernorm": "visual.ln_post"}
     for kind in ("weight", "bias"):
-        found |= {f"{new}.{kind}": of(f"{old}.{kind}") for old, new in norms.items()}
+        found |= {f"{new}.{kind}": of(f"{old}.{kind}") for old, new in OPEN_CLIP_NORMS.items()}
         for side, there in (("text_model", "transformer"), ("vision_model", "visual.transformer")):
             layers = {name.split(".")[3] for name in tensors if name.startswith(f"{side}.encoder.layers.")}
             for place in layers:
                 layer, block = f"{side}.encoder.layers.{place}", f"{there}.resblocks.{place}"
-                found[f"{block}.attn.in_proj_{kind}"] = torch.cat([of(f"{layer}.self_attn.{part}_proj.{kind}") for part in "qkv"])
+                parts = [of(f"{layer}.self_attn.{part}_proj.{kind}") for part in "qkv"]
+                found[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
                 found |= {f"{block}.{new}.{kind}": of(f"{layer}.{old}.{kind}") for old, new in OPEN_CLIP_LAYER.items()}
     return found
 
@@ -231,7 +238,8 @@ def chatglm(config: dict) -> Shapes:
     width, head = config["hidden_size"], config["kv_channels"]
     attention = head * config["num_attention_heads"]
     groups = 2 * head * config["multi_query_group_num"]
-    found = {"embedding.word_embeddings.weight": (config["padded_vocab_size"], width), "rotary_pos_emb.inv_freq": (head // 4,)}
+    words = (config["padded_vocab_size"], width)
+    found = {"embedding.word_embeddings.weight": words, "rotary_pos_emb.inv_freq": (head // 4,)}
     for place in range(config["num_layers"]):
         layer = f"encoder.layers.{place}"
         found |= {f"{layer}.input_layernorm.weight": (width,), f"{layer}.post_attention_layernorm.weight": (width,)}
@@ -239,24 +247,30 @@ def chatglm(config: dict) -> Shapes:
         found |= linear(f"{layer}.self_attention.dense", attention, width, bias=False)
         found |= linear(f"{layer}.mlp.dense_h_to_4h", width, 2 * config["ffn_hidden_size"], bias=False)
         found |= linear(f"{layer}.mlp.dense_4h_to_h", config["ffn_hidden_size"], width, bias=False)
-    return found | {"encoder.final_layernorm.weight": (width,), "output_layer.weight": (config["padded_vocab_size"], width)}
+    return found | {"encoder.final_layernorm.weight": (width,), "output_layer.weight": words}
 
 
 def ip_adapter_plus(unet: Shapes, image: int, inner: int, outside: int) -> Shapes:
-    """IP-Adapter plus for ``unet`` as tencent-ailab/IP-Adapter saves it: a resampler of four layers, keys and values for each cross-attention.
+    """IP-Adapter plus for ``unet`` as tencent-ailab/IP-Adapter saves it.
+
+    It has a resampler of four layers, and keys and values for each cross-attention.
 
     Args:
         image, inner, outside: Widths of the image encoder, of the resampler and of the UNet's text embeddings.
     """
     found: Shapes = {"image_proj.latents": (1, 16, inner)}
-    found |= linear("image_proj.proj_in", image, inner) | linear("image_proj.proj_out", inner, outside) | norm("image_proj.norm_out", outside)
+    found |= linear("image_proj.proj_in", image, inner)
+    found |= linear("image_proj.proj_out", inner, outside) | norm("image_proj.norm_out", outside)
     for place in range(4):
         layer = f"image_proj.layers.{place}"
-        found |= norm(f"{layer}.0.norm1", inner) | norm(f"{layer}.0.norm2", inner)
-        found |= {f"{layer}.0.to_q.weight": (inner, inner), f"{layer}.0.to_kv.weight": (2 * inner, inner), f"{layer}.0.to_out.weight": (inner, inner)}
-        found |= norm(f"{layer}.1.0", inner) | {f"{layer}.1.1.weight": (4 * inner, inner), f"{layer}.1.3.weight": (inner, 4 * inner)}
+        attention, forward = f"{layer}.0", f"{layer}.1"
+        found |= norm(f"{attention}.norm1", inner) | norm(f"{attention}.norm2", inner) | norm(f"{forward}.0", inner)
+        found |= {f"{attention}.to_q.weight": (inner, inner), f"{attention}.to_kv.weight": (2 * inner, inner)}
+        found |= {f"{attention}.to_out.weight": (inner, inner)}
+        found |= {f"{forward}.1.weight": (4 * inner, inner), f"{forward}.3.weight": (inner, 4 * inner)}
 
-    keys = [name for part in ("down_blocks", "up_blocks", "mid_block") for name in unet if name.startswith(part) and name.endswith("attn2.to_k.weight")]
+    order = ("down_blocks", "up_blocks", "mid_block")
+    keys = [name for part in order for name in unet if name.startswith(part) and name.endswith("attn2.to_k.weight")]
     for place, name in enumerate(keys):  # counted together with self-attention, which has none
         found |= {f"ip_adapter.{2 * place + 1}.to_{part}_ip.weight": (unet[name][0], outside) for part in "kv"}
     return found

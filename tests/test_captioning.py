@@ -83,7 +83,8 @@ def test_a_captioner_that_no_hub_has_is_an_error(folder, make_settings, monkeypa
 def test_a_captioner_without_some_of_its_weights_is_an_error(folder, make_settings, blip, tmp_path):
     """transformers would fill them with random numbers and describe pictures with those."""
     shutil.copytree(blip, tmp_path / "blip")
-    path, lost = tmp_path / "blip" / "model.safetensors", "text_decoder.bert.encoder.layer.0.attention.self.query.weight"
+    path = tmp_path / "blip" / "model.safetensors"
+    lost = "text_decoder.bert.encoder.layer.0.attention.self.query.weight"
     tensors = load_file(path)
     del tensors[lost]
     save_file(tensors, path, metadata={"format": "pt"})

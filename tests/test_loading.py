@@ -14,7 +14,10 @@ LAYER = "vision_model.encoder.layers.0.mlp.fc1.weight"
 @pytest.fixture
 def encoder(tmp_path):
     """Folder of a tiny image encoder."""
-    config = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8, projection_dim=24)
+    config = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8,
+        projection_dim=24,
+    )
     CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
     return tmp_path
 
@@ -27,13 +30,16 @@ def spoil(folder, change):
 
 
 def test_what_is_in_the_file_is_loaded(encoder):
-    spoil(encoder, lambda tensors: tensors.update({"vision_model.embeddings.position_ids": torch.arange(17)[None]}))  # in older files
+    computed = {"vision_model.embeddings.position_ids": torch.arange(17)[None]}  # in older files
+    spoil(encoder, lambda tensors: tensors.update(computed))
     model = loading.pretrained(CLIPVisionModelWithProjection, encoder, dtype=torch.float32)
-    assert not model.training and torch.equal(model.state_dict()[LAYER], load_file(encoder / "model.safetensors")[LAYER])
+    there = load_file(encoder / "model.safetensors")
+    assert not model.training and torch.equal(model.state_dict()[LAYER], there[LAYER])
 
 
 @pytest.mark.parametrize("change, said", [
-    (lambda tensors: tensors.pop(LAYER), f"1 tensors differ, such as: {LAYER} is missing"), (lambda tensors: tensors.update(strange=torch.zeros(2)), "strange is unexpected"),
+    (lambda tensors: tensors.pop(LAYER), f"1 tensors differ, such as: {LAYER} is missing"),
+    (lambda tensors: tensors.update(strange=torch.zeros(2)), "strange is unexpected"),
     (lambda tensors: tensors.update({LAYER: torch.zeros(3, 3)}), "cannot be loaded as CLIPVisionModelWithProjection"),
 ])
 @pytest.mark.parametrize("options", [{}, {"device_map": "meta"}], ids=["loaded", "only checked"])
@@ -47,14 +53,18 @@ def test_nothing_is_filled_with_random_numbers(encoder, change, said, options):
 @pytest.mark.parametrize("spoilt", ["cut off", "gone", "no config"])
 def test_files_that_are_not_whole_are_an_error_of_ours(encoder, spoilt):
     path = encoder / "model.safetensors"
-    {"cut off": lambda: path.write_bytes(path.read_bytes()[:-9]), "gone": path.unlink, "no config": (encoder / "config.json").unlink}[spoilt]()
-    with pytest.raises(BaseError, match="get its config and weights of the same model") as error:
+    if spoilt == "cut off":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        (path if spoilt == "gone" else encoder / "config.json").unlink()
+    with pytest.raises(BaseError, match="get the config and the weights of the same model") as error:
         loading.pretrained(CLIPVisionModelWithProjection, encoder)
     assert "\n" not in str(error.value)
 
 
 def test_a_linear_layer_and_a_convolution_of_one_pixel_hold_the_same_numbers():
-    model = torch.nn.ModuleDict({"flat": torch.nn.Linear(3, 2, bias=False), "square": torch.nn.Conv2d(3, 2, 1, bias=False)})
+    flat, square = torch.nn.Linear(3, 2, bias=False), torch.nn.Conv2d(3, 2, 1, bias=False)
+    model = torch.nn.ModuleDict({"flat": flat, "square": square})
     assert loading.differences(model, {"flat.weight": (2, 3, 1, 1), "square.weight": (2, 3)}) == []
     assert loading.differences(model, {"flat.weight": (2, 3, 3, 3), "square.weight": (3, 2)}) == [
         "flat.weight should be [2, 3] and is [2, 3, 3, 3]", "square.weight should be [2, 3, 1, 1] and is [3, 2]",

@@ -78,10 +78,13 @@ def without_rotary(hub, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", [{}, {"low_cpu_mem_usage": True}], ids=["read by us", "from_pretrained"])
 def test_a_checkpoint_without_rotary_frequencies_gets_them(hub, without_rotary, dtype, options):
-    encode = lambda base, **options: models.load(base, "text_encoder", dtype, **options)(torch.arange(1, 9)[None], output_hidden_states=True)
-    with torch.no_grad():
-        whole, filled = encode(hub("kolors")), encode(without_rotary, **options)
-    assert torch.equal(filled.hidden_states[-1], whole.hidden_states[-1]) and filled.hidden_states[-1].dtype == dtype
+    def encode(base, **options):
+        model = models.load(base, "text_encoder", dtype, **options)
+        with torch.no_grad():
+            return model(torch.arange(1, 9)[None], output_hidden_states=True).hidden_states[-1]
+
+    filled = encode(without_rotary, **options)
+    assert torch.equal(filled, encode(hub("kolors"))) and filled.dtype == dtype
 
 
 def renamed(base, component, name_of):
@@ -92,8 +95,10 @@ def renamed(base, component, name_of):
 
 
 @pytest.mark.parametrize("name, component, name_of", [
-    ("sdxl", "text_encoder", lambda name: "text_model." + name.removeprefix("text_model.")), ("sdxl", "text_encoder", lambda name: name.removeprefix("text_model.")),
-    ("sdxl", "text_encoder_2", lambda name: name.removeprefix("text_model.")), ("kolors", "text_encoder", lambda name: f"transformer.{name}"),
+    ("sdxl", "text_encoder", lambda name: "text_model." + name.removeprefix("text_model.")),
+    ("sdxl", "text_encoder", lambda name: name.removeprefix("text_model.")),
+    ("sdxl", "text_encoder_2", lambda name: name.removeprefix("text_model.")),
+    ("kolors", "text_encoder", lambda name: f"transformer.{name}"),
 ])
 def test_prefixes_of_other_releases_of_transformers_are_read(hub, tmp_path, name, component, name_of):
     base = hub(name)
@@ -139,7 +144,7 @@ def copied(base, tmp_path):
 @pytest.mark.parametrize("spoil, said", [
     (lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "conv_in.weight"}, r"1 of \d+ tensors are missing or differ .conv_in.weight should be \[32, 4, 3, 3\] and is absent"),
     (lambda tensors: tensors | {"conv_in.weight": tensors["conv_in.weight"].to(torch.float8_e4m3fn)}, "numbers of the type F8_E4M3: get the weights in fp16"),
-    (lambda tensors: tensors | {"time_proj.scale": torch.zeros(4)}, r"1 of \d+ tensors are missing or differ .time_proj.scale has no place there"),
+    (lambda tensors: tensors | {"time_proj.scale": torch.zeros(4)}, r"differ .time_proj.scale has no place there"),
     (lambda tensors: tensors | {"conv_in.weight": torch.zeros(32, 9, 3, 3)}, r"should be \[32, 4, 3, 3\] and is \[32, 9, 3, 3\]"),
 ])
 def test_weights_of_another_layout_are_named_with_what_was_expected(hub, tmp_path, spoil, said):

@@ -16,22 +16,23 @@ from storyboard.rendering import control
 from storyboard.scoring import metrics
 
 NAMES = ("kolors", "sdxl", "sd15")
-FULL_VAE = {"block_out_channels": [128, 256, 512, 512], "in_channels": 3, "latent_channels": 4, "layers_per_block": 2, "out_channels": 3}
+FULL_VAE = layouts.VAE | {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
 FULL_15 = layouts.UNET_15 | {"block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768}
 FULL_XL = layouts.UNET_XL | {
-    "block_out_channels": [320, 640, 1280], "cross_attention_dim": 2048, "projection_class_embeddings_input_dim": 2816, "transformer_layers_per_block": [1, 2, 10],
+    "block_out_channels": [320, 640, 1280], "cross_attention_dim": 2048, "projection_class_embeddings_input_dim": 2816,
+    "transformer_layers_per_block": [1, 2, 10],
 }
 FULL_KOLORS = FULL_XL | {"encoder_hid_dim": 4096, "projection_class_embeddings_input_dim": 5632}
 FULL_CHATGLM = {
-    "num_layers": 28, "hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128, "num_attention_heads": 32, "multi_query_group_num": 2,
-    "padded_vocab_size": 65024,
+    "num_layers": 28, "hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128, "num_attention_heads": 32,
+    "multi_query_group_num": 2, "padded_vocab_size": 65024,
 }
 WORDS = {"vocab_size": 49408, "max_position_embeddings": 77}
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12} | WORDS
 CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "projection_dim": 1280} | WORDS
 CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "projection_dim": 1024} | WORDS
-VISION_H = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "image_size": 224, "patch_size": 14, "projection_dim": 1024}
-VISION_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "image_size": 224, "patch_size": 14, "projection_dim": 768}
+VISION_H = CLIP_G | {"image_size": 224, "patch_size": 14, "projection_dim": 1024}
+VISION_L = CLIP_H | {"image_size": 224, "patch_size": 14, "projection_dim": 768}
 
 
 def of_open_clip(shapes):
@@ -40,21 +41,29 @@ def of_open_clip(shapes):
     return {name: tuple(tensor.shape) for name, tensor in there.items()}
 
 
-@pytest.mark.parametrize("shapes, known", [
-    (published.unet(FULL_15), "025a4b86a84829399d89f613e580757b"), (published.unet(FULL_XL), "142b114f67f5ab3a6d83fb5788f12ded"),
-    (published.unet(FULL_KOLORS), "52817e4fdd89df154f02749ca6f692ac"),  # in DiffSynth's registry until December 2025
-    (published.vae(FULL_VAE, old=True), "f86d5683ed32433be8ca69969c67ba69"), (published.vae(FULL_VAE), "13115dd45a6e1c39860f91ab073b8a78"),
-    (published.clip_text(CLIP_L, position_ids=True), "ffd1737ae9df7fd43f5fbed653bdad67"), (published.clip_text(CLIP_L), "94eefa3dac9cec93cb1ebaf1747d7b78"),
-    (published.clip_text(CLIP_G, projection=True), "98cc34ccc5b54ae0e56bdea8688dcd5a"),
-    (published.clip(CLIP_H, VISION_H), "b5e2c0bfcbf4085ccdb2feb8f0ba408a"), (of_open_clip(published.clip(CLIP_H, VISION_H)), "f79e72cec8ae5a540cff0304bfb21b00"),
-    (published.aesthetic(VISION_L), "306981222ec94302794e07cf676c84cc"),
-], ids=["unet sd15", "unet sdxl", "unet kolors", "vae sd15", "vae sdxl", "clip sd15", "clip sdxl", "clip sdxl 2", "clip h", "hps", "aesthetic"])
-def test_real_layouts_have_the_names_of_the_real_files_by_hash(shapes, known):
+HASHES = {  # of names and shapes in the real files, as DiffSynth's registry has them
+    "unet of sd15": (published.unet(FULL_15), "025a4b86a84829399d89f613e580757b"),
+    "unet of sdxl": (published.unet(FULL_XL), "142b114f67f5ab3a6d83fb5788f12ded"),
+    "unet of kolors": (published.unet(FULL_KOLORS), "52817e4fdd89df154f02749ca6f692ac"),  # there until December 2025
+    "vae of sd15": (published.vae(FULL_VAE, old=True), "f86d5683ed32433be8ca69969c67ba69"),
+    "vae of sdxl": (published.vae(FULL_VAE), "13115dd45a6e1c39860f91ab073b8a78"),
+    "clip of sd15": (published.clip_text(CLIP_L, position_ids=True), "ffd1737ae9df7fd43f5fbed653bdad67"),
+    "clip of sdxl": (published.clip_text(CLIP_L), "94eefa3dac9cec93cb1ebaf1747d7b78"),
+    "second clip of sdxl": (published.clip_text(CLIP_G, projection=True), "98cc34ccc5b54ae0e56bdea8688dcd5a"),
+    "clip h": (published.clip(CLIP_H, VISION_H), "b5e2c0bfcbf4085ccdb2feb8f0ba408a"),
+    "hps v2": (of_open_clip(published.clip(CLIP_H, VISION_H)), "f79e72cec8ae5a540cff0304bfb21b00"),
+    "aesthetic": (published.aesthetic(VISION_L), "306981222ec94302794e07cf676c84cc"),
+}
+
+
+@pytest.mark.parametrize("what", HASHES)
+def test_real_layouts_have_the_names_of_the_real_files_by_hash(what):
     from diffsynth.configs import MODEL_CONFIGS
     from diffsynth.core.loader.file import hash_state_dict_keys
 
+    shapes, known = HASHES[what]
     assert hash_state_dict_keys({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}) == known
-    assert known in {entry["model_hash"] for entry in MODEL_CONFIGS} or known.startswith("52817e4f")
+    assert known in {entry["model_hash"] for entry in MODEL_CONFIGS} or what == "unet of kolors"
 
 
 def test_real_layouts_of_kolors_are_as_large_as_the_hub_says():
@@ -88,7 +97,8 @@ def real(real_root, monkeypatch):
 def test_real_layouts_are_read_as_their_libraries_read_them_parity(real, name):
     base = real(name)
     for component in base.components:
-        theirs = models.class_of(base, component).from_pretrained(base.folder / component, variant=base.variant(component), dtype=torch.float32)
+        kind, variant = models.class_of(base, component), base.variant(component)
+        theirs = kind.from_pretrained(base.folder / component, variant=variant, dtype=torch.float32)
         ours, expected = models.load(base, component, torch.float32).state_dict(), theirs.state_dict()
         assert ours.keys() == expected.keys() and all(torch.equal(ours[key], expected[key].float()) for key in ours)
 
@@ -146,7 +156,8 @@ def test_real_layouts_of_scorers_score_by_the_weights_in_their_files(scorers):
     by_transformers, by_open_clip, tensors = scorers
     shown = ["a cat", "a dog"], [picture(0), picture(1)]
     expected = metrics.load_hps(by_transformers, "cpu")
-    for part in ("text_projection.weight", "vision_model.encoder.layers.1.mlp.fc1.weight", "text_model.encoder.layers.0.self_attn.k_proj.weight"):
+    attention = "text_model.encoder.layers.0.self_attn.k_proj.weight"
+    for part in ("text_projection.weight", "vision_model.encoder.layers.1.mlp.fc1.weight", attention):
         for folder in (by_transformers, by_open_clip):
             assert torch.equal(metrics.load_hps(folder, "cpu").model.model.state_dict()[part], tensors[part])
     assert metrics.load_hps(by_open_clip, "cpu").score(*shown) == pytest.approx(expected.score(*shown), abs=1e-4)

@@ -26,9 +26,13 @@ IMAGE_TO_IMAGE = {
 }
 
 OTHER_KINDS = {  # what is called a ControlNet as well, by a key that only its config.json has
-    "num_control_type": "a ControlNet Union", "time_embedding_mix": "a ControlNet-XS", "num_single_layers": "a ControlNet for Flux",
-    "axes_dims_rope": "a ControlNet for Qwen-Image", "joint_attention_dim": "a ControlNet for Stable Diffusion 3",
-    "motion_max_seq_length": "a SparseCtrl for video", "adapter_type": "a T2I-Adapter",
+    "num_control_type": "a ControlNet Union",
+    "time_embedding_mix": "a ControlNet-XS",
+    "num_single_layers": "a ControlNet for Flux",
+    "axes_dims_rope": "a ControlNet for Qwen-Image",
+    "joint_attention_dim": "a ControlNet for Stable Diffusion 3",
+    "motion_max_seq_length": "a SparseCtrl for video",
+    "adapter_type": "a T2I-Adapter",
 }
 
 
@@ -99,18 +103,23 @@ def check_picture(path: Path, what: str) -> None:
 
 
 def check(base: Base, folder: Path) -> None:
-    """Raise BaseError unless the ControlNet in ``folder`` is whole and fits the base's UNet, by its structure: classes have many names."""
+    """Check by its structure, whatever its class is called, that the ControlNet in ``folder`` fits the base's UNet.
+
+    Raises:
+        BaseError: It is of another kind, was made for another base, or is not whole.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BaseError(f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): it needs config.json and weights.") from error
 
     if kind := next((kind for key, kind in OTHER_KINDS.items() if key in config), None):
-        raise BaseError(f"{folder} holds {kind}, which cannot guide the base {base.name!r}: name a ControlNet for one kind of map, in diffusers' layout.")
+        said = f"{folder} holds {kind}, which cannot guide the base {base.name!r}"
+        raise BaseError(f"{said}: name a ControlNet for one kind of map, in diffusers' layout.")
     for key, accepted in _accepted(base.config("unet")).items():
         if config.get(key) not in accepted:
             said = f"{folder} holds a ControlNet of {key}={config.get(key)}"
-            raise BaseError(f"{said}, where the base {base.name!r} takes {accepted[-1]}: name one that was made for this base.")
+            raise BaseError(f"{said}, where the base {base.name!r} takes {accepted[-1]}: name one made for this base.")
 
     beside = _as_base(base, folder)
     beside.check_weights(folder.name)
@@ -118,10 +127,11 @@ def check(base: Base, folder: Path) -> None:
 
 
 def _accepted(unet: dict) -> dict[str, tuple]:
-    """What a ControlNet's config may say beside the UNet's config ``unet``: its residuals are added to the UNet's, its inputs are the UNet's."""
-    accepted = {key: (unet.get(key),) for key in ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")}
+    """What a ControlNet's config may say beside that of the UNet whose inputs it takes and whose residuals it adds."""
+    same = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
+    accepted = {key: (unet.get(key),) for key in same}
     accepted |= {"conditioning_channels": (None, 3), "encoder_hid_dim": (None, unet.get("encoder_hid_dim"))}
-    if unet.get("encoder_hid_dim_type") != "text_proj":  # with a projection of its own a UNet lends its time embedding, too
+    if unet.get("encoder_hid_dim_type") != "text_proj":  # a UNet that has it lends its time embedding, see Control
         key = "projection_class_embeddings_input_dim"
         accepted[key] = (None, unet.get(key))
     return accepted

@@ -146,7 +146,8 @@ def _load(metric: type, model: type, folder: Path, device: str):
 
     weights_file = folder / "model.safetensors"
     if not (folder / "config.json").is_file():  # DiffSynth knows the real file by its names and shapes
-        return metric.from_pretrained(ModelConfig(path=str(weights_file)), ModelConfig(path=str(folder)), torch.float32, device)
+        at_hand = [ModelConfig(path=str(path)) for path in (weights_file, folder)]
+        return metric.from_pretrained(*at_hand, torch.float32, device)
     if OPEN_CLIP in read_header(weights_file):
         clip = _open_clip(folder)
     else:
@@ -162,17 +163,17 @@ def _open_clip(folder: Path) -> torch.nn.Module:
         BaseError: The file holds other tensors than ``config.json`` describes.
     """
     from accelerate import init_empty_weights
-    from diffsynth.utils.state_dict_converters.image_metrics import ImageMetricsOpenCLIPStateDictConverter
+    from diffsynth.utils.state_dict_converters.image_metrics import ImageMetricsOpenCLIPStateDictConverter as convert
     from safetensors.torch import load_file
     from transformers import CLIPConfig, CLIPModel
 
     path = folder / "model.safetensors"
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     tensors.pop("attn_mask", None)  # follows from the length; in older files
-    if strange := [name for name, tensor in tensors.items() if not ImageMetricsOpenCLIPStateDictConverter({name: tensor})]:
+    if strange := [name for name, tensor in tensors.items() if not convert({name: tensor})]:
         raise BaseError(f"{path} holds {strange[0]}, which OpenCLIP's model does not have: get it again.")
 
-    tensors = ImageMetricsOpenCLIPStateDictConverter(tensors)
+    tensors = convert(tensors)
     with init_empty_weights(include_buffers=False):
         model = CLIPModel(CLIPConfig.from_pretrained(folder, local_files_only=True))
     if wrong := differences(model, {name: tensor.shape for name, tensor in tensors.items()}):
