@@ -68,6 +68,8 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
     try:
         with quiet():
             model, report = kind.from_pretrained(folder, **options)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: another shape
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         said = f"{folder} cannot be loaded as {kind.__name__} ({reason})"

@@ -110,7 +110,7 @@ class Judge:
         try:
             with quiet(), contextlib.redirect_stdout(io.StringIO()):
                 return use(load(folder, self.device))
-        except (BaseError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (BaseError, OSError, ValueError, SafetensorError) as error:
             return f"{self.wanted[part][1]} in {folder} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]}): get it again"
         finally:
             gc.collect()
