@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import artifacts, show, weights
-from .errors import DatasetError, SettingsError
+from . import artifacts, loading, show, weights
+from .errors import BaseError, DatasetError, SettingsError
 from .quiet import quiet
 from .settings import Settings
 
@@ -38,12 +38,22 @@ def write(paths: Sequence[Path], model: str, seed: int) -> list[str]:
         from data_juicer.utils.mm_utils import SpecialTokens
 
         try:
+            _check_weights(folder)
             operator, = load_ops([{"image_captioning_mapper": {"hf_img2seq": str(folder), "keep_original_sample": False, "num_proc": 1, "skip_op_error": False}}])
             operator.process_batched(_row(paths[0], SpecialTokens.image))
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:  # whatever a strange model brings about
+        # whatever a strange model brings about
+        except (BaseError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
             raise SettingsError(f"captioner={model!r} cannot describe pictures ({type(error).__name__}: {str(error).splitlines()[0]}): set another, such as \"Salesforce/blip-image-captioning-large\".") from error
         with show.Live("caption", len(paths)) as live:
             return [_caption(operator, path, seed + place, SpecialTokens, live) for place, path in enumerate(paths)]
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise BaseError unless all weights of the class that Data-Juicer loads are there: the rest would be random."""
+    import transformers
+
+    kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).architectures[0]
+    loading.pretrained(getattr(transformers, kind), folder, device_map="meta")
 
 
 def _row(path: Path, text: str) -> dict:

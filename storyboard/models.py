@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
@@ -11,6 +12,7 @@ from accelerate import init_empty_weights
 from .bases import Base
 from .bases.base import header_length, read_header
 from .errors import BaseError
+from .loading import differences, pretrained, renamed, rotary_frequencies
 from .quiet import quiet
 
 CHATGLM = "diffusers.pipelines.kolors.text_encoder", "ChatGLMModel"
@@ -27,7 +29,6 @@ SHARED = {
 }
 TOKENIZERS = {"KolorsPipeline": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")}
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
-ROTARY = "rotary_pos_emb.inv_freq"
 
 
 def class_of(base: Base, component: str) -> type:
@@ -45,35 +46,48 @@ def load(base: Base, component: str, dtype: torch.dtype, **quantised: object) ->
     Raises:
         BaseError: The weights are not those that ``config.json`` describes.
     """
-    check_layout(base, component)
-    if quantised:
-        with quiet():
-            return class_of(base, component).from_pretrained(
-                base.folder / component, variant=base.variant(component), use_safetensors=True, local_files_only=True, dtype=dtype, **quantised,
-            ).eval()
     model = skeleton(base, component)
-    names = {_plain(name): name for name in model.state_dict()}
-    tensors = {names[_plain(name)]: tensor for name, tensor in read(base, component, dtype) if _plain(name) in names}
-    model.load_state_dict(tensors, strict=False, assign=True)  # check_layout was strict; buffers that are computed may be missing
-    if rotary := [name for name in names.values() if name.endswith(ROTARY) and name not in tensors]:
-        _compute_rotary(model, rotary[0])
+    files = base.weight_files(component)
+    check(model, files)
+    if quantised:
+        variant = base.variant(component)
+        return pretrained(type(model), base.folder / component, variant=variant, dtype=dtype, **quantised)
+    return filled(model, files, dtype)
+
+
+def filled(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype) -> torch.nn.Module:
+    """``model``, until now without weights, with those in ``files``, which ``check`` found to be its own."""
+    tensors = rotary_frequencies(model, dtype) | dict(_tensors(model, files, dtype))
+    model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(False).eval()
 
 
 def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of ``component``, floats cast to ``dtype``, each in memory of its own, 4-D ones channels last.
+    """Tensors of ``component`` by the names of its class, floats cast to ``dtype``, 4-D ones channels last."""
+    return _tensors(skeleton(base, component), base.weight_files(component), dtype)
+
+
+def _tensors(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names in ``model`` and tensors in the order of ``files``, each in memory of its own.
 
     Not by memory map: the file's pages would count beside the cast copies, and tensors would lie at addresses at which
     kernels round differently.
     """
-    for path in base.weight_files(component):
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for path in files:
         start, header = header_length(path), read_header(path)
+        names = renamed(model, header)
         with open(path, "rb", buffering=0) as file:
-            for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            for old, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+                if (name := names[old]) not in shapes:
+                    continue  # the class computes it
+
                 tensor = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
                 file.seek(start + entry["data_offsets"][0])
                 if tensor.numel():
                     file.readinto(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+                tensor = tensor.view(shapes[name])
+
                 # kernels of convolutions lie as they will be used: to turn them round later would leave holes in memory
                 layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
                 yield name, tensor.to(dtype, memory_format=layout) if tensor.is_floating_point() else tensor
@@ -103,28 +117,29 @@ def pipeline(base: Base, **parts: object):
 
 
 def check_layout(base: Base, component: str) -> None:
-    """Compare names and shapes in the files' headers with those of the class; nothing is read but headers.
+    """``check`` for ``component`` of ``base``."""
+    check(skeleton(base, component), base.weight_files(component))
+
+
+def check(model: torch.nn.Module, files: Sequence[Path]) -> None:
+    """Compare names and shapes in the headers of ``files`` with those of ``model``; nothing is read but headers.
 
     Raises:
-        BaseError: Tensors are missing, of another shape or of an unknown type; names the file and the first of them.
+        BaseError: Tensors are missing, too many, of another shape or of an unknown type; names the file and the first.
     """
-    files = base.weight_files(component)
-    headers = {path: read_header(path) for path in files}
-    for path, header in headers.items():
+    found = {}
+    for path in files:
+        header = read_header(path)
         if strange := sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys()):
             raise BaseError(f"{path} holds numbers of the type {strange[0]}: get the weights in fp16, bf16 or fp32.")
-    found = {name: tuple(entry["shape"]) for header in headers.values() for name, entry in header.items()}
-    kind = class_of(base, component)
-    expected = {name: tuple(tensor.shape) for name, tensor in skeleton(base, component).state_dict().items()}
-    plain = {_plain(name): shape for name, shape in found.items()}
-    wrong = [name for name, shape in expected.items() if plain.get(_plain(name)) != shape and not name.endswith(("position_ids", ROTARY))]
-    if wrong:
-        here = plain.get(_plain(wrong[0]))
+        names = renamed(model, header)
+        found |= {names[old]: entry["shape"] for old, entry in header.items()}
+
+    if wrong := differences(model, found):
         where = files[0] if len(files) == 1 else files[0].parent
-        raise BaseError(
-            f"{where} does not hold a {kind.__name__} as {component}/config.json describes it: {len(wrong)} of {len(expected)} tensors are missing or differ "
-            f"({wrong[0]} should be {list(expected[wrong[0]])} and is {'absent' if here is None else list(here)}): get the weights and the config of the same model."
-        )
+        said = f"{where} does not hold the {type(model).__name__} that the config.json beside it describes"
+        such = f"{len(wrong)} of {len(model.state_dict())} tensors are missing or differ ({wrong[0]})"
+        raise BaseError(f"{said}: {such}: get the weights and the config of the same model.")
 
 
 def skeleton(base: Base, component: str) -> torch.nn.Module:
@@ -134,18 +149,3 @@ def skeleton(base: Base, component: str) -> torch.nn.Module:
         if getattr(kind, "config_class", None):
             return kind(kind.config_class.from_pretrained(base.folder / component))
         return kind.from_config(base.config(component))
-
-
-def _plain(name: str) -> str:
-    """CLIP's names with and without ``text_model.``, which transformers 5 leaves out; ChatGLM's with and without ``transformer.``."""
-    return name.removeprefix("text_model.").removeprefix("transformer.")
-
-
-def _compute_rotary(model: torch.nn.Module, name: str) -> None:
-    """Fill in the rotary frequencies where the checkpoint has none.
-
-    The formula is ``RotaryEmbedding`` of diffusers/pipelines/kolors/text_encoder.py.
-    """
-    owner = model.get_submodule(name.rpartition(".")[0])
-    size = 2 * len(owner.inv_freq)
-    owner.inv_freq = 1.0 / 10000 ** (torch.arange(0, size, 2, dtype=torch.float32) / size)

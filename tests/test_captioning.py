@@ -1,9 +1,11 @@
 """Captions by Data-Juicer's operator, with a BLIP of tiny random weights."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from storyboard import captioning, collect
 from storyboard.errors import BaseError, SettingsError
@@ -76,3 +78,16 @@ def test_a_captioner_that_no_hub_has_is_an_error(folder, make_settings, monkeypa
     (folder / "1.txt").unlink()
     with pytest.raises(BaseError, match="holds no someone/blip"):
         collect(make_settings(dataset=str(folder), captioner="someone/blip"))
+
+
+def test_a_captioner_without_some_of_its_weights_is_an_error(folder, make_settings, blip, tmp_path):
+    """transformers would fill them with random numbers and describe pictures with those."""
+    shutil.copytree(blip, tmp_path / "blip")
+    path = tmp_path / "blip" / "model.safetensors"
+    lost = "text_decoder.bert.encoder.layer.0.attention.self.query.weight"
+    tensors = load_file(path)
+    del tensors[lost]
+    save_file(tensors, path, metadata={"format": "pt"})
+    (folder / "1.txt").unlink()
+    with pytest.raises(SettingsError, match=f"cannot describe pictures .*{lost} is missing"):
+        collect(make_settings(dataset=str(folder), captioner=str(tmp_path / "blip")))

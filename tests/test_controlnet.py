@@ -1,6 +1,7 @@
 """References: ControlNets against diffusers' own pipelines on tiny random weights, and ``mini``'s, which follows edges."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -215,7 +216,7 @@ def test_controlnet_map_lies_beside_its_panel(sketch, tmp_path, capsys):
 
 def test_controlnet_of_another_base_or_cut_off_is_refused(tiny_controlnets, sketch, tmp_path):
     reference = lambda folder: Story([Panel("a", reference=Reference(sketch, weights=str(folder)))])
-    with pytest.raises(BaseError, match="the base 'mini' takes a ControlNetModel of .64, 96, 160."):
+    with pytest.raises(BaseError, match="where the base 'mini' takes .64, 96, 160.: name one made for this base"):
         render(reference(tiny_controlnets["sdxl"]), small(output=str(tmp_path)), None)
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -226,6 +227,53 @@ def test_controlnet_of_another_base_or_cut_off_is_refused(tiny_controlnets, sket
     (broken / "config.json").unlink()
     with pytest.raises(BaseError, match="lacks config.json"):
         render(reference(broken), small(output=str(tmp_path)), None)
+
+
+def altered(folder, target, **config):
+    """A copy of the ControlNet in ``folder`` with another ``config.json``; None takes a key out."""
+    shutil.copytree(folder, target)
+    path = target / "config.json"
+    content = json.loads(path.read_text()) | config
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return target
+
+
+@pytest.mark.parametrize("name", ["ControlNetModel_JQ", "Kolors_ControlNetModel", None])
+def test_controlnet_is_known_by_its_structure_whatever_its_class_is_called(hub, tiny_controlnets, tmp_path, name):
+    control.check(hub("kolors"), altered(tiny_controlnets["kolors"], tmp_path / "cn", _class_name=name))
+
+
+@pytest.mark.parametrize("base, config, said", [
+    ("sdxl", {"num_control_type": 6}, "holds a ControlNet Union, which cannot guide the base 'sdxl'"),
+    ("sdxl", {"time_embedding_mix": 1.0, "base_block_out_channels": [32, 64, 64]}, "holds a ControlNet-XS,"),
+    ("sdxl", {"joint_attention_dim": 4096, "pooled_projection_dim": 2048}, "a ControlNet for Stable Diffusion 3,"),
+    ("sdxl", {"joint_attention_dim": 4096, "num_single_layers": 10, "axes_dims_rope": []}, "a ControlNet for Flux,"),
+    ("sd15", {"cross_attention_dim": 1024}, "cross_attention_dim=1024, where the base 'sd15' takes 32"),  # of SD 2
+    ("sdxl", {"encoder_hid_dim": 64}, "encoder_hid_dim=64, where the base 'sdxl' takes None"),  # of Kolors
+    ("sdxl", {"projection_class_embeddings_input_dim": 112}, "input_dim=112, where the base 'sdxl' takes 80"),
+    ("sdxl", {"conditioning_channels": 4}, "conditioning_channels=4, where the base 'sdxl' takes 3"),
+    ("sdxl", {"block_out_channels": None}, "block_out_channels=None, where the base 'sdxl' takes"),
+])
+def test_controlnet_of_another_kind_is_refused_by_what_it_is(hub, tiny_controlnets, tmp_path, base, config, said):
+    folder = altered(tiny_controlnets[base], tmp_path / "cn", **config)
+    with pytest.raises(BaseError, match=said) as error:
+        control.check(hub(base), folder)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda tensors: tensors.pop("controlnet_mid_block.weight"), "mid_block.weight should be .* and is absent"),
+    (lambda tensors: tensors.update(task_embedding=torch.zeros(6, 32)), "task_embedding has no place there"),  # Union's
+])
+def test_controlnet_whose_weights_are_of_another_model_is_refused(hub, tiny_controlnets, tmp_path, change, said):
+    from safetensors.torch import load_file, save_file
+
+    folder = altered(tiny_controlnets["sdxl"], tmp_path / "cn")
+    tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(BaseError, match=said):
+        control.check(hub("sdxl"), folder)
 
 
 def test_controlnet_maps(sketch, tmp_path):
@@ -251,6 +299,10 @@ def test_controlnet_depth_map_by_a_model_of_transformers(sketch, tmp_path):
     DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     found = np.asarray(maps.make(control.picture(Reference(sketch), 64), "depth", tmp_path))
     assert found.shape == (64, 64) and found.min() == 0 and found.max() == 255
+    config.update({"num_hidden_layers": 5})  # one more than there are weights for
+    config.save_pretrained(tmp_path)
+    with pytest.raises(SettingsError, match="is no model for DepthEstimation .*is missing.*: name another annotator"):
+        maps.make(control.picture(Reference(sketch), 64), "depth", tmp_path)
 
 
 def test_controlnet_segments_in_the_colours_of_ade20k(sketch, tmp_path):

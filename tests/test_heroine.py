@@ -1,5 +1,6 @@
 """One heroine in all panels: shared self-attention on every base, IP-Adapters with tiny random weights."""
 
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import picture
 from PIL import Image
 from test_parity import NAMES, of_diffusers
 
-from storyboard import Panel, Reference, Settings, Story, bases, bundle, conditioning, memory, render, reproduce
+from storyboard import Panel, Reference, Settings, Story, bases, bundle, conditioning, memory, models, render, reproduce
 from storyboard.errors import BaseError, SettingsError
 from storyboard.rendering import drawing, heroine
 from storyboard.scoring import classifier
@@ -186,3 +187,43 @@ def test_heroine_trouble_is_found_before_anything_is_drawn(hub, make_settings, i
             render(Story(PROMPTS), settings(), None)
     finally:
         file.write_bytes(content)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda tensors: tensors.pop("image_proj.norm.bias"), "tensors are missing"),
+    (lambda tensors: tensors.pop("ip_adapter.1.to_v_ip.weight"), "1.to_v_ip.weight"),
+    (lambda tensors: tensors.update({"ip_adapter.99.to_k_ip.weight": torch.zeros(4)}), "keys for 17 layers"),
+])
+def test_heroine_of_an_ip_adapter_for_another_base_is_an_error(hub, ip_adapters, tmp_path, change, said):
+    from safetensors.torch import load_file, save_file
+
+    base = hub("sd15")
+    folder, (model, file, encoder) = tmp_path / "adapter", base.ip_adapter
+    shutil.copytree(ip_adapters / model, folder)
+    tensors = load_file(folder / file)
+    change(tensors)
+    save_file(tensors, folder / file)
+    pipe = models.pipeline(base, unet=models.load(base, "unet", torch.float32))
+    picture(5, 64).save(tmp_path / "her.png")
+    her = heroine.Heroine("ip-adapter", 0.6, tmp_path / "her.png", 64, None, folder, (file, encoder))
+    with pytest.raises(BaseError, match=f"is no IP-Adapter for this base .*{said}"):
+        her.attach(pipe, pipe)
+
+
+def test_heroine_of_an_image_encoder_that_is_not_whole_is_an_error(hub, make_settings, ip_adapters, tmp_path):
+    """A missing tensor would be filled with random numbers."""
+    from safetensors.torch import load_file, save_file
+
+    hub("sd15")
+    picture(5, 64).save(tmp_path / "her.png")
+    settings = make_settings(base="sd15", heroine="ip-adapter", heroine_picture=str(tmp_path / "her.png"))
+    path = ip_adapters / "h94" / "IP-Adapter" / "models" / "image_encoder" / "model.safetensors"
+    whole = path.read_bytes()
+    tensors = load_file(path)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        with pytest.raises(BaseError, match="visual_projection.weight is missing"):
+            render(Story(PROMPTS), settings, None)
+    finally:
+        path.write_bytes(whole)

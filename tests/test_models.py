@@ -10,7 +10,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from storyboard import bases, models
+from storyboard import bases, loading, models
 from storyboard.errors import BaseError
 
 @pytest.fixture(scope="module")
@@ -66,14 +66,70 @@ def test_what_is_read_parity_with_what_the_libraries_load(hub, name):
         assert ours.keys() == expected.keys() and all(torch.equal(ours[key], expected[key]) for key in ours)
 
 
-def test_a_checkpoint_without_rotary_frequencies_gets_them(hub, tmp_path):
-    base = hub("kolors")
-    whole = models.load(base, "text_encoder", torch.float32)
-    spoilt = copied(base, tmp_path)
+@pytest.fixture
+def without_rotary(hub, tmp_path):
+    """A tiny Kolors whose text encoder has no rotary frequencies in its files."""
+    spoilt = copied(hub("kolors"), tmp_path)
     for path in spoilt.weight_files("text_encoder"):
-        tensors = {name: tensor for name, tensor in load_file(path).items() if not name.endswith(models.ROTARY)}
-        save_file(tensors, path)
-    assert torch.allclose(models.load(spoilt, "text_encoder", torch.float32).rotary_pos_emb.inv_freq, whole.rotary_pos_emb.inv_freq)
+        save_file({name: tensor for name, tensor in load_file(path).items() if not name.endswith(loading.ROTARY)}, path)
+    return spoilt
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"low_cpu_mem_usage": True}], ids=["read by us", "from_pretrained"])
+def test_a_checkpoint_without_rotary_frequencies_gets_them(hub, without_rotary, dtype, options):
+    def encode(base, **options):
+        model = models.load(base, "text_encoder", dtype, **options)
+        with torch.no_grad():
+            return model(torch.arange(1, 9)[None], output_hidden_states=True).hidden_states[-1]
+
+    filled = encode(without_rotary, **options)
+    assert torch.equal(filled, encode(hub("kolors"))) and filled.dtype == dtype
+
+
+def renamed(base, component, name_of):
+    """``component`` of ``base`` with other names in its files."""
+    for path in base.weight_files(component):
+        save_file({name_of(name): tensor for name, tensor in load_file(path).items()}, path)
+    return base
+
+
+@pytest.mark.parametrize("name, component, name_of", [
+    ("sdxl", "text_encoder", lambda name: "text_model." + name.removeprefix("text_model.")),
+    ("sdxl", "text_encoder", lambda name: name.removeprefix("text_model.")),
+    ("sdxl", "text_encoder_2", lambda name: name.removeprefix("text_model.")),
+    ("kolors", "text_encoder", lambda name: f"transformer.{name}"),
+])
+def test_prefixes_of_other_releases_of_transformers_are_read(hub, tmp_path, name, component, name_of):
+    base = hub(name)
+    found = models.load(renamed(copied(base, tmp_path), component, name_of), component, torch.float32).state_dict()
+    expected = models.load(base, component, torch.float32).state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
+
+
+def old_vae(base, tmp_path):
+    """A copy of ``base`` with a VAE of diffusers before 0.18, its attention as 1x1 convolutions."""
+    base = copied(base, tmp_path)
+    path = base.weight_files("vae")[0]
+    old = {}
+    for name, tensor in load_file(path).items():
+        if ".attentions." in name:
+            for now, before in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+                name = name.replace(now, before)
+            tensor = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
+        old[name] = tensor.contiguous()
+    save_file(old, path)
+    return base
+
+
+def test_old_attention_as_convolutions_is_read_in_training_and_drawing(hub, tmp_path):
+    from storyboard.training.pipeline import TrainingPipeline
+
+    base = hub("sdxl")
+    expected, old = models.load(base, "vae", torch.float32).state_dict(), old_vae(base, tmp_path)
+    training = TrainingPipeline.load(old, ("vae",), "cpu", torch.float32)
+    for found in (models.load(old, "vae", torch.float32), training.vae):
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in found.state_dict().items())
 
 
 def copied(base, tmp_path):
@@ -88,6 +144,7 @@ def copied(base, tmp_path):
 @pytest.mark.parametrize("spoil, said", [
     (lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "conv_in.weight"}, r"1 of \d+ tensors are missing or differ .conv_in.weight should be \[32, 4, 3, 3\] and is absent"),
     (lambda tensors: tensors | {"conv_in.weight": tensors["conv_in.weight"].to(torch.float8_e4m3fn)}, "numbers of the type F8_E4M3: get the weights in fp16"),
+    (lambda tensors: tensors | {"time_proj.scale": torch.zeros(4)}, r"differ .time_proj.scale has no place there"),
     (lambda tensors: tensors | {"conv_in.weight": torch.zeros(32, 9, 3, 3)}, r"should be \[32, 4, 3, 3\] and is \[32, 9, 3, 3\]"),
 ])
 def test_weights_of_another_layout_are_named_with_what_was_expected(hub, tmp_path, spoil, said):

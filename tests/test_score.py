@@ -1,14 +1,16 @@
 import json
 import shutil
 
+import layouts
 import pytest
 import tiny
 import torch
 from conftest import picture
+from safetensors.torch import load_file, save_file
 
 from storyboard import Story, best, render, score, vocabulary
 from storyboard.dataset import Captions
-from storyboard.errors import LoraError, ScoringError
+from storyboard.errors import BaseError, LoraError, ScoringError
 from storyboard.lora import Lora
 from storyboard.rendering import Pictures
 from storyboard.scoring import TITLES, Measure, _choose, classifier, measures, metrics
@@ -187,6 +189,35 @@ def test_score_asks_pickscore_and_hps_where_wanted(metrics_hub, captions, make_s
     assert "PickScore 偏好" in str(found) and "HPS v2 偏好" in found._repr_html_() and str(found).count("2 of 3 in English") == 3
     shutil.rmtree(metrics_hub.parent / "HPSv2")
     assert "HPS v2 is not there" in str(score(shown, settings, captions, preference=True))
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda tensors: tensors.pop("visual.proj"), "visual_projection.weight should be .* and is absent"),
+    (lambda tensors: tensors.update(strange=torch.zeros(2)), "holds strange, which"),
+    (lambda tensors: [tensors.pop(name) for name in list(tensors) if "resblocks" in name], "tensors differ"),
+])
+def test_score_of_hps_needs_every_tensor(tmp_path, monkeypatch, change, said):
+    """OpenCLIP's names beside a config.json: what is not found there must not be random."""
+    folder = tmp_path / "hub" / metrics.MODEL / metrics.PREFERENCE["hps"][0]
+    layouts.clip(folder, open_clip=True)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseError, match=said):
+        metrics.load_hps(folder, "cpu")
+    monkeypatch.setenv("STORYBOARD_HUB", str(tmp_path / "hub"))
+    shown = pictures_of(tmp_path / "shown", [(picture(0), "a cat")])
+    row = metrics.Judge("cpu", preference=True).preference(shown.paths, ["a cat"])["hps"]
+    assert row.value is None and "cannot be used" in row.reading and "\n" not in row.reading
+
+
+def test_score_by_a_clip_without_some_of_its_weights_says_so(metrics_hub, tmp_path):
+    tensors = load_file(metrics_hub / "model.safetensors")
+    del tensors["text_projection.weight"]
+    save_file(tensors, metrics_hub / "model.safetensors", metadata={"format": "pt"})
+    shown = pictures_of(tmp_path / "shown", [(picture(0), "a cat")])
+    row = metrics.Judge("cpu").match(shown.paths, ["a cat"])
+    assert row.value is None and "text_projection.weight is missing" in row.reading
 
 
 def test_score_without_any_weights_is_a_sentence_in_each_row(hub, captions, make_settings, tmp_path):

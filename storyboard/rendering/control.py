@@ -25,6 +25,16 @@ IMAGE_TO_IMAGE = {
     "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
 }
 
+OTHER_KINDS = {  # what is called a ControlNet as well, by a key that only its config.json has
+    "num_control_type": "a ControlNet Union",
+    "time_embedding_mix": "a ControlNet-XS",
+    "num_single_layers": "a ControlNet for Flux",
+    "axes_dims_rope": "a ControlNet for Qwen-Image",
+    "joint_attention_dim": "a ControlNet for Stable Diffusion 3",
+    "motion_max_seq_length": "a SparseCtrl for video",
+    "adapter_type": "a T2I-Adapter",
+}
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -94,16 +104,38 @@ def check_picture(path: Path, what: str) -> None:
 
 
 def check(base: Base, folder: Path) -> None:
-    """Raise BaseError unless the ControlNet in ``folder`` is whole and has the widths of the base's UNet."""
+    """Check by its structure, whatever its class is called, that the ControlNet in ``folder`` fits the base's UNet.
+
+    Raises:
+        BaseError: It is of another kind, was made for another base, or is not whole.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BaseError(f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): it needs config.json and weights.") from error
-    unet, name = base.config("unet"), config.get("_class_name")
-    if name != "ControlNetModel" or any(config.get(key) != unet[key] for key in ("block_out_channels", "layers_per_block")):
-        said = f"{folder} holds a {name} of widths {config.get('block_out_channels')}"
-        raise BaseError(f"{said}: the base {base.name!r} takes a ControlNetModel of {unet['block_out_channels']}.")
-    _as_base(base, folder).check_weights(folder.name)
+
+    if kind := next((kind for key, kind in OTHER_KINDS.items() if key in config), None):
+        said = f"{folder} holds {kind}, which cannot guide the base {base.name!r}"
+        raise BaseError(f"{said}: name a ControlNet for one kind of map, in diffusers' layout.")
+    for key, accepted in _accepted(base.config("unet")).items():
+        if config.get(key) not in accepted:
+            said = f"{folder} holds a ControlNet of {key}={config.get(key)}"
+            raise BaseError(f"{said}, where the base {base.name!r} takes {accepted[-1]}: name one made for this base.")
+
+    beside = _as_base(base, folder)
+    beside.check_weights(folder.name)
+    models.check(_skeleton(beside), beside.weight_files(folder.name))
+
+
+def _accepted(unet: dict) -> dict[str, tuple]:
+    """What a ControlNet's config may say beside that of the UNet whose inputs it takes and whose residuals it adds."""
+    same = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
+    accepted = {key: (unet.get(key),) for key in same}
+    accepted |= {"conditioning_channels": (None, 3), "encoder_hid_dim": (None, unet.get("encoder_hid_dim"))}
+    if unet.get("encoder_hid_dim_type") != "text_proj":  # a UNet that has it lends its time embedding, see Control
+        key = "projection_class_embeddings_input_dim"
+        accepted[key] = (None, unet.get(key))
+    return accepted
 
 
 def groups(todo: Sequence[int], prepared: Sequence[Prepared | None]) -> list[list[int]]:
@@ -166,20 +198,15 @@ class Control:
 
 
 def load(base: Base, folder: Path, dtype: torch.dtype) -> ControlNetModel:
-    """The ControlNet in ``folder``, in evaluation mode, on the CPU.
-
-    Raises:
-        BaseError: The weights are not those that ``config.json`` describes.
-    """
+    """The ControlNet in ``folder``, which ``check`` let pass, in evaluation mode, on the CPU."""
     beside = _as_base(base, folder)
+    return models.filled(_skeleton(beside), beside.weight_files(folder.name), dtype)
+
+
+def _skeleton(beside: Base) -> ControlNetModel:
+    """The ControlNet in the folder that ``beside`` is named after, without weights."""
     with quiet(), init_empty_weights(include_buffers=False):
-        model = ControlNetModel.from_config(beside.config(folder.name))
-    try:
-        model.load_state_dict(dict(models.read(beside, folder.name, dtype)), assign=True)
-    except RuntimeError as error:
-        what = str(error).splitlines()[-1].strip()
-        raise BaseError(f"{folder} does not hold the ControlNet that its config.json describes ({what}): get both of the same model.") from error
-    return model.requires_grad_(False).eval()
+        return ControlNetModel.from_config(beside.config(beside.name))
 
 
 def picture(reference: Reference, resolution: int) -> Image.Image:

@@ -13,7 +13,9 @@ from PIL import Image
 
 from .. import artifacts, weights
 from ..bases import Base
+from ..bases.base import read_header
 from ..errors import BaseError, SettingsError
+from ..loading import pretrained
 from ..quiet import quiet
 from ..reference import Reference
 from ..settings import Settings
@@ -76,7 +78,9 @@ class Heroine:
             try:
                 _load_ip_adapter(pipe, self.folder, *self.files)
             except (RuntimeError, ValueError, KeyError) as error:
-                said = f"{self.folder / self.files[0]} is no IP-Adapter for this base ({str(error).splitlines()[0]})"
+                # diffusers leaves what the file lacks on the meta device and then cannot move it
+                reason = "tensors are missing" if isinstance(error, NotImplementedError) else str(error).splitlines()[0]
+                said = f"{self.folder / self.files[0]} is no IP-Adapter for this base ({reason})"
                 raise BaseError(f"{said}: get the one that was made for it.") from error
             pipe.set_ip_adapter_scale(self.strength)
         if drawing_pipe is not pipe:
@@ -109,10 +113,17 @@ def prepare(base: Base, settings: Settings, first_panel: Path, references: list)
 def _load_ip_adapter(pipe, folder: Path, file: str, encoder: str) -> None:
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+    # diffusers reads what it needs and does not ask whether the file holds more
+    layers = [name for name in pipe.unet.attn_processors if name.endswith("attn2.processor")]
+    keys = [name for name in read_header(folder / file) if name.endswith("to_k_ip.weight")]
+    if len(keys) != len(layers):
+        raise ValueError(f"it has keys for {len(keys)} layers of attention, the base has {len(layers)}")
+
+    model = pretrained(CLIPVisionModelWithProjection, folder / encoder, dtype=pipe.unet.dtype)
+    side = model.config.image_size
+    processor = CLIPImageProcessor(size=side, crop_size=side)
     with quiet():
-        model = CLIPVisionModelWithProjection.from_pretrained(folder / encoder, use_safetensors=True, local_files_only=True, dtype=pipe.unet.dtype)
-        side = model.config.image_size
-        pipe.register_modules(image_encoder=model.to(pipe._execution_device).eval(), feature_extractor=CLIPImageProcessor(size=side, crop_size=side))
+        pipe.register_modules(image_encoder=model.to(pipe._execution_device), feature_extractor=processor)
         pipe.load_ip_adapter(str(folder), subfolder=str(Path(file).parent), weight_name=Path(file).name, image_encoder_folder=None, local_files_only=True)
 
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..download import HubModel
-from ..errors import SettingsError
+from ..errors import BaseError, SettingsError
+from ..loading import pretrained
 from ..quiet import quiet
 from . import palettes
 from .edges import edges
@@ -92,12 +93,14 @@ def _load(kind: str, folder: Path) -> tuple[torch.nn.Module, Callable]:
     """A model of transformers' class ``kind`` and its image processor."""
     import transformers
 
+    what = kind.removeprefix("AutoModelFor")
     try:
+        model = pretrained(getattr(transformers, kind), folder)
         with quiet():
-            model = getattr(transformers, kind).from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
             return model, transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{folder} is no model for {kind.removeprefix('AutoModelFor')} ({type(error).__name__}: {str(error).splitlines()[0]}): name another annotator.") from error
+    except (BaseError, OSError, ValueError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise SettingsError(f"{folder} is no model for {what} ({reason}): name another annotator.") from error
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:

@@ -13,7 +13,9 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from .. import artifacts, weights
+from ..bases.base import read_header
 from ..errors import BaseError, ResourceError
+from ..loading import differences, pretrained
 from ..quiet import quiet
 from . import Measure
 
@@ -23,6 +25,7 @@ PARTS = {  # folder of MODEL, and what it is called when it is fetched
     "inception": ("FID", "Inception, for scores"),
 }
 PREFERENCE = {"pickscore": ("PickScore", "PickScore"), "hps": ("HPSv2", "HPS v2")}
+OPEN_CLIP = "visual.class_embedding"  # a name that OpenCLIP's files have and transformers' do not
 CONTEST = 6.0  # of 10: the aesthetic score that the 2024 contest asked for
 
 
@@ -107,7 +110,7 @@ class Judge:
         try:
             with quiet(), contextlib.redirect_stdout(io.StringIO()):
                 return use(load(folder, self.device))
-        except (OSError, ValueError, SafetensorError) as error:
+        except (BaseError, OSError, ValueError, SafetensorError) as error:
             return f"{self.wanted[part][1]} in {folder} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]}): get it again"
         finally:
             gc.collect()
@@ -139,12 +142,45 @@ def load_hps(folder: Path, device: str):
 def _load(metric: type, model: type, folder: Path, device: str):
     """DiffSynth's ``metric``, which wraps ``model`` around a CLIP; by the folder's own configuration where it has one."""
     from diffsynth.core import ModelConfig
-    from transformers import CLIPModel as Weights
-    from transformers import CLIPProcessor
+    from transformers import CLIPModel, CLIPProcessor
 
-    if (folder / "config.json").is_file():
-        return metric(model(Weights.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).to(device), CLIPProcessor.from_pretrained(folder)).eval())
-    return metric.from_pretrained(ModelConfig(path=str(folder / "model.safetensors")), ModelConfig(path=str(folder)), torch.float32, device)
+    weights_file = folder / "model.safetensors"
+    if not (folder / "config.json").is_file():  # DiffSynth knows the real file by its names and shapes
+        at_hand = [ModelConfig(path=str(path)) for path in (weights_file, folder)]
+        return metric.from_pretrained(*at_hand, torch.float32, device)
+    if OPEN_CLIP in read_header(weights_file):
+        clip = _open_clip(folder)
+    else:
+        clip = pretrained(CLIPModel, folder, dtype=torch.float32)
+    processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+    return metric(model(clip.to(device), processor).eval())
+
+
+def _open_clip(folder: Path) -> torch.nn.Module:
+    """The CLIP in ``folder`` whose tensors have OpenCLIP's names, as HPS v2 is published, in fp32.
+
+    Raises:
+        BaseError: The file holds other tensors than ``config.json`` describes.
+    """
+    from accelerate import init_empty_weights
+    from diffsynth.utils.state_dict_converters.image_metrics import ImageMetricsOpenCLIPStateDictConverter as convert
+    from safetensors.torch import load_file
+    from transformers import CLIPConfig, CLIPModel
+
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    tensors.pop("attn_mask", None)  # follows from the length; in older files
+    if strange := [name for name, tensor in tensors.items() if not convert({name: tensor})]:
+        raise BaseError(f"{path} holds {strange[0]}, which OpenCLIP's model does not have: get it again.")
+
+    tensors = convert(tensors)
+    with init_empty_weights(include_buffers=False):
+        model = CLIPModel(CLIPConfig.from_pretrained(folder, local_files_only=True))
+    if wrong := differences(model, {name: tensor.shape for name, tensor in tensors.items()}):
+        said = f"{path} does not hold the CLIP that the config.json beside it describes"
+        raise BaseError(f"{said} ({len(wrong)} tensors differ, such as: {wrong[0]}): get both of the same model.")
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
 
 
 def load_aesthetic(folder: Path, device: str):
