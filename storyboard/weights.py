@@ -30,7 +30,9 @@ def fetch(base: Base) -> Base:
 
             folder = checkpoints.place(base, root)
             if not (folder / "model_index.json").is_file():
-                checkpoints.convert(base, _from_hubs(base.title, base.modelscope, base.huggingface, lambda files: chosen(files, base.components, True), whole=False), folder)
+                lacking = checkpoints.lacking(base)
+                wanted = lambda files: sorted({*chosen(files, base.components, True), *(chosen(files, lacking) if lacking else ())})
+                checkpoints.convert(base, _from_hubs(base.title, base.modelscope, base.huggingface, wanted, whole=False), folder)
         else:
             folder = _from_hubs(base.title, base.modelscope, base.huggingface, lambda files: chosen(files, base.components))
         base = replace(base, folder=folder)

@@ -38,6 +38,8 @@ class Base:
         resolution: Native side of a square picture, pixels; ``resolution_step`` divides every side.
         text_length: Tokens a prompt is padded to.
         num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
+        prediction_type: What the UNet predicts, ``"epsilon"`` (the noise) or ``"v_prediction"`` (https://arxiv.org/abs/2202.00512).
+        zero_terminal_snr: The schedule is rescaled to end at pure noise (https://arxiv.org/abs/2305.08891).
         lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
         learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
@@ -69,6 +71,8 @@ class Base:
     huggingface: str | None = None
     download: int = 0
     high_noise_weight: float = 0.0
+    prediction_type: str = "epsilon"
+    zero_terminal_snr: bool = False
     controlnets: Mapping[str, str] = field(default_factory=dict, hash=False)
     ip_adapter: tuple[str, str, str] | None = None
 
