@@ -19,6 +19,7 @@ COMPONENTS = {  # what holds weights, by diffusers' pipeline class
     "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2", "unet", "vae"),
     "StableDiffusionPipeline": ("text_encoder", "unet", "vae"),
 }
+CLIP_LAYERS = {"StableDiffusionXLPipeline": 2, "StableDiffusionPipeline": 1}  # which layer of CLIP, counted from the end, the UNet was taught with
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,16 @@ class Base:
     def components(self) -> tuple[str, ...]:
         """Folders that hold weights."""
         return COMPONENTS[self.pipeline]
+
+    @property
+    def clip_layer(self) -> int | None:
+        """The layer of CLIP that prompts are usually read at, 1 for the last, 2 for the penultimate; None where there is no CLIP."""
+        return CLIP_LAYERS.get(self.pipeline)
+
+    @property
+    def schedule_type(self) -> str:
+        """What A1111 calls the sigmas that pictures are drawn on (``rendering.drawing.scheduler``)."""
+        return "Simple" if self.zero_terminal_snr else "Karras"
 
     def weight_files(self, component: str) -> list[Path]:
         """The safetensors files of ``component``, one or several shards; in full precision where there are both.

@@ -35,11 +35,6 @@ def scheduler(base: Base):
     )
 
 
-def schedule_type(base: Base) -> str:
-    """What A1111 calls the sigmas of ``scheduler``."""
-    return "Simple" if base.zero_terminal_snr else "Karras"
-
-
 def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None):
     """The pipeline of ``base`` without text encoders, with our sampler, and the LoRA file attached if one is given.
 
