@@ -189,3 +189,18 @@ def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, la
     assert loss == pytest.approx(torch.nn.functional.mse_loss(predicted, target).item(), abs=1e-5)
     assert (scheduler.alphas_cumprod[last] == 0) == zero
     assert loss != pytest.approx(torch.nn.functional.mse_loss(predicted, noise).item(), abs=1e-2)
+
+
+def test_clip_skip_pictures_parity_with_diffusers(hub, make_settings):
+    base, settings = hub("sd15"), make_settings(base="sd15", clip_skip=2)
+    prompt, negative = "a girl with short purple hair", "blurry"
+    pipe = of_diffusers("sd15", base.folder)
+    object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)  # where its clip_skip looks for the last norm; transformers 5 has no such part
+    # its negative prompt is read at the last layer whatever clip_skip says; A1111, kohya and ComfyUI read both alike
+    unwanted = pipe.encode_prompt(negative, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False, clip_skip=1)[0]
+    drawn = pipe(
+        prompt=[prompt], negative_prompt_embeds=unwanted, clip_skip=1, generator=[torch.Generator("cpu").manual_seed(7)], num_inference_steps=3,
+        guidance_scale=4.0, height=128, width=128, output_type="pt",
+    ).images[0]
+    assert (ours(base, settings, prompt, negative, side=128) - drawn).abs().max() < 1e-4
+    assert (ours(base, settings.but(clip_skip=None), prompt, negative, side=128) - drawn).abs().max() > 1e-3
