@@ -221,6 +221,9 @@ def test_reproduce_knows_v_prediction_and_clip_skip_and_so_do_lora_and_pictures(
     assert ", Schedule type: Simple, " in text["parameters"] and ", Clip skip: 2, Noise Schedule: Zero Terminal SNR, " in text["parameters"]
     assert {"CLIPSetLastLayer", "ModelSamplingDiscrete"} <= {node["class_type"] for node in json.loads(text["prompt"]).values()}
     found = bundle(pictures, lora, settings)
+    with zipfile.ZipFile(found.path) as archive:
+        card = archive.read("README.md").decode()
+    assert "v_prediction, zero terminal SNR" in card and "clip skip 2" in card
     assert reproduce(found.path, tmp_path / "again", base=str(folder)).verdicts == ["identical"] * 2
     story_json = story_of(found)
     story_json["panels"][1]["clip_skip"] = 1

@@ -49,8 +49,8 @@ def timestep_weights(alphas_cumprod: torch.Tensor, high_noise: float, prediction
 
     An error in the noise is ``SNR`` times that in the picture (https://arxiv.org/abs/2202.00512, section 4), so this
     adds ``high_noise`` times the picture's error to the loss. Without it hardly anything is learnt where SNR is near
-    0, and it is there that sampling decides on place and mood. An error in v is ``sigma^2 = 1 - alphas_cumprod`` times
-    that in the picture: with ``high_noise`` 0 it already weighs the picture where SNR is 0.
+    0, and it is there that sampling decides on place and mood. An error in the picture is ``sigma^2 = 1 - alphas_cumprod``
+    times that in v, which already is all of it where SNR is 0.
     """
     if prediction_type == "v_prediction":
         return 1 + high_noise * (1 - alphas_cumprod)
