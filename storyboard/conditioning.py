@@ -7,7 +7,8 @@ import gc
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from safetensors.torch import save as serialise
 from . import artifacts, models
 from . import prompts as syntax
 from .bases import Base
-from .errors import BaseError
+from .errors import BaseError, SettingsError
 from .memory import Plan
 from .quiet import quiet
 from .settings import Settings
@@ -50,11 +51,15 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
 
     Raises:
         BaseError: The weights do not fit.
-        SettingsError: A prompt has a bracket without its partner.
+        SettingsError: A prompt has a bracket without its partner, or ``clip_skip`` leaves no layer of CLIP.
     """
     prompts = [*prompts, *map(syntax.literal, captions)]
     device = "cpu" if plan.text_encoder_on_cpu else plan.device
-    mark = artifacts.fingerprint(base=base.fingerprint(), syntax="A1111", precision=plan.precision, bits=settings.text_encoder_bits, versions=artifacts.versions("torch", "diffusers", "transformers", "compel"))
+    left_out = _layers_left_out(base, settings)
+    mark = artifacts.fingerprint(
+        base=base.fingerprint(), syntax="A1111", precision=plan.precision, bits=settings.text_encoder_bits, clip_layers_left_out=left_out,
+        versions=artifacts.versions("torch", "diffusers", "transformers", "compel"),
+    )
     folder = settings.folder / "cache" / "text" / mark[:16]
     for other in folder.parent.glob("*"):
         if other != folder:
@@ -63,7 +68,7 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
     paths = {prompt: folder / f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.safetensors" for prompt in prompts}
     missing = [prompt for prompt, path in paths.items() if not path.is_file()]
     if missing:
-        _compute(base, {prompt: paths[prompt] for prompt in missing}, device, plan.dtype, settings.text_encoder_bits)
+        _compute(base, {prompt: paths[prompt] for prompt in missing}, device, plan.dtype, settings.text_encoder_bits, left_out)
         gc.collect()
         if device == "cuda":
             torch.cuda.empty_cache()
@@ -73,7 +78,7 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
 
 @quiet()
 @torch.no_grad()
-def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None) -> None:
+def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None, left_out: int) -> None:
     pipe = _text_pipeline(base, device, dtype, bits)
     zeros = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
     clip = base.pipeline != "KolorsPipeline"
@@ -85,9 +90,10 @@ def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dty
     if not clip:
         _warn_of_cuts(base, lengths)
     for prompt, path in missing.items():
-        found = _encoded(pipe, words[prompt], device)
+        found = _encoded(pipe, words[prompt], device, left_out)
         if clip and (lengths[prompt] > base.text_length or syntax.weighted(pieces[prompt])):
-            found["tokens"] = _weighted_clip(pipe, pieces[prompt], device)
+            with _without_last_layers(pipe, left_out):
+                found["tokens"] = _weighted_clip(pipe, pieces[prompt], device)
         elif syntax.weighted(pieces[prompt]):
             found = _weighted_chatglm(pipe, pieces[prompt], base.text_length, found)
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):
@@ -96,17 +102,55 @@ def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dty
             found = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
         _write(path, found)
     if clip and not (filler := next(iter(missing.values())).with_name(FILLER)).is_file():
-        _write(filler, _encoded(pipe, "", device))
+        _write(filler, _encoded(pipe, "", device, left_out))
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     artifacts.write_atomically(path, serialise({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def _encoded(pipe, text: str, device: str) -> dict[str, torch.Tensor]:
-    """What the pipeline itself makes of ``text``, unweighted and cut where the encoder ends."""
-    parts = pipe.encode_prompt(prompt=text, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
-    return {"tokens": parts[0][0], "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0)}
+def _encoded(pipe, text: str, device: str, left_out: int = 0) -> dict[str, torch.Tensor]:
+    """What the pipeline itself makes of ``text``, unweighted and cut where the encoder ends; ``pooled`` is of all layers."""
+    encode = lambda: pipe.encode_prompt(prompt=text, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
+    parts = encode()
+    found = {"tokens": parts[0][0], "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0)}
+    if left_out:
+        with _without_last_layers(pipe, left_out):
+            found["tokens"] = encode()[0][0]
+    return found
+
+
+def _layers_left_out(base: Base, settings: Settings) -> int:
+    """How many layers earlier than usual CLIP is read.
+
+    Raises:
+        SettingsError: The base's CLIP has fewer layers than ``clip_skip`` counts.
+    """
+    if settings.clip_skip is None:
+        return 0
+    layers = base.config("text_encoder")["num_hidden_layers"]
+    if settings.clip_skip > layers:
+        raise SettingsError(f"clip_skip={settings.clip_skip} is more than the {layers} layers of the text encoder of {base.name!r}: set it to {layers} or less.")
+    return settings.clip_skip - base.clip_layer
+
+
+@contextmanager
+def _without_last_layers(pipe, count: int) -> Iterator[None]:
+    """While open, the CLIP encoders of ``pipe`` lack their last ``count`` layers: what is read at the end is read that much earlier.
+
+    That is diffusers' own ``clip_skip``, final normalisation included, for compel as well; diffusers 0.42's of SD 1.5 asks
+    ``CLIPTextModel`` for ``text_model``, which transformers 5 has no longer.
+    """
+    found = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")] if count else []
+    encoders = [getattr(encoder, "text_model", encoder).encoder for encoder in found if encoder is not None]
+    whole = [encoder.layers for encoder in encoders]
+    try:
+        for encoder in encoders:
+            encoder.layers = encoder.layers[:-count]
+        yield
+    finally:
+        for encoder, layers in zip(encoders, whole):
+            encoder.layers = layers
 
 
 def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ from .errors import SettingsError
 from .story import MAX_SEED
 
 HEROINE_STRENGTH = {"shared": 1.0, "ip-adapter": 0.6}
+CLIP_LAYER_LIMIT = 12  # CLIP ViT-L, which SD 1.5 and SDXL have, has so many layers
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Settings:
         text_encoder_on_cpu: The text encoders run on the CPU; None: where the card is too small for them.
         offload: While drawing, UNet and VAE are on the card in turn; None decides by the card.
         vae_tiling: The VAE decodes in overlapping tiles, with less memory; None decides by the card.
+        clip_skip: Layer of CLIP that captions and prompts are read at, counted from the end as A1111 and kohya do: 2 is the penultimate
+            (diffusers' own ``clip_skip=1`` for SD 1.5). None is the base's usual: 1 for SD 1.5, 2 for SDXL, which never reads the last.
 
     Raises:
         SettingsError: A value out of range or an unknown base, in one sentence.
@@ -75,6 +78,7 @@ class Settings:
     vae_tiling: bool | None = None
     caption_template: str | None = None
     captioner: str | None = None
+    clip_skip: int | None = None
 
     def __post_init__(self) -> None:
         if self.base is None:
@@ -102,6 +106,10 @@ class Settings:
             if not isinstance(getattr(self, name), bool | None):
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be True, False or None.")
         self._check_heroine(base)
+        if self.clip_skip is not None:
+            if base.clip_layer is None:
+                raise SettingsError(f"clip_skip={self.clip_skip!r} belongs to CLIP, which the base {self.base!r} does not have: leave it None.")
+            self._in_range("clip_skip", base.clip_layer, CLIP_LAYER_LIMIT, whole=True)
         if self.text_encoder_bits not in (None, 4, 8):
             raise SettingsError(f"text_encoder_bits={self.text_encoder_bits!r} must be 8, 4 or None.")
         if self.resolution % base.resolution_step:

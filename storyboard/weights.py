@@ -33,7 +33,7 @@ def fetch(base: Base) -> Base:
 
             folder = checkpoints.place(base, root)
             if not (folder / "model_index.json").is_file():
-                checkpoints.convert(base, _configs(base), folder)
+                checkpoints.convert(base, _configs(base, checkpoints.lacking(base)), folder)
         else:
             folder = _from_hubs(base.title, _published(base), lambda files: chosen(files, base.components), INDEX)
         base = replace(base, folder=folder)
@@ -41,9 +41,13 @@ def fetch(base: Base) -> Base:
     return base
 
 
-def _configs(base: Base) -> Path:
-    """Folder of the configs and tokenizers of what a checkpoint is built on."""
-    return _from_hubs(base.title, _published(base), lambda files: chosen(files, base.components, True), INDEX, whole=False)
+def _configs(base: Base, lacking: tuple[str, ...]) -> Path:
+    """Folder of the configs and tokenizers of what a checkpoint is built on, with the weights of the components it lacks."""
+    def choose(files: dict[str, int]) -> list[str]:
+        weights = chosen(files, lacking) if lacking else []
+        return sorted({*chosen(files, base.components, configs_only=True), *weights})
+
+    return _from_hubs(base.title, _published(base), choose, INDEX, whole=False)
 
 
 def _published(base: Base) -> HubModel:

@@ -1,20 +1,21 @@
 import getpass
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from storyboard import Panel, Story, bases, lora, models, render, save_workflow, workflow
+from storyboard import Panel, Story, bases, conditioning, lora, memory, models, render, save_workflow, workflow
 from storyboard.errors import SettingsError
 from storyboard.exporting import comfy
 from storyboard.rendering import drawing, png
 
 FILES = {"kolors": "KolorsPipeline", "sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline", "mini": "KolorsPipeline", "my base (v2)": "StableDiffusionPipeline"}
 # ComfyUI's nodes.py and ComfyUI-Kolors-MZ's __init__.py, read apart from the package: input -> type of a link, or Python type, lowest and highest; then outputs
-SAMPLING = {"sampler_name": (str, {"dpmpp_2m"}), "scheduler": (str, {"karras"}), "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
+SAMPLING = {"sampler_name": (str, {"dpmpp_2m"}), "scheduler": (str, {"karras", "simple"}), "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
 LIST = {
     "CheckpointLoaderSimple": ({"ckpt_name": (str, None)}, ["MODEL", "CLIP", "VAE"]),
     "LoraLoaderModelOnly": ({"model": "MODEL", "lora_name": (str, None), "strength_model": (float, (-20, 20))}, ["MODEL"]),
@@ -28,6 +29,8 @@ LIST = {
     "ImageScale": ({"image": "IMAGE", "upscale_method": (str, {"nearest-exact", "bilinear", "area", "bicubic", "lanczos"}), "width": (int, (0, 16384)), "height": (int, (0, 16384)), "crop": (str, {"disabled", "center"})}, ["IMAGE"]),
     "VAEEncode": ({"pixels": "IMAGE", "vae": "VAE"}, ["LATENT"]),
     "VAELoader": ({"vae_name": (str, None)}, ["VAE"]),
+    "CLIPSetLastLayer": ({"clip": "CLIP", "stop_at_clip_layer": (int, (-24, -1))}, ["CLIP"]),
+    "ModelSamplingDiscrete": ({"model": "MODEL", "sampling": (str, {"eps", "v_prediction", "lcm", "x0"}), "zsnr": (bool, None)}, ["MODEL"]),
     "CLIPTextEncode": ({"text": (str, None), "clip": "CLIP"}, ["CONDITIONING"]),
     "MZ_KolorsUNETLoaderV2": ({"unet_name": (str, None)}, ["MODEL"]),
     "MZ_ChatGLM3Loader": ({"chatglm3_checkpoint": (str, None)}, ["CHATGLM3MODEL"]),
@@ -312,3 +315,83 @@ def test_comfy_graph_is_in_each_picture_and_tells_no_secrets(hub, make_settings,
     assert comfy.read(path) == comfy.read(path.with_name("workflow_api.json")) and len(comfy.read(path)["pictures"]) == 2
     render(story, settings, tmp_path / "lora.safetensors")
     assert pictures.grid.stat().st_mtime_ns == before and path.is_file()  # nothing drawn anew
+
+
+V_PREDICTION = {"prediction_type": "v_prediction", "zero_terminal_snr": True, "schedule_type": "Simple"}
+
+
+@pytest.mark.parametrize("base, facts, sampling, layer", [
+    ("sdxl", V_PREDICTION, ["v_prediction", True, "simple"], None),
+    ("sdxl", V_PREDICTION | {"zero_terminal_snr": False, "schedule_type": "Karras"}, ["v_prediction", False, "karras"], None),
+    ("sd15", {"clip_skip": 2}, None, -2), ("sd15", {"clip_skip": 1}, None, None), ("sdxl", {"clip_skip": 2}, None, None), ("sdxl", {"clip_skip": 3}, None, -3),
+    ("sd15", V_PREDICTION | {"clip_skip": 2}, ["v_prediction", True, "simple"], -2),
+])
+def test_comfy_is_told_what_the_base_predicts_and_which_layer_of_clip_is_read(base, facts, sampling, layer):
+    some = [panel | facts for panel in panels(base)]
+    some[1] = follow(some[1], 2, "edges", end=0.5)
+    made = workflow(some)
+    check_api(made["api"])
+    check_ui(made["ui"])
+    for form in made.values():
+        again = workflow(**comfy.read(json.loads(json.dumps(form))))
+        assert json.dumps(again, sort_keys=True) == json.dumps(made, sort_keys=True)
+    for place in range(1, 9):
+        sampler = made["api"][f"{place}3"]["inputs"]
+        model, clip = (made["api"][source] for source in (sampler["model"][0], made["api"][f"{place}0"]["inputs"]["clip"][0]))
+        if sampling:
+            assert [model["inputs"].get("sampling"), model["inputs"].get("zsnr"), sampler["scheduler"]] == sampling
+            model = made["api"][model["inputs"]["model"][0]]
+        assert "Lora" in model["class_type"] and clip["inputs"].get("stop_at_clip_layer") == layer
+    note = next(node["widgets_values"][0] for node in made["ui"]["nodes"] if node["type"] == "Note")
+    assert ("predicts v" in note) == bool(sampling)
+
+
+def test_comfy_has_no_graph_for_a_kolors_that_predicts_v_and_none_for_two_ways_of_reading():
+    with pytest.raises(SettingsError, match="Panel 1 is drawn by a Kolors that predicts v"):
+        workflow([panels("kolors")[0] | V_PREDICTION])
+    one, other = panels("sd15", count=2)
+    with pytest.raises(SettingsError, match="panels of one base"):
+        workflow([one, other | {"clip_skip": 2}])
+
+
+def drawn_by_comfy(unet, tokens, added, noise, steps, guidance_scale):
+    """ComfyUI's dpmpp_2m and simple on ModelSamplingDiscrete(v_prediction, zsnr): comfy/model_sampling.py, samplers.py, k_diffusion/sampling.py."""
+    alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).sqrt()
+    alphas = ((alphas - alphas[-1]) * alphas[0] / (alphas[0] - alphas[-1])) ** 2
+    alphas[-1] = 4.8973451890853435e-08
+    trained = ((1 - alphas) / alphas).sqrt().float()
+    sigmas = [trained[-(1 + int(step * len(trained) / steps))] for step in range(steps)] + [torch.tensor(0.0)]
+
+    def denoised(x, sigma):
+        timestep = (sigma.log() - trained.log()).abs().argmin()
+        v = unet(torch.cat([x] * 2) / (sigma**2 + 1).sqrt(), timestep, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+        negative, positive = (x / (sigma**2 + 1) - each * sigma / (sigma**2 + 1).sqrt() for each in v.chunk(2))
+        return negative + guidance_scale * (positive - negative)
+
+    x, old = noise * (1 + sigmas[0] ** 2).sqrt(), None
+    for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:])):
+        found = new = denoised(x, sigma)
+        if old is not None and following > 0:
+            ratio = (sigmas[step - 1] / sigma).log() / (sigma / following).log()
+            new = (1 + 1 / (2 * ratio)) * found - old / (2 * ratio)
+        x = following / sigma * x + (1 - following / sigma) * new
+        old = found
+    return x
+
+
+def test_comfy_draws_v_prediction_with_zero_terminal_snr_as_we_do(hub, tmp_path, make_settings):
+    folder = tmp_path / "v"
+    shutil.copytree(hub("sdxl").folder, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}))
+    base, settings = bases.get(str(folder)), make_settings(base=str(folder))
+    plan = memory.plan(base, settings)
+    said = conditioning.encode(base, ["a girl in the rain", "blurry"], settings, plan)
+    pipe = drawing.load_pipeline(base, plan)
+    ours = drawing.denoise(pipe, [said["a girl in the rain"]], [said["blurry"]], [7], 64, 8, 4.0)
+    tokens, pooled = conditioning.stack([said["blurry"], said["a girl in the rain"]])
+    added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)}
+    with torch.no_grad():
+        theirs = drawn_by_comfy(pipe.unet, tokens, added, torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7)), 8, 4.0)
+    pictures = [drawing.decode(pipe, latents) / 2 + 0.5 for latents in (ours, theirs)]
+    assert (pictures[0] - pictures[1]).abs().max() < 1 / 255

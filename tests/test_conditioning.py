@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from storyboard import bases, conditioning, memory, models
-from storyboard.errors import BaseError
+from storyboard import prompts as syntax
+from storyboard.errors import BaseError, SettingsError
 
 NAMES = ("kolors", "sdxl", "sd15")
 
@@ -80,3 +81,59 @@ def test_damaged_weights_are_an_error(encode, monkeypatch):
     monkeypatch.setattr(models, "load", load)
     with pytest.raises(BaseError, match="values that are not finite"):
         encode("sd15", ["a cat"])
+
+
+def of_diffusers(name, folder):
+    """diffusers' own pipeline; its clip_skip for SD 1.5 looks for ``text_model``, which transformers 5 has no longer."""
+    import diffusers
+
+    pipe = getattr(diffusers, bases.get(name).pipeline).from_pretrained(folder, variant="fp16", **({"safety_checker": None} if name == "sd15" else {}))
+    if not hasattr(pipe.text_encoder, "text_model"):
+        object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)  # past torch, to which it would be a part of itself
+    return pipe
+
+
+@pytest.mark.parametrize("name, clip_skip, of_theirs", [("sd15", 1, None), ("sd15", 2, 1), ("sd15", 3, 2), ("sdxl", 2, None), ("sdxl", 3, 1)])
+def test_clip_skip_parity_with_diffusers(encode, hub, name, clip_skip, of_theirs):
+    prompt = "a girl with short purple hair"
+    ours = encode(name, [prompt, ""], clip_skip=clip_skip)
+    pipe = of_diffusers(name, hub(name).folder)
+    with torch.no_grad():
+        theirs = pipe.encode_prompt(prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True, clip_skip=of_theirs)
+    assert (ours[prompt].tokens - theirs[0][0]).abs().max() < 1e-5
+    if name == "sdxl":
+        assert torch.equal(ours[prompt].pooled, theirs[2][0]) and not ours[""].tokens.any()
+    else:
+        assert torch.equal(ours[""].tokens, ours[""].filler)
+    usual = encode(name, [prompt])[prompt]
+    assert torch.equal(ours[prompt].tokens, usual.tokens) == (of_theirs is None)
+
+
+@pytest.mark.parametrize("prompt", ["a (red:1.3) cat", "a (red:0.5) cat", "a girl with a red cat, " * 8])
+def test_clip_skip_reaches_weights_and_long_prompts_parity_with_compel(encode, hub, prompt):
+    from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
+
+    pipe = of_diffusers("sd15", hub("sd15").folder)
+    theirs = EmbeddingsProvider(
+        pipe.tokenizer, pipe.text_encoder, truncate=False, returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NORMALIZED,
+        split_long_text_mode=SplitLongTextMode.PHRASES,
+    )
+    texts, weights = zip(*syntax.parse(prompt))
+    with torch.no_grad():
+        expected = theirs.get_embeddings_for_weighted_prompt_fragments([list(texts)], [list(weights)])[0]
+    ours, usual = (encode("sd15", [prompt], clip_skip=skip)[prompt].tokens for skip in (2, None))
+    assert (ours - expected).abs().max() < 1e-5 and (ours - usual).abs().max() > 0.01
+
+
+def test_clip_skip_leaves_the_encoder_as_it_was(hub):
+    pipe = of_diffusers("sdxl", hub("sdxl").folder)
+    before = [encoder.encoder.layers for encoder in (pipe.text_encoder, pipe.text_encoder_2.text_model)]
+    with pytest.raises(ZeroDivisionError), conditioning._without_last_layers(pipe, 2):
+        assert [len(encoder.encoder.layers) for encoder in (pipe.text_encoder, pipe.text_encoder_2.text_model)] == [1, 1]
+        1 / 0
+    assert [encoder.encoder.layers for encoder in (pipe.text_encoder, pipe.text_encoder_2.text_model)] == before
+
+
+def test_clip_skip_beyond_the_layers_there_are_is_an_error(encode):
+    with pytest.raises(SettingsError, match="clip_skip=4 is more than the 3 layers of the text encoder of 'sd15': set it to 3 or less"):
+        encode("sd15", ["a cat"], clip_skip=4)

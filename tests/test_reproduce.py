@@ -9,10 +9,11 @@ import torch
 from conftest import picture
 from PIL import Image
 
-from storyboard import Panel, Reference, Story, bases, bundle, render, reproduce
+from storyboard import Panel, Reference, Story, bases, bundle, render, reproduce, train
 from storyboard.errors import BundleError, StoryboardError
 from storyboard.exporting.bundle import zipped
 from storyboard.exporting.reproduce import batches
+from storyboard.lora import metadata
 from storyboard.rendering import drawing
 
 
@@ -199,3 +200,43 @@ def test_reproduce_trusts_no_reference_or_heroine(guided, tmp_path, kind, place,
 def test_reproduce_refuses_a_bundle_of_another_format(made, tmp_path):
     with pytest.raises(BundleError, match="format 2, this Storyboard reads 1"):
         reproduce(rewritten(made, tmp_path / "new.zip", story_json=json.dumps(story_of(made) | {"format": 2}).encode()))
+
+
+def test_reproduce_knows_v_prediction_and_clip_skip_and_so_do_lora_and_pictures(hub, captions, make_settings, tmp_path):
+    folder = tmp_path / "v"
+    shutil.copytree(hub("sd15").folder, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}))
+    settings = make_settings(base=str(folder), clip_skip=2, train_steps=2)
+    lora = train(captions, settings)
+    said = metadata(lora.path)
+    assert {key: said[key] for key in ("ss_v2", "ss_v_parameterization", "ss_zero_terminal_snr", "ss_clip_skip", "modelspec.prediction_type", "modelspec.encoder_layer")} == {
+        "ss_v2": "False", "ss_v_parameterization": "True", "ss_zero_terminal_snr": "True", "ss_clip_skip": "2", "modelspec.prediction_type": "v", "modelspec.encoder_layer": "2",
+    }
+    story = Story(["a girl in the rain", "a (red:1.2) cat"])
+    pictures = render(story, settings, lora)
+    facts = {"prediction_type": "v_prediction", "zero_terminal_snr": True, "schedule_type": "Simple", "clip_skip": 2}
+    assert all(panel.items() >= facts.items() for panel in pictures.panels)
+    text = Image.open(pictures.paths[0]).text
+    assert ", Schedule type: Simple, " in text["parameters"] and ", Clip skip: 2, Noise Schedule: Zero Terminal SNR, " in text["parameters"]
+    assert {"CLIPSetLastLayer", "ModelSamplingDiscrete"} <= {node["class_type"] for node in json.loads(text["prompt"]).values()}
+    found = bundle(pictures, lora, settings)
+    with zipfile.ZipFile(found.path) as archive:
+        card = archive.read("README.md").decode()
+    assert "v_prediction, zero terminal SNR" in card and "clip skip 2" in card
+    assert reproduce(found.path, tmp_path / "again", base=str(folder)).verdicts == ["identical"] * 2
+    story_json = story_of(found)
+    story_json["panels"][1]["clip_skip"] = 1
+    with pytest.raises(BundleError, match="panel 2"):
+        reproduce(rewritten(found, tmp_path / "changed.zip", story_json=json.dumps(story_json).encode()), base=str(folder))
+
+
+def test_clip_skip_trains_and_draws_anew(hub, captions, make_settings):
+    hub("sd15")
+    settings = make_settings(base="sd15", train_steps=2)
+    pictures, digests = [], []
+    for clip_skip in (None, 2):
+        lora = train(captions, settings.but(clip_skip=clip_skip))
+        digests.append(lora.digest)
+        pictures.append(np.asarray(Image.open(render(Story(["a girl in the rain"]), settings.but(clip_skip=clip_skip), lora).paths[0])).astype(int))
+    assert digests[0] != digests[1] and np.abs(pictures[0] - pictures[1]).max() > 1

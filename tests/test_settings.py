@@ -25,6 +25,11 @@ def test_unknown_base_is_named_with_those_there_are():
     ({"seed": -1}, "seed=-1"),
     ({"train_steps": 2.5}, "train_steps=2.5 must be a whole number"),
     ({"train_steps": True}, "train_steps=True"),
+    ({"clip_skip": 2}, "clip_skip=2 belongs to CLIP, which the base 'mini' does not have"),
+    ({"base": "kolors", "clip_skip": 1}, "clip_skip=1 belongs to CLIP"),
+    ({"base": "sd15", "clip_skip": 0}, "clip_skip=0 must be a whole number from 1 to 12"),
+    ({"base": "sdxl", "clip_skip": 1}, "clip_skip=1 must be a whole number from 2 to 12"),
+    ({"base": "sd15", "clip_skip": True}, "clip_skip=True"),
     ({"output": " "}, "output=' '"), ({"seed": None}, "seed=None"), ({"dataset": None}, "dataset=None"), ({"rank": None}, "rank=None"), ({"seed": 2**63}, "seed=9223372036854775808"),
 ])
 def test_a_value_out_of_range_is_one_sentence(changes, said):

@@ -117,6 +117,23 @@ def test_loss_parity_with_diffsynth(make_settings):
         assert loop.diffusion_loss(pipe, latents, torch.randn_like(latents), chosen, **one).item() == pytest.approx(theirs, abs=1e-5)
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_weights_add_a_share_of_the_error_in_the_picture(prediction_type):
+    """Whatever is predicted, from it and the noisy latents follows the picture, whose error the weight adds ``high_noise`` times."""
+    generator = torch.Generator().manual_seed(0)
+    latents, noise, wrong = (torch.randn(4, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+    alphas = torch.tensor([0.9, 0.5, 0.1, 0.02], dtype=torch.float64)[:, None]
+    noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+    target = loop.training_target(latents, noise, alphas, prediction_type)
+    predicted = target + wrong
+    if prediction_type == "epsilon":
+        picture = (noisy - (1 - alphas).sqrt() * predicted) / alphas.sqrt()
+    else:
+        picture = alphas.sqrt() * noisy - (1 - alphas).sqrt() * predicted
+    weights = loop.timestep_weights(alphas, 0.3, prediction_type)
+    assert torch.allclose(weights * (predicted - target) ** 2, (predicted - target) ** 2 + 0.3 * (picture - latents) ** 2)
+
+
 def gradients(pipe, settings, cached, at_once):
     """LoRA gradients of step 0's batch, how many pictures went at once, and the loss."""
     drawn = loop.draw_batch(cached, *loop.batches(cached, 4, 0, 0)[0], pipe, 0, 0)

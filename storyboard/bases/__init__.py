@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from .base import Base
-from .files import opened
+from .files import KOLORS_ORIGINAL, opened, refuse_original_kolors
 
 ROOM_FOR_KOLORS = 10 * 2**30  # bytes of the card
 __all__ = ["Base", "get", "names"]
@@ -40,4 +40,6 @@ def get(name: str) -> Base:
         return import_module(f"{__name__}.{name}").BASE
     if Path(name).expanduser().exists():
         return opened(Path(name).expanduser(), {known: get(known) for known in names()})
+    if name == KOLORS_ORIGINAL:
+        refuse_original_kolors(name)
     raise SettingsError(f"There is no base called {name!r}: set base to one of {', '.join(map(repr, names()))}, or to the path of a diffusers folder or a .safetensors file.")

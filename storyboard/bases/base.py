@@ -20,6 +20,7 @@ COMPONENTS = {  # what holds weights, by diffusers' pipeline class
     "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2", "unet", "vae"),
     "StableDiffusionPipeline": ("text_encoder", "unet", "vae"),
 }
+CLIP_LAYERS = {"StableDiffusionXLPipeline": 2, "StableDiffusionPipeline": 1}  # which layer of CLIP, counted from the end, the UNet was taught with
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Base:
         resolution: Native side of a square picture, pixels; ``resolution_step`` divides every side.
         text_length: Tokens a prompt is padded to.
         num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
+        prediction_type: What the UNet predicts, ``"epsilon"`` (the noise) or ``"v_prediction"`` (https://arxiv.org/abs/2202.00512).
+        zero_terminal_snr: The schedule is rescaled to end at pure noise (https://arxiv.org/abs/2305.08891).
         lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
         learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
@@ -70,6 +73,8 @@ class Base:
     huggingface: str | None = None
     download: int = 0
     high_noise_weight: float = 0.0
+    prediction_type: str = "epsilon"
+    zero_terminal_snr: bool = False
     controlnets: Mapping[str, HubModel | str] = field(default_factory=dict, hash=False)
     ip_adapter: tuple[HubModel, str, str] | None = None
 
@@ -77,6 +82,16 @@ class Base:
     def components(self) -> tuple[str, ...]:
         """Folders that hold weights."""
         return COMPONENTS[self.pipeline]
+
+    @property
+    def clip_layer(self) -> int | None:
+        """The layer of CLIP that prompts are usually read at, 1 for the last, 2 for the penultimate; None where there is no CLIP."""
+        return CLIP_LAYERS.get(self.pipeline)
+
+    @property
+    def schedule_type(self) -> str:
+        """What A1111 calls the sigmas that pictures are drawn on (``rendering.drawing.scheduler``)."""
+        return "Simple" if self.zero_terminal_snr else "Karras"
 
     def weight_files(self, component: str) -> list[Path]:
         """The safetensors files of ``component``, one or several shards; in full precision where there are both.

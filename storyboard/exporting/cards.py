@@ -78,7 +78,10 @@ def model_card(pictures: Pictures, path: Path, settings: Settings, report: Clean
         "学习率 learning rate": said.get("ss_learning_rate", "?"), "随机种子 seed": said.get("ss_seed", "?"),
         "分辨率 resolution": said.get("modelspec.resolution", "?"), "SHA-256": f"`{panel['lora']}`",
     }
+    if "prediction_type" in panel:
+        facts["预测 prediction"] = panel["prediction_type"] + (", zero terminal SNR" if panel["zero_terminal_snr"] else "")
     drawing = f"{panel['sampler']}, {panel['schedule_type']}, {panel['steps']} steps, CFG {panel['guidance_scale']:g}, {panel['width']} × {panel['height']}"
+    drawing += f", clip skip {panel['clip_skip']}" if "clip_skip" in panel else ""
     rows = [(place, entry["prompt"] + _followed(entry), entry["negative_prompt"], entry["seed"]) for place, entry in enumerate(pictures.panels, 1)]
     return "\n".join([
         "---", yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(), "---", "", "# 故事画风 LoRA · Story style LoRA", "",

@@ -7,13 +7,15 @@ from pathlib import Path
 from PIL import Image
 
 from .. import artifacts
+from ..bases.base import CLIP_LAYERS
 from ..errors import SettingsError
 from ..reference import Reference
 from ..story import Panel, Story
 from . import references
 from .nodes import from_ui, node, to_ui
 
-SAMPLER, SCHEDULER = "dpmpp_2m", "karras"  # what rendering/drawing.py's scheduler() is called there
+SAMPLER, SCHEDULERS = "dpmpp_2m", {"Karras": "karras", "Simple": "simple"}  # what rendering/drawing.py's scheduler() is called there
+SAMPLING, CLIP_LAYER = "3", "4"  # numbers of nodes that follow the loaders of CLIP bases; Kolors has other loaders there
 LORA_FILE = "lora.safetensors"
 LAST_STEP = 10000  # KSamplerAdvanced: to the end
 EXACT = 2**53  # JavaScript's integers are whole up to here
@@ -33,6 +35,10 @@ MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI n
 WEIGHTS_NOTE = "ComfyUI-Kolors-MZ reads weights such as (word:1.3) and [word] as plain words, which Storyboard does not: those pictures differ. ComfyUI-Kolors-MZ 把 (word:1.3)、[word] 之类的权重当作普通文字，这些画面会不同。"
 CONTROL_NOTE = "Copy panel-*-reference.png from outputs/story into ComfyUI's input folder, and the weights of each ControlNet into models/controlnet under the name in its loader. 请把 outputs/story 里的 panel-*-reference.png 放入 ComfyUI 的 input 目录，把 ControlNet 权重按加载节点里的文件名放入 models/controlnet。"
 SEEDS_NOTE = "A seed above 2^53 loses digits on ComfyUI's canvas: use workflow_api.json, or choose a smaller one. 大于 2^53 的种子在画布上会失真：请用 workflow_api.json，或换小一些的种子。"
+V_NOTE = (
+    "This base predicts v: ModelSamplingDiscrete tells it to ComfyUI, whose loader knows it by itself only of an SDXL file with the key v_pred. "
+    "With zero terminal SNR and a number of steps that does not divide 1000, timesteps may differ by one. 本模型为 v-prediction，由 ModelSamplingDiscrete 节点告知 ComfyUI。"
+)
 STAGES_NOTE = "Guidance ends early, so each panel has two samplers; the second begins with a first-order step where Storyboard goes on with the second order: pictures differ a little."
 
 
@@ -56,7 +62,7 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         if why := refusal(panel):
             raise SettingsError(f"Panel {place} {why}.")
     kinds = {(panel["base"], panel["pipeline"], bool(panel["lora"])) for panel in panels}
-    if len(kinds) != 1:
+    if len(kinds) != 1 or len({_as_trained(panel) for panel in panels}) != 1:
         raise SettingsError(f"A workflow wants panels of one base and one LoRA, not {len(kinds)}: give what one call of render() returned.")
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not -20 <= strength <= 20:
         raise SettingsError(f"strength={strength!r} must be a number from -20 to 20.")
@@ -66,13 +72,20 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
     if with_lora:
         api["2"] = node("LoraLoaderModelOnly", model=model, lora_name=lora_name, strength_model=float(strength))
         model = ["2", 0]
+    prediction, zero_terminal_snr, clip_skip = _as_trained(panels[0])
+    if clip_skip:
+        api[CLIP_LAYER] = node("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-clip_skip)
+        clip = [CLIP_LAYER, 0]
+    if prediction == "v_prediction":
+        api[SAMPLING] = node("ModelSamplingDiscrete", model=model, sampling=prediction, zsnr=zero_terminal_snr)
+        model = [SAMPLING, 0]
     for place, panel in enumerate(panels, 1):
         api |= _panel(place, panel, model, clip, vae)
         if pipeline == "StableDiffusionXLPipeline" and not panel["negative_prompt"]:  # diffusers gives SDXL zeros then, not the empty prompt's embedding
             api[str(10 * place + 1)] |= node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
     weighted = any(re.search(r"(?<!\\)(?:\\\\)*[(\[]", panel["prompt"] + "\n" + panel["negative_prompt"]) for panel in panels)  # also (word:1), whose brackets are read there
     notes = [
-        NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", STAGES_NOTE if any(len(_stages(panel)) == 2 for panel in panels) else "",
+        NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", V_NOTE if prediction == "v_prediction" else "", STAGES_NOTE if any(len(_stages(panel)) == 2 for panel in panels) else "",
         CONTROL_NOTE if any("reference" in panel for panel in panels) else "", WEIGHTS_NOTE if weighted and pipeline == "KolorsPipeline" else "", SEEDS_NOTE if any(panel["seed"] > EXACT for panel in panels) else "",
     ]
     api["1"]["_meta"] = {"title": f"{base} ({pipeline})", "note": "\n".join(note for note in notes if note)}
@@ -83,6 +96,8 @@ def refusal(panel: dict) -> str:
     """Why no graph can draw this entry of ``panels``, and the mend; empty where one can."""
     if "heroine" in panel:
         return "is drawn with a heroine, for which ComfyUI itself has no node: draw the story without"
+    if panel["pipeline"] == "KolorsPipeline" and _as_trained(panel)[0] != "epsilon":
+        return "is drawn by a Kolors that predicts v, for which ComfyUI-Kolors-MZ has no node: it has no graph"
     if panel["pipeline"] == "KolorsPipeline" and any(re.search(r"\{[^{}]*\}", panel[name]) for name in ("prompt", "negative_prompt")):  # each goes into a node of its own
         return "has a pair of braces, among which ComfyUI-Kolors-MZ's text node draws lots: take them out of its prompts"
     return ""
@@ -152,6 +167,13 @@ def _loaders(base: str, pipeline: str, models: dict[str, str] | None) -> tuple[d
     return {"1": node("CheckpointLoaderSimple", ckpt_name=names["ckpt_name"])}, ["1", 0], ["1", 1], ["1", 2]
 
 
+def _as_trained(panel: dict) -> tuple[str, bool, int]:
+    """What the base predicts, whether to zero terminal SNR, and the layer of CLIP that is read, 0 for its usual one."""
+    clip_skip = panel.get("clip_skip") or 0
+    usual = clip_skip <= CLIP_LAYERS.get(panel["pipeline"], 0)
+    return panel.get("prediction_type", "epsilon"), panel.get("zero_terminal_snr", False), 0 if usual else clip_skip
+
+
 def _panel(place: int, panel: dict, model: list, clip: list, vae: list) -> dict:
     """The nodes of one panel: ``10 * place`` and those that follow."""
     prompt, negative, latents, first, second, decoded, saved = (str(10 * place + part) for part in range(7))
@@ -164,7 +186,7 @@ def _panel(place: int, panel: dict, model: list, clip: list, vae: list) -> dict:
     if "reference" in panel:
         further, positive, without = references.nodes(place, panel, positive, without, vae)
         api |= further
-    common = {"model": model, "steps": panel["steps"], "sampler_name": SAMPLER, "scheduler": SCHEDULER, "positive": positive, "negative": without}
+    common = {"model": model, "steps": panel["steps"], "sampler_name": SAMPLER, "scheduler": SCHEDULERS[panel.get("schedule_type", "Karras")], "positive": positive, "negative": without}
     stages = _stages(panel)
     if stages == [(0, LAST_STEP, stages[0][2])] and api[latents]["class_type"] == "EmptyLatentImage":
         api[first] = node("KSampler", **common, seed=panel["seed"], cfg=stages[0][2], latent_image=[latents, 0], denoise=1.0)
@@ -193,7 +215,13 @@ def _stages(panel: dict) -> list[tuple[int, int, float]]:
 def _said(api: dict) -> dict:
     """The arguments of ``workflow`` that stand in a graph in API form."""
     base, pipeline = re.fullmatch(r"(.+) \((\w+)\)", api["1"]["_meta"]["title"]).groups()
-    models = {name: api[key]["inputs"][name] for key in ("1", "3", "4") if key in api for name in api[key]["inputs"]} | references.files(api)
+    sampling, clip_layer = (api.get(key, {}) if pipeline != "KolorsPipeline" else {} for key in (SAMPLING, CLIP_LAYER))
+    loaders = ["1"] if pipeline != "KolorsPipeline" else ["1", "3", "4"]
+    models = {name: api[key]["inputs"][name] for key in loaders for name in api[key]["inputs"]} | references.files(api)
+    schedules = {scheduler: name for name, scheduler in SCHEDULERS.items()}
+    trained = {"clip_skip": -clip_layer["inputs"]["stop_at_clip_layer"]} if clip_layer else {}
+    if sampling:
+        trained |= {"prediction_type": sampling["inputs"]["sampling"], "zero_terminal_snr": sampling["inputs"]["zsnr"]}
     lora = api["2"]["inputs"] if "2" in api else {"lora_name": LORA_FILE, "strength_model": 1.0}
     panels = []
     for place in range(1, 1 + sum(each["class_type"] == "SaveImage" for each in api.values())):
@@ -203,6 +231,7 @@ def _said(api: dict) -> dict:
             "prompt": at(0)["text"], "negative_prompt": at(1).get("text", ""), "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
             "width": size["width"], "height": size["height"], "steps": sampler["steps"], "guidance_scale": sampler["cfg"],
             "guidance_end": min(sampler.get("end_at_step", LAST_STEP), sampler["steps"]) / sampler["steps"],
-            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None, **references.read(api, place, pipeline),
+            "schedule_type": schedules[sampler["scheduler"]], **trained,
+            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None, **references.read(api, place, pipeline, trained.get("zero_terminal_snr", False)),
         })
     return {"pictures": panels, "lora_name": lora["lora_name"], "strength": lora["strength_model"], "models": models}

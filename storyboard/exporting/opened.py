@@ -76,7 +76,8 @@ def _story(path: Path, story: object) -> dict:
                 _check_reference(panel["reference"], place)
             kinds = {"vae_tiling": bool, "base": str, "guidance_end": (int, float)}
             hashes = [re.fullmatch(r"[0-9a-f]{64}", panel[key]) for key in ("base_fingerprint", "lora")] + [re.fullmatch(r"[\w.+-]{1,40}", each) for each in panel["versions"].values()]
-            known = (panel["sampler"], panel["schedule_type"]) == ("DPM++ 2M", "Karras") and panel["precision"] in PRECISIONS
+            known = panel["sampler"] == "DPM++ 2M" and panel["schedule_type"] in ("Karras", "Simple") and panel["precision"] in PRECISIONS
+            known = known and panel.get("clip_skip") == panels[0].get("clip_skip")
             if not all(isinstance(panel[key], kind) for key, kind in kinds.items()) or not all(hashes) or not known:
                 raise ValueError(f"panel {place}")
         _check_heroine(panels)

@@ -1,5 +1,6 @@
 """A panel's reference in a ComfyUI graph: a ControlNet on its prompts, or a picture that sampling starts from."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def nodes(place: int, panel: dict, positive: list, negative: list, vae: list) ->
         api[applied] = node("ImageScale", image=[shown, 0], upscale_method="bicubic", width=panel["width"], height=panel["height"], crop="center")
         api[str(10 * place + 2)] = node("VAEEncode", pixels=[applied, 0], vae=vae)
         return api, positive, negative
-    percent = end_percents(panel["pipeline"], panel["steps"])[steps_with(said["end"], panel["steps"])]
+    percent = end_percents(panel["pipeline"], panel["steps"], panel.get("zero_terminal_snr", False))[steps_with(said["end"], panel["steps"])]
     api[applied] = node(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=[_loader(said["control"]), 0], image=[shown, 0],
         strength=float(said["strength"]), start_percent=0.0, end_percent=percent,
@@ -69,7 +70,7 @@ def steps_with(end: float, steps: int) -> int:
 
 
 @lru_cache
-def end_percents(pipeline: str, steps: int) -> list[float]:
+def end_percents(pipeline: str, steps: int, zero_terminal_snr: bool = False) -> list[float]:
     """``end_percent`` for a ControlNet that ends after 0, 1, ... ``steps`` steps.
 
     ComfyUI compares sigmas, with that of timestep ``999 (1 - percent)`` (comfy/model_sampling.py, percent_to_sigma): one
@@ -79,14 +80,14 @@ def end_percents(pipeline: str, steps: int) -> list[float]:
     from ..rendering import drawing
 
     base = next(base for base in map(bases.get, ("kolors", "sdxl", "sd15")) if base.pipeline == pipeline)
-    sampler = drawing.scheduler(base)
+    sampler = drawing.scheduler(replace(base, zero_terminal_snr=zero_terminal_snr))  # timesteps do not ask what is predicted
     sampler.set_timesteps(steps)
     timesteps = sampler.timesteps.tolist()
     between = [max(LEAST, round(1 - (one + other) / 2 / 999, 6)) for one, other in zip(timesteps, timesteps[1:])]
     return [0.0, *between, 1.0]
 
 
-def read(api: dict, place: int, pipeline: str) -> dict:
+def read(api: dict, place: int, pipeline: str, zero_terminal_snr: bool = False) -> dict:
     """``{"reference": ...}`` of panel ``place`` of a graph as ``nodes`` made it; empty where it follows none.
 
     Raises:
@@ -103,4 +104,4 @@ def read(api: dict, place: int, pipeline: str) -> dict:
         return {"reference": said | {"control": "image", "strength": max(0.0, (first - 0.5) / steps)}}  # halfway, so that rounding meets the step again
     applied = at(APPLIED)
     said |= {"control": CONTROLS[int(applied["control_net"][0]) - FIRST], "strength": applied["strength"]}
-    return {"reference": said | {"end": end_percents(pipeline, steps).index(applied["end_percent"]) / steps}}
+    return {"reference": said | {"end": end_percents(pipeline, steps, zero_terminal_snr).index(applied["end_percent"]) / steps}}

@@ -93,7 +93,7 @@ def _settings(story: dict, base: str, folder: Path) -> Settings:
     heroine = last.get("heroine", {})
     return Settings(
         base=base, output=str(folder), resolution=first["width"], num_inference_steps=first["steps"], guidance_scale=first["guidance_scale"],
-        guidance_end=first["guidance_end"], precision=first["precision"], text_encoder_bits=further.get("text_encoder_bits"), text_encoder_on_cpu=further.get("text_encoder_on_cpu"),
+        guidance_end=first["guidance_end"], clip_skip=first.get("clip_skip"), precision=first["precision"], text_encoder_bits=further.get("text_encoder_bits"), text_encoder_on_cpu=further.get("text_encoder_on_cpu"),
         heroine=heroine.get("by"), heroine_strength=heroine.get("strength"), heroine_picture=str(folder / heroine["file"]) if "file" in heroine else None,
     )
 

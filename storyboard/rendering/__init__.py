@@ -76,8 +76,12 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
     common = {
         "base": base.name, "pipeline": base.pipeline, "base_fingerprint": base.fingerprint(), "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
         "width": settings.resolution, "height": settings.resolution, "steps": settings.num_inference_steps, "guidance_scale": settings.guidance_scale,
-        "guidance_end": settings.guidance_end, "sampler": "DPM++ 2M", "schedule_type": "Karras", "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
+        "guidance_end": settings.guidance_end, "sampler": "DPM++ 2M", "schedule_type": base.schedule_type, "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
     }
+    if base.prediction_type != "epsilon":
+        common |= {"prediction_type": base.prediction_type, "zero_terminal_snr": base.zero_terminal_snr}
+    if settings.clip_skip:
+        common["clip_skip"] = settings.clip_skip
     panels = [panel | common for panel in story.resolved(settings.seed)]
     references, keeper = _guides(base, story, settings, folder)
     for place, panel in enumerate(panels):

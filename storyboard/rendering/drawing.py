@@ -19,12 +19,19 @@ BLANK = 2.0  # standard deviation within a channel, 0 to 255, under which a pict
 
 
 def scheduler(base: Base):
-    """DPM-Solver++ 2M (https://arxiv.org/abs/2211.01095) on Karras sigmas, as ComfyUI's dpmpp_2m and karras."""
+    """DPM-Solver++ 2M (https://arxiv.org/abs/2211.01095) on Karras sigmas, as ComfyUI's dpmpp_2m and karras.
+
+    With zero terminal SNR on trailing timesteps (https://arxiv.org/abs/2305.08891, section 3.3), as ComfyUI's simple: of Karras sigmas,
+    which would begin at the 4,096 that stands for infinity, two in three would lie where there is nothing but noise.
+    """
     from diffusers import DPMSolverMultistepScheduler
 
+    spacing = {"use_karras_sigmas": True, "timestep_spacing": "leading"}
+    if base.zero_terminal_snr:
+        spacing = {"use_karras_sigmas": False, "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
     return DPMSolverMultistepScheduler(
         num_train_timesteps=base.num_train_timesteps, beta_start=base.beta_start, beta_end=base.beta_end, beta_schedule="scaled_linear",
-        algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True, final_sigmas_type="zero", steps_offset=1, timestep_spacing="leading",
+        prediction_type=base.prediction_type, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", steps_offset=1, **spacing,
     )
 
 

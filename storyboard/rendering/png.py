@@ -21,6 +21,10 @@ def parameters(panel: dict) -> str:
         "Steps": panel["steps"], "Sampler": panel["sampler"], "Schedule type": panel["schedule_type"], "CFG scale": f"{panel['guidance_scale']:g}",
         "Seed": panel["seed"], "Size": f"{panel['width']}x{panel['height']}", "Model hash": panel["base_fingerprint"][:10], "Model": panel["base"],
     }
+    if panel.get("clip_skip", 1) > 1:
+        facts["Clip skip"] = panel["clip_skip"]
+    if panel.get("zero_terminal_snr"):
+        facts["Noise Schedule"] = "Zero Terminal SNR"
     if panel["lora"]:
         facts["Lora hashes"] = f'"story: {panel["lora"][:12]}"'
     lines = [panel["prompt"]]

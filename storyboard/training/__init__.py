@@ -41,7 +41,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
     used = {name: getattr(settings, name) for name in ("seed", "resolution", "rank", "alpha", "learning_rate", "train_steps", "train_batch_size")}
     mark = artifacts.fingerprint(
         stage="train", captions=captions.digest, base=base.fingerprint(), targets=base.lora_targets, high_noise_weight=base.high_noise_weight,
-        settings=used, precision=plan.precision, versions=artifacts.versions(*PACKAGES),
+        clip_skip=settings.clip_skip, settings=used, precision=plan.precision, versions=artifacts.versions(*PACKAGES),
     )
     if manifest := artifacts.finished(target, mark):
         lora = _load(target, manifest)
@@ -163,6 +163,10 @@ class _Painter:
 
 def _metadata(captions: Captions, settings: Settings, base: bases.Base, steps: int) -> dict[str, object]:
     """What kohya's tools and modelspec readers (https://github.com/Stability-AI/ModelSpec) look for; no date, so that files repeat."""
+    objective = {}
+    if base.prediction_type == "v_prediction":
+        objective = {"ss_v2": False, "ss_v_parameterization": True, "ss_zero_terminal_snr": base.zero_terminal_snr, "modelspec.prediction_type": "v"}
+    text = {"ss_clip_skip": settings.clip_skip, "modelspec.encoder_layer": settings.clip_skip} if settings.clip_skip else {}
     tags = Counter(tag.strip() for row in captions.rows for tag in row["text"].replace("，", ",").split(",") if tag.strip())
     return {
         "ss_network_module": "networks.lora", "ss_network_dim": settings.rank, "ss_network_alpha": settings.alpha,
@@ -172,4 +176,5 @@ def _metadata(captions: Captions, settings: Settings, base: bases.Base, steps: i
         "ss_tag_frequency": json.dumps({"storyboard": dict(tags.most_common())}, ensure_ascii=False),
         "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": f"{base.architecture}/lora",
         "modelspec.implementation": "diffusers", "modelspec.title": "Storyboard LoRA", "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
+        **objective, **text,
     }

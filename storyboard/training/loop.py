@@ -46,20 +46,30 @@ def learning_rate(step: int, total: int, peak: float) -> float:
     return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def timestep_weights(alphas_cumprod: torch.Tensor, high_noise: float) -> torch.Tensor:
-    """(t,) weights ``1 + high_noise / SNR`` of the error in the noise, at most MAX_WEIGHT.
+def timestep_weights(alphas_cumprod: torch.Tensor, high_noise: float, prediction_type: str = "epsilon") -> torch.Tensor:
+    """(t,) weights ``1 + high_noise / SNR`` of the error in the noise, at most MAX_WEIGHT; of that in v ``1 + high_noise sigma^2``.
 
     An error in the noise is ``SNR`` times that in the picture (https://arxiv.org/abs/2202.00512, section 4), so this
     adds ``high_noise`` times the picture's error to the loss. Without it hardly anything is learnt where SNR is near
-    0, and it is there that sampling decides on place and mood.
+    0, and it is there that sampling decides on place and mood. An error in the picture is ``sigma^2 = 1 - alphas_cumprod``
+    times that in v, which already is all of it where SNR is 0.
     """
+    if prediction_type == "v_prediction":
+        return 1 + high_noise * (1 - alphas_cumprod)
     return (1 + high_noise * (1 - alphas_cumprod) / alphas_cumprod).clamp(max=MAX_WEIGHT)
+
+
+def training_target(latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
+    """What the UNet shall predict: the noise, or ``v = alpha noise - sigma latents`` (https://arxiv.org/abs/2202.00512, section 4)."""
+    if prediction_type == "v_prediction":
+        return alphas_cumprod.sqrt() * noise - (1 - alphas_cumprod).sqrt() * latents
+    return noise
 
 
 def diffusion_loss(
     pipe: TrainingPipeline, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, weights: torch.Tensor | None = None, **conditioning: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean squared error of the predicted noise (https://arxiv.org/abs/2006.11239, eq. 14), a timestep for each picture.
+    """Mean squared error of the predicted noise (https://arxiv.org/abs/2006.11239, eq. 14) or v, a timestep for each picture.
 
     DiffSynth's FlowMatchSFTLoss for one picture; its scheduler gives one timestep to a whole batch.
 
@@ -70,8 +80,9 @@ def diffusion_loss(
     """
     alphas = pipe.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
-    noise_pred = pipe.model_fn(unet=pipe.unet, latents=noisy.to(pipe.torch_dtype), timestep=timesteps, **conditioning)
-    error = torch.nn.functional.mse_loss(noise_pred.float(), noise.float(), reduction="none").mean((1, 2, 3))
+    predicted = pipe.model_fn(unet=pipe.unet, latents=noisy.to(pipe.torch_dtype), timestep=timesteps, **conditioning)
+    target = training_target(latents, noise, alphas, pipe.base.prediction_type)
+    error = torch.nn.functional.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
     return (error if weights is None else error * weights[timesteps]).mean()
 
 
@@ -106,7 +117,7 @@ def run(
     named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=1e-2, fused=True)
     scaler = torch.amp.GradScaler(pipe.device_type, enabled=pipe.torch_dtype == torch.float16)
-    weights = timestep_weights(torch.tensor(pipe.scheduler.alphas_cumprod, dtype=torch.float32, device=pipe.device), pipe.base.high_noise_weight)
+    weights = timestep_weights(pipe.alphas_cumprod, pipe.base.high_noise_weight, pipe.base.prediction_type)
     compute = functools.partial(_gradients, pipe, scaler, weights)
     if cuda_graphs:
         compute = Replay(compute)

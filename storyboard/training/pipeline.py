@@ -53,7 +53,9 @@ class TrainingPipeline(BasePipeline):
     def __init__(self, base: Base, device: str, torch_dtype: torch.dtype) -> None:
         super().__init__(device=device, torch_dtype=torch_dtype, height_division_factor=8, width_division_factor=8)
         self.base = base
-        self.scheduler = DDIMScheduler(base.num_train_timesteps, base.beta_start, base.beta_end)
+        self.scheduler = DDIMScheduler(
+            base.num_train_timesteps, base.beta_start, base.beta_end, prediction_type=base.prediction_type, rescale_zero_terminal_snr=base.zero_terminal_snr,
+        )
         # DiffSynth's switch_pipe_to_training_mode would set 1,000 here whatever the base
         self.scheduler.set_timesteps(base.num_train_timesteps, training=True)
         self.alphas_cumprod = torch.tensor(self.scheduler.alphas_cumprod, device=device)  # (t,)
