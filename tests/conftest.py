@@ -13,6 +13,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from storyboard import Settings, Story, clean, collect, train  # noqa: E402
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests of the mark ``full`` run where ``-m`` asks for them by name."""
+    if "full" in config.getoption("markexpr"):
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
 def picture(seed: int, side: int = 256) -> Image.Image:
     """A sharp drawing, different for every seed."""
     rng = random.Random(seed)

@@ -87,3 +87,21 @@ def test_cleaning_keeps_what_dj_process_keeps(tmp_path):
 def test_notebook_times_both_runs(tmp_path):
     result = benchmark("notebook", "-p", "train_steps", 2, "-p", "num_inference_steps", 2, "-p", "resolution", 64, "--output", tmp_path / "out")
     assert 0 < result["second_s"] < result["first_s"]
+
+
+def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
+    result = benchmark("gpu", "--dry", "--output", tmp_path)
+    assert result.pop("failed") == [] and list(result) == ["rates", "mini", "training", "drawing", "levers", "text", "others"]
+    assert result["mini"]["largest difference from the CPU fp32"] == 0 and result["mini"]["pictures kept on the CPU"] == 12
+    assert result["training"]["kolors step of 2, plain"] > 0 and result["drawing"]["kolors, diffusers, eight panels"] > 0
+    written = json.loads((tmp_path / "rates.json").read_text(encoding="utf-8"))
+    assert written["complete"] and written["notes"]["copy"]["unit"] == "TB/s read and written"
+
+
+def test_the_card_benchmark_measures_nothing_twice_and_tells_a_failure(tmp_path):
+    (tmp_path / "rates.json").write_text(json.dumps({"section": "rates", "complete": True, "failure": None, "notes": {"copy": {"value": 4.2, "unit": "TB/s"}}}), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--dry", "--sections", "rates", "mini", "--seconds", "6", "--output", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["rates"] == {"copy": 4.2} and "rates: measured before" in ran.stdout
+    assert ran.returncode == 1 and found["failed"] == ["mini"] and "stopped after" in found["mini"]["incomplete"]

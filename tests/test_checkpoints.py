@@ -165,7 +165,7 @@ def test_the_vae_that_a_single_file_lacks_is_asked_of_the_hub(single, monkeypatc
     save_file({key: tensor for key, tensor in load_file(path).items() if not key.startswith("first_stage_model.")}, path)
     listed = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     asked = {}
-    monkeypatch.setattr(weights, "_from_hubs", lambda title, modelscope, huggingface, choose, **named: asked.update(files=choose(listed)) or folder)
+    monkeypatch.setattr(weights, "_from_hubs", lambda title, model, choose, *rest, **named: asked.update(files=choose(listed)) or folder)
     weights.fetch(bases.get(str(path)))
     assert [name for name in asked["files"] if name.endswith(".safetensors")] == ["vae/diffusion_pytorch_model.fp16.safetensors"]
     assert "unet/config.json" in asked["files"] and "tokenizer/vocab.json" in asked["files"]

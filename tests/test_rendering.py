@@ -186,3 +186,16 @@ def test_a_black_picture_is_an_error(spoil, said):
 def test_parameters_without_negative_prompt_or_lora():
     panel = dict(prompt="a", negative_prompt="", steps=2, sampler="s", schedule_type="k", guidance_scale=4.5, seed=1, width=8, height=8, base_fingerprint="f" * 64, base="mini", lora=None)
     assert png.parameters(panel) == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini"
+
+
+def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):
+    """SDXL's VAE has a sample_size of 1024: in diffusers' own tiles a picture of 1024 is one."""
+    base = hub("sdxl")
+    pipe = drawing.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1, vae_tiling=True))
+    assert pipe.vae.tile_sample_min_size == 64  # the tiny VAE's own, which is smaller
+    pipe.vae.tile_sample_min_size = 1024
+    drawing.decode_in_tiles(pipe.vae)
+    sides = []
+    pipe.vae.decoder.register_forward_pre_hook(lambda _module, args: sides.append(args[0].shape[-1]))
+    picture = drawing.decode(pipe, torch.randn(1, 4, 80, 80))
+    assert max(sides) == 64 and len(sides) == 4 and picture.shape[-2:] == (640, 640)

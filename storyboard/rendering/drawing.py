@@ -10,11 +10,13 @@ from PIL import Image
 from .. import bases, models
 from .. import lora as lora_file
 from ..bases import Base
+from ..compat.tf32 import true_fp32
 from ..conditioning import Embedding, stack
 from ..errors import LoraError, RenderingError
 from ..memory import Plan
 from ..quiet import quiet
 
+TILE = 512  # pixels of a side
 BLANK = 2.0  # standard deviation within a channel, 0 to 255, under which a picture shows nothing
 
 
@@ -49,20 +51,28 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
     vae = models.load(base, "vae", torch.float32)  # SDXL's VAE overflows in fp16
     pipe = models.pipeline(base, vae=vae, unet=models.load(base, "unet", plan.dtype) if unet is None else unet, scheduler=scheduler(base))
     with quiet():
-        for part in (pipe.unet, pipe.vae):
-            part.to(memory_format=torch.channels_last)
+        # between a UNet's convolutions stand transformers, which cost a card more in this layout than convolutions gain (benchmarks/RESULTS.md)
+        pipe.unet.to(memory_format=torch.channels_last if plan.device == "cpu" else torch.contiguous_format)
+        pipe.vae.to(memory_format=torch.channels_last)
         if lora is not None:
             attach(pipe, base, lora)
             if plan.precision == "fp32":  # in 16 bits a LoRA that is added to the weights loses its small values
                 pipe.fuse_lora()
                 pipe.unload_lora_weights()
         if plan.vae_tiling:
-            pipe.vae.enable_tiling()
+            decode_in_tiles(pipe.vae)
         if plan.offload and unet is None:
             pipe.enable_model_cpu_offload()
         else:
             pipe.to(plan.device)
     return pipe
+
+
+def decode_in_tiles(vae) -> None:
+    """Tiles of at most TILE pixels: diffusers' own are as large as the VAE's training pictures, so that one of 1024 is a single tile."""
+    vae.enable_tiling()
+    vae.tile_sample_min_size = min(vae.tile_sample_min_size, TILE)
+    vae.tile_latent_min_size = vae.tile_sample_min_size // 8
 
 
 def attach(pipe, base: Base, lora: Path) -> int:
@@ -154,13 +164,16 @@ def denoise(
     named |= {name: resolution for name in ("height", "width") if name in inspect.signature(pipe.__call__).parameters}
     if image is not None:
         named |= {"image": image.to(pipe._execution_device, pipe.unet.dtype), "strength": strength}
-    return pipe(
-        **said, **named, generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], num_inference_steps=steps, guidance_scale=guidance_scale if last > 0 else 1.0,
-        output_type="latent", callback_on_step_end=report, callback_on_step_end_tensor_inputs=["latents", *doubled],
-    ).images
+    with true_fp32(pipe.unet.dtype):
+        return pipe(
+            **said, **named, generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], num_inference_steps=steps,
+            guidance_scale=guidance_scale if last > 0 else 1.0, output_type="latent", callback_on_step_end=report,
+            callback_on_step_end_tensor_inputs=["latents", *doubled],
+        ).images
 
 
 @torch.no_grad()
 def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
     """Latents (n, 4, h, w) -> pictures (n, 3, 8 h, 8 w) in about [-1, 1], fp32 on the CPU."""
-    return pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample.float().cpu()
+    with true_fp32(pipe.unet.dtype):
+        return pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample.float().cpu()
