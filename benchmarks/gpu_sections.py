@@ -55,8 +55,6 @@ def make_pack(outputs: Path, pack: Path) -> None:
 
 def mini(card) -> None:
     """The carried LoRA draws the CPU's pictures; a LoRA trained on the card scores as the CPU's does."""
-    import torch
-
     from storyboard import Panel, Settings, Story, collect, render, score, train
 
     if card.dry:
@@ -66,34 +64,32 @@ def mini(card) -> None:
     story = Story([Panel(entry["prompt"], entry["negative_prompt"], entry["seed"]) for entry in entries])
     captions = _kept(collect(settings), json.loads((card.pack / "cleaned.json").read_text(encoding="utf-8")))
     card.note("pictures kept on the CPU", len(captions))
-    convolutions, shown = torch.backends.cudnn.allow_tf32, {}
-    for name, precision, tf32 in (("fp32", "fp32", False), ("fp32 with TF32", "fp32", True), ("bf16", "bf16", True)):
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        drawn = settings.but(precision=precision, output=str(card.work / name.replace(" ", "-")))
+    shown = {}
+    for precision in ("fp32", "bf16"):
+        drawn = settings.but(precision=precision, output=str(card.work / precision))
         render(story, drawn, card.pack / "lora.safetensors")  # once to load libraries and kernels
         shutil.rmtree(drawn.folder / "story")
         began = time.perf_counter()
         pictures = render(story, drawn, card.pack / "lora.safetensors")
-        shown[name] = pictures
-        card.note(f"eight panels {name}", time.perf_counter() - began, "s, loading counted, text encoded before")
+        shown[precision] = pictures
+        card.note(f"eight panels {precision}", time.perf_counter() - began, "s, loading counted, text encoded before")
         largest, mean = _differences(pictures.paths, [card.pack / path.name for path in pictures.paths])
-        card.note(f"largest difference from the CPU {name}", largest, "of 255")
-        card.note(f"mean difference from the CPU {name}", mean, "of 255")
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, convolutions
+        card.note(f"largest difference from the CPU {precision}", largest, "of 255")
+        card.note(f"mean difference from the CPU {precision}", mean, "of 255")
     carried = score(shown["fp32"], settings, captions)
-    for precision in ("fp32",) if card.dry else ("bf16", "fp32"):
-        trained = settings.but(precision=precision, output=str(card.work / f"trained-{precision}"))
-        began = time.perf_counter()
-        with card.peak(f"peak training {precision}"):
-            lora = train(captions, trained, story)
-        card.note(f"training {precision}", time.perf_counter() - began, f"s, {trained.train_steps} steps of {trained.train_batch_size}, caching and previews counted")
-        card.note(f"loss {precision}", sum(lora.losses[-len(lora.losses) // 10:]) / max(1, len(lora.losses) // 10), "mean of the last tenth")
-        pictures = render(story, trained, lora)
-        found = score(pictures, trained, captions)
-        for measure in ("match", "style", "coherence"):
-            card.note(f"{measure} {precision}, trained here", found.value(measure))
-            card.note(f"{measure}, carried LoRA", carried.value(measure))
-        shutil.copy(pictures.grid, card.output / "mini-story.png")
+    trained = settings.but(output=str(card.work / "trained"))
+    began = time.perf_counter()
+    with card.peak("peak training"):
+        lora = train(captions, trained, story)
+    card.note("training", time.perf_counter() - began, f"s, {trained.train_steps} steps of {trained.train_batch_size}, caching and previews counted")
+    last = max(1, len(lora.losses) // 10)
+    card.note("loss", sum(lora.losses[-last:]) / last, "mean of the last tenth")
+    pictures = render(story, trained, lora)
+    found = score(pictures, trained, captions)
+    for measure in ("match", "style", "coherence"):
+        card.note(f"{measure}, trained here", found.value(measure))
+        card.note(f"{measure}, carried LoRA", carried.value(measure))
+    shutil.copy(pictures.grid, card.output / "mini-story.png")
 
 
 def _mini_settings(card):
@@ -134,10 +130,10 @@ def _differences(paths: list[Path], others: list[Path]) -> tuple[int, float]:
 
 SECTIONS = {  # name -> seconds at most, function; the best first
     "rates": (30, rates),
-    "mini": (150, mini),
-    "training": (150, gpu_full.training),
-    "drawing": (130, gpu_full.drawing),
-    "levers": (120, gpu_full.levers),
-    "text": (60, gpu_full.text),
+    "mini": (110, mini),
+    "training": (190, gpu_full.training),
+    "drawing": (150, gpu_full.drawing),
+    "levers": (80, gpu_full.levers),
+    "text": (40, gpu_full.text),
     "others": (90, gpu_full.others),
 }
