@@ -37,10 +37,11 @@ def class_of(base: Base, component: str) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def load(base: Base, component: str, dtype: torch.dtype, **quantised: object) -> torch.nn.Module:
-    """The module of ``component`` with its weights, in evaluation mode, on the CPU.
+def load(base: Base, component: str, dtype: torch.dtype, device: str = "cpu", **quantised: object) -> torch.nn.Module:
+    """The module of ``component`` with its weights, in evaluation mode.
 
     Args:
+        device: Where each tensor goes as it is read: to fill a card, the CPU's memory has to hold one of them at a time.
         quantised: Options that ``from_pretrained`` quantises by; it loads then, onto the card.
 
     Raises:
@@ -52,22 +53,22 @@ def load(base: Base, component: str, dtype: torch.dtype, **quantised: object) ->
     if quantised:
         variant = base.variant(component)
         return pretrained(type(model), base.folder / component, variant=variant, dtype=dtype, **quantised)
-    return filled(model, files, dtype)
+    return filled(model, files, dtype, device)
 
 
-def filled(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype) -> torch.nn.Module:
+def filled(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype, device: str = "cpu") -> torch.nn.Module:
     """``model``, until now without weights, with those in ``files``, which ``check`` found to be its own."""
-    tensors = rotary_frequencies(model, dtype) | dict(_tensors(model, files, dtype))
+    tensors = rotary_frequencies(model, dtype) | dict(_tensors(model, files, dtype, device))
     model.load_state_dict(tensors, assign=True)
-    return model.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval().to(device)  # buffers that no file holds
 
 
 def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors of ``component`` by the names of its class, floats cast to ``dtype``, 4-D ones channels last."""
-    return _tensors(skeleton(base, component), base.weight_files(component), dtype)
+    return _tensors(skeleton(base, component), base.weight_files(component), dtype, "cpu")
 
 
-def _tensors(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype, device: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Names in ``model`` and tensors in the order of ``files``, each in memory of its own.
 
     Not by memory map: the file's pages would count beside the cast copies, and tensors would lie at addresses at which
@@ -90,7 +91,7 @@ def _tensors(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype) 
 
                 # kernels of convolutions lie as they will be used: to turn them round later would leave holes in memory
                 layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-                yield name, tensor.to(dtype, memory_format=layout) if tensor.is_floating_point() else tensor
+                yield name, tensor.to(device, dtype, memory_format=layout) if tensor.is_floating_point() else tensor.to(device)
 
 
 def tokenizer(base: Base, component: str):
