@@ -187,7 +187,7 @@ def controlnet(name: str, folder: Path) -> None:
 def ip_adapter(name: str, root: Path) -> None:
     """Write the IP-Adapter plus of the base ``name`` with its image encoder, where the base says."""
     model, file, encoder = bases.get(name).ip_adapter
-    folder = root / model.partition("@")[0]
+    folder = root / model.ids[0]
     _json(folder / encoder / "config.json", VISION)
     save(folder / encoder / "model.safetensors", weights(published.clip_vision(VISION)))
     unet, context = published.unet(UNETS[name]), UNETS[name]["cross_attention_dim"]

@@ -81,7 +81,7 @@ def real_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("real")
     for name in NAMES:
         layouts.build(name, root)
-        layouts.controlnet(name, root / bases.get(name).controlnets["edges"])
+        layouts.controlnet(name, root / bases.get(name).controlnets["edges"].ids[0])
         layouts.ip_adapter(name, root)
     return root
 
@@ -137,7 +137,7 @@ def test_real_layouts_train_and_draw_with_everything_beside_the_base(real, capti
 @pytest.mark.parametrize("name", NAMES)
 def test_real_layouts_of_controlnets_are_accepted_whatever_their_class_is_called(real, real_root, name):
     base = real(name)
-    folder = real_root / base.controlnets["edges"]
+    folder = real_root / base.controlnets["edges"].ids[0]
     control.check(base, folder)
     file = load_file(folder / "diffusion_pytorch_model.safetensors")
     found = control.load(base, folder, torch.float16).state_dict()
