@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from . import artifacts, models
+from . import artifacts, attaching, models
+from . import lora as lora_file
 from . import prompts as syntax
 from .bases import Base
 from .errors import BaseError, SettingsError
@@ -39,7 +40,10 @@ class Embedding:
     filler: torch.Tensor | None = None
 
 
-def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, captions: Iterable[str] = ()) -> dict[str, Embedding]:
+def encode(
+    base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, captions: Iterable[str] = (),
+    lora: Path | None = None,
+) -> dict[str, Embedding]:
     """The embedding of every different prompt, from ``<output>/cache/text`` where it lies there already.
 
     ``prompts`` are parsed (``storyboard.prompts``); ``captions`` are literal, a bracket in them is a bracket: the
@@ -49,8 +53,12 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
     time: an embedding then depends on nothing but its prompt. The empty prompt stands for "no negative prompt" and is
     encoded as the pipeline does it, with zeros for SDXL.
 
+    Args:
+        lora: A LoRA file; where it changes text encoders, prompts are encoded by these, and kept beside the base's own.
+
     Raises:
         BaseError: The weights do not fit.
+        LoraError: The LoRA file is no LoRA, or does not attach whole.
         SettingsError: A prompt has a bracket without its partner, or ``clip_skip`` leaves no layer of CLIP.
     """
     prompts = [*prompts, *map(syntax.literal, captions)]
@@ -64,11 +72,16 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
     for other in folder.parent.glob("*"):
         if other != folder:
             shutil.rmtree(other)  # of another base or precision
+    if lora is not None and lora_file.trains_text(lora):
+        folder /= artifacts.fingerprint(lora=artifacts.digest_of_file(lora), versions=artifacts.versions("peft"))[:16]
+    else:
+        lora = None
     folder.mkdir(parents=True, exist_ok=True)
     paths = {prompt: folder / f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.safetensors" for prompt in prompts}
     missing = [prompt for prompt, path in paths.items() if not path.is_file()]
     if missing:
-        _compute(base, {prompt: paths[prompt] for prompt in missing}, device, plan.dtype, settings.text_encoder_bits, left_out)
+        absent = {prompt: paths[prompt] for prompt in missing}
+        _compute(base, absent, device, plan.dtype, settings.text_encoder_bits, left_out, lora)
         gc.collect()
         if device == "cuda":
             torch.cuda.empty_cache()
@@ -78,8 +91,13 @@ def encode(base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, c
 
 @quiet()
 @torch.no_grad()
-def _compute(base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None, left_out: int) -> None:
+def _compute(
+    base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None, left_out: int,
+    lora: Path | None,
+) -> None:
     pipe = _text_pipeline(base, device, dtype, bits)
+    if lora is not None:
+        attaching.attach(pipe, base, lora)
     zeros = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
     clip = base.pipeline != "KolorsPipeline"
     if clip and (foreign := [prompt for prompt in missing if re.search(r"[\u4e00-\u9fff]", prompt)]):

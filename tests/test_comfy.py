@@ -19,6 +19,9 @@ SAMPLING = {"sampler_name": (str, {"dpmpp_2m"}), "scheduler": (str, {"karras", "
 LIST = {
     "CheckpointLoaderSimple": ({"ckpt_name": (str, None)}, ["MODEL", "CLIP", "VAE"]),
     "LoraLoaderModelOnly": ({"model": "MODEL", "lora_name": (str, None), "strength_model": (float, (-20, 20))}, ["MODEL"]),
+    "LoraLoader": ({
+        "model": "MODEL", "clip": "CLIP", "lora_name": (str, None), "strength_model": (float, (-20, 20)), "strength_clip": (float, (-20, 20)),
+    }, ["MODEL", "CLIP"]),
     "ControlNetLoader": ({"control_net_name": (str, None)}, ["CONTROL_NET"]),
     "MZ_KolorsControlNetLoader": ({"control_net_name": (str, None)}, ["CONTROL_NET"]),
     "ControlNetApplyAdvanced": ({
@@ -117,6 +120,44 @@ def test_comfy_draws_each_panel_with_its_own_words_seed_and_lora():
         assert lora_node["inputs"]["lora_name"] == "style.safetensors" and lora_node["inputs"]["strength_model"] == 0.6
         assert follow(lora_node, "model")["inputs"] == {"ckpt_name": "mine.safetensors"}
     assert not any("Lora" in node["class_type"] for node in workflow(panels("sdxl", lora=None))["api"].values())
+
+
+@pytest.mark.parametrize("base", ["sdxl", "sd15"])
+def test_comfy_gives_the_text_encoders_part_of_a_lora_to_the_prompts(base):
+    """A LoRA with such a part goes through LoraLoader, and every prompt takes its text encoder from there."""
+    some = [panel | {"lora_text_encoder": True} for panel in panels(base)]
+    for strength_clip in (None, 0.3):
+        made = workflow(some, "style.safetensors", 0.6, strength_clip=strength_clip)
+        check_api(made["api"])
+        check_ui(made["ui"])
+        (loader,) = (key for key, node in made["api"].items() if "Lora" in node["class_type"])
+        assert made["api"][loader]["inputs"] == {
+            "model": ["1", 0],
+            "clip": ["1", 1],
+            "lora_name": "style.safetensors",
+            "strength_model": 0.6,
+            "strength_clip": 0.6 if strength_clip is None else strength_clip,
+        }
+        takers = [
+            (name, value)
+            for node in made["api"].values()
+            for name, value in node["inputs"].items()
+            if name in ("model", "clip") and value[0] != "1"
+        ]
+        assert set(map(str, takers)) == {f"('model', ['{loader}', 0])", f"('clip', ['{loader}', 1])"}
+        assert all(
+            node["inputs"]["clip"] == [loader, 1]
+            for node in made["api"].values()
+            if node["class_type"] == "CLIPTextEncode"
+        )
+        for form in made.values():
+            assert json.dumps(workflow(**comfy.read(json.loads(json.dumps(form)))), sort_keys=True) == json.dumps(
+                made, sort_keys=True
+            )
+    with pytest.raises(SettingsError, match="strength_clip=21 must be a number from -20 to 20"):
+        workflow(some, strength_clip=21)
+    with pytest.raises(SettingsError, match="one base and one LoRA, not 2"):
+        workflow([*some[:1], *panels(base)[1:]])
 
 
 def follow(panel, place, control, **changes):

@@ -2,6 +2,7 @@ import gc
 import weakref
 
 import pytest
+import tiny
 import torch
 
 from storyboard import bases, conditioning, memory, models
@@ -137,3 +138,27 @@ def test_clip_skip_leaves_the_encoder_as_it_was(hub):
 def test_clip_skip_beyond_the_layers_there_are_is_an_error(encode):
     with pytest.raises(SettingsError, match="clip_skip=4 is more than the 3 layers of the text encoder of 'sd15': set it to 3 or less"):
         encode("sd15", ["a cat"], clip_skip=4)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd15"])
+def test_embeddings_with_and_without_a_lora_lie_side_by_side(hub, make_settings, tmp_path, monkeypatch, name):
+    """A LoRA enters the cache where it changes a text encoder, and the base's own embeddings stay as they were."""
+    base, settings = hub(name), make_settings(base=name)
+    plan, path, other = memory.plan(base, settings), tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    tiny.whole_lora(base, path)
+    tiny.whole_lora(base, other, alphas=(1.0,))
+    tiny.lora(base, tmp_path / "unet.safetensors")
+    real, loaded = models.load, []
+    monkeypatch.setattr(
+        models,
+        "load",
+        lambda base, component, *more, **named: loaded.append(component) or real(base, component, *more, **named),
+    )
+    encode = lambda lora: conditioning.encode(base, ["a cat"], settings, plan, lora=lora)["a cat"].tokens
+
+    plain, first, second = encode(None), encode(path), encode(other)
+    count = len(loaded)
+    assert min((plain - first).abs().max(), (plain - second).abs().max(), (first - second).abs().max()) > 0.01
+    for lora, expected in ((None, plain), (path, first), (other, second), (tmp_path / "unet.safetensors", plain)):
+        assert torch.equal(encode(lora), expected)
+    assert len(loaded) == count  # nothing was encoded twice

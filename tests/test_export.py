@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from diffsynth.utils.lora.general import GeneralLoRALoader
 from diffsynth.utils.lora.sdxl import SdxlLoRALoader
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_parity import of_diffusers
 
-from storyboard import Story, bases, convert, lora, merge, models, render, train
+from storyboard import Story, attaching, bases, convert, lora, merge, models, render, train
 from storyboard.errors import LoraError
 from storyboard.exporting.formats import module_name
 from storyboard.rendering import drawing
@@ -143,9 +145,88 @@ def test_export_refuses_what_it_does_not_know(mixed, tmp_path):
         convert(mixed, "a1111")
     with pytest.raises(LoraError, match="There is no LoRA at"):
         convert(tmp_path / "none.safetensors", "kohya")
-    save_file({"lora_unet_double_blocks_0_x.lora_down.weight": torch.ones(2, 2), "lora_unet_double_blocks_0_x.lora_up.weight": torch.ones(2, 2)}, tmp_path / "flux.safetensors")
-    with pytest.raises(LoraError, match="1 of the 1 modules in .* are not those of a UNet"):
-        convert(tmp_path / "flux.safetensors", "diffusers")
+    others = {"double_blocks_0_x": "is a LoRA for Flux", "other_0_x": "1 of the 1 modules in .* are not those of a UNet"}
+    for name, said in others.items():
+        halves = {f"lora_unet_{name}.lora_{side}.weight": torch.ones(2, 2) for side in ("down", "up")}
+        save_file(halves, tmp_path / "other.safetensors")
+        with pytest.raises(LoraError, match=said):
+            convert(tmp_path / "other.safetensors", "diffusers")
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd15"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_export_of_text_encoders_and_back_is_the_same_file(hub, tmp_path, name, dtype):
+    """With ranks and alphas that differ from module to module, in either precision."""
+    base, path = hub(name), tmp_path / "lora.safetensors"
+    tiny.whole_lora(base, path, alphas=(3.0, 0.7), ranks=(4, 2, 8))
+    path.write_bytes(
+        lora.serialised({key: tensor.to(dtype) for key, tensor in load_file(path).items()}, lora.metadata(path))
+    )
+    there = convert(path, "diffusers")
+    assert {key.split(".")[0] for key in load_file(there)} == set(base.components) - {"vae"}
+    assert convert(there, "kohya", tmp_path / "back.safetensors").read_bytes() == path.read_bytes()
+    with pytest.raises(
+        LoraError, match=r"changes \d+ modules of a text encoder, for which DiffSynth-Studio's form has no names"
+    ):
+        convert(path, "diffsynth")
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd15"])
+def test_export_names_text_encoders_as_comfyui_looks_for_them(hub, tmp_path, name):
+    """comfy/lora.py, model_lora_keys_clip with LORA_CLIP_MAP; it passes over a key that it does not know."""
+    tiny.whole_lora(hub(name), tmp_path / "lora.safetensors")
+    parts = ("mlp_fc1", "mlp_fc2", "self_attn_k_proj", "self_attn_q_proj", "self_attn_v_proj", "self_attn_out_proj")
+    prefixes = {"sd15": ("lora_te",), "sdxl": ("lora_te1", "lora_te2")}[name]
+    known = {
+        f"{prefix}_text_model_encoder_layers_{layer}_{part}"
+        for prefix in prefixes
+        for layer in range(32)
+        for part in parts
+    }
+    found = {key for key in lora.modules(tmp_path / "lora.safetensors") if key.startswith("lora_te")}
+    assert found <= known and len(found) == 3 * 6 * len(prefixes)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd15"])
+def test_export_of_text_encoders_in_diffusers_form_draws_the_same_there(hub, tmp_path, name):
+    base, path = hub(name), tmp_path / "lora.safetensors"
+    tiny.whole_lora(base, path, alphas=(3.0, 0.7), ranks=(4, 2, 8))
+    there = convert(path, "diffusers")
+    pipe = of_diffusers(name, base.folder)
+    pipe.load_lora_weights(str(there.parent), weight_name=there.name)
+    mine = models.pipeline(
+        base, **{part: models.load(base, part, torch.float32) for part in base.components if part != "vae"}
+    )
+    count = attaching.attach(mine, base, path)
+    found = 0
+    for component in set(base.components) - {"vae"}:
+        theirs = {
+            lora.place(component, key): layer
+            for key, layer in getattr(pipe, component).named_modules()
+            if hasattr(layer, "merge")
+        }
+        for key, layer in getattr(mine, component).named_modules():
+            if hasattr(layer, "merge"):
+                other, found = theirs[lora.place(component, key)], found + 1
+                assert torch.equal(other.get_delta_weight("default_0"), layer.get_delta_weight("story"))
+    assert found == count == len(lora.modules(path))
+
+
+@pytest.mark.parametrize(
+    "key, said",
+    [
+        ("dora_scale", "is a DoRA"),
+        ("lora_mid.weight", "is a LoCon with a Tucker core"),
+        ("hada_w1_a", "is a LoHa"),
+        ("diff", "is a file of whole weight differences"),
+    ],
+)
+@pytest.mark.parametrize("form", ["diffusers", "diffsynth", "kohya"])
+def test_export_drops_no_tensor_of_another_kind(mixed, tmp_path, key, said, form):
+    save_file(load_file(mixed) | {f"lora_unet_conv_in.{key}": torch.ones(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(LoraError, match=said):
+        convert(tmp_path / "odd.safetensors", form)
+    assert [path.name for path in tmp_path.glob("odd.*")] == ["odd.safetensors"]
 
 
 def test_export_with_a_thumbnail(mixed, tmp_path):
@@ -177,3 +258,32 @@ def test_export_merged_into_its_base(made, name, tmp_path):
     with pytest.raises(LoraError, match="There is no LoRA at"):
         merge(tmp_path / "none.safetensors", settings)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd15"])
+def test_export_merged_with_text_encoders(hub, make_settings, tmp_path, name):
+    base, settings, path = hub(name), make_settings(base=name, num_inference_steps=2), tmp_path / "lora.safetensors"
+    tiny.whole_lora(base, path, alphas=(3.0, 0.7), ranks=(4, 2))
+    folder = merge(path, settings)
+    merged = bases.get(str(folder))
+    merged.check()
+    for component in base.components:
+        plain, found = (
+            {key: tensor for file in each.weight_files(component) for key, tensor in load_file(file).items()}
+            for each in (base, merged)
+        )
+        assert found.keys() >= {key for key in plain if not key.endswith("position_ids")} and all(
+            found[key].dtype == plain[key].dtype for key in found
+        )
+        changed = {
+            lora.place(component, key.removesuffix(".weight"))
+            for key in found
+            if not torch.equal(plain[key], found[key])
+        }
+        assert changed == {place for place in map(lora.place_of, lora.modules(path)) if place[0] == component}
+    pictures = [
+        render(Story(["a (girl:1.3)"]), settings.but(base=where, output=str(tmp_path / str(number))), what).paths[0]
+        for number, (where, what) in enumerate(((name, path), (str(folder), None), (name, None)))
+    ]
+    one, other, without = (np.asarray(Image.open(path), int) for path in pictures)
+    assert np.abs(one - other).max() <= 2 < np.abs(one - without).max()

@@ -42,13 +42,65 @@ def test_a_lora_that_learnt_nothing_or_broke_is_refused(tmp_path):
         lora_file.save(tmp_path / "l.safetensors", state, 2, {})
 
 
-@pytest.mark.parametrize("write, said", [
-    (lambda path: path.write_bytes(b"no weights"), "is not a whole safetensors file"),
-    (lambda path: save_file({"x.lora_A.weight": torch.ones(2)}, path), "holds no LoRA in kohya's form"),
-    (lambda path: save_file({"lora_unet_a.lora_down.weight": torch.ones(2), "lora_te_b.lora_down.weight": torch.ones(2)}, path), "holds 1 tensors beside its UNet LoRA"),
-])
+def pair(name, **more):
+    """One module of kohya's form, rank 2, 4 wide, and what else stands under its name."""
+    return {
+        f"{name}.lora_down.weight": torch.ones(2, 4),
+        f"{name}.lora_up.weight": torch.ones(4, 2),
+        **{f"{name}.{part.replace('__', '.')}": tensor for part, tensor in more.items()},
+    }
+
+
+ONE = torch.ones(1)
+
+
+@pytest.mark.parametrize(
+    "write, said",
+    [
+        (lambda path: path.write_bytes(b"no weights"), "is not a whole safetensors file"),
+        (
+            lambda path: save_file({"x.lora_A.weight": torch.ones(2)}, path),
+            "holds no LoRA in kohya's form: bring it in with import_lora",
+        ),
+        (
+            lambda path: save_file(pair("lora_unet_a") | {"x": torch.ones(1)}, path),
+            r"holds 1 tensors beside its LoRA \(such as x\)",
+        ),
+        (
+            lambda path: save_file(pair("lora_te_b") | {"lora_unet_a.lora_down.weight": torch.ones(2, 4)}, path),
+            r"lacks 1 tensors \(such as lora_unet_a.lora_up.weight\)",
+        ),
+        (lambda path: save_file(pair("lora_unet_a", dora_scale=ONE), path), r"is a DoRA \(1 of its 3 tensors"),
+        (lambda path: save_file(pair("lora_te1_a", lora_mid__weight=ONE), path), "is a LoCon with a Tucker core"),
+        (lambda path: save_file(pair("lora_unet_a") | {"lora_unet_b.hada_w1_a": ONE}, path), "is a LoHa"),
+        (lambda path: save_file({"lora_unet_b.lokr_w1": ONE}, path), "is a LoKr"),
+        (
+            lambda path: save_file(pair("lora_unet_double_blocks_0_img_attn_proj", dora_scale=ONE), path),
+            "is a LoRA for Flux",
+        ),
+    ],
+)
 def test_a_file_that_is_no_kohya_lora_is_refused(tmp_path, write, said):
     path = tmp_path / "l.safetensors"
     write(path)
     with pytest.raises(LoraError, match=said):
         lora_file.modules(path)
+
+
+def test_modules_of_text_encoders_are_named_as_kohya_names_them():
+    layer = "text_model.encoder.layers.0.self_attn.q_proj"
+    assert (
+        lora_file.kohya_name("text_encoder", layer, sdxl=False)
+        == "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    )
+    assert (
+        lora_file.kohya_name("text_encoder", layer.removeprefix("text_model."), sdxl=True)
+        == "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
+    )
+    assert (
+        lora_file.kohya_name("text_encoder_2", layer, sdxl=True)
+        == "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
+    )
+    assert lora_file.kohya_name("text_encoder_2", "text_projection", sdxl=True) == "lora_te2_text_projection"
+    place = lora_file.place("text_encoder", "encoder.layers.0.mlp.fc1")
+    assert lora_file.place_of("lora_te1_text_model_encoder_layers_0_mlp_fc1") == place

@@ -9,12 +9,12 @@ import torch
 from conftest import picture
 from PIL import Image
 
-from storyboard import Panel, Reference, Story, bases, bundle, render, reproduce, train
+from storyboard import Panel, Reference, Story, artifacts, bases, bundle, render, reproduce, train
 from storyboard.errors import BundleError, StoryboardError
 from storyboard.exporting.bundle import zipped
 from storyboard.exporting.reproduce import batches
 from storyboard.lora import metadata
-from storyboard.rendering import drawing
+from storyboard.rendering import drawing, png
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +240,37 @@ def test_clip_skip_trains_and_draws_anew(hub, captions, make_settings):
         digests.append(lora.digest)
         pictures.append(np.asarray(Image.open(render(Story(["a girl in the rain"]), settings.but(clip_skip=clip_skip), lora).paths[0])).astype(int))
     assert digests[0] != digests[1] and np.abs(pictures[0] - pictures[1]).max() > 1
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd15"])
+def test_reproduce_with_a_lora_of_text_encoders(hub, make_settings, tmp_path, name):
+    """From the file to the PNG, the graph in it, the bundle and back, with the base's own panels in between."""
+    base, settings, path = hub(name), make_settings(base=name, num_inference_steps=2), tmp_path / "style.safetensors"
+    tiny.whole_lora(base, path)
+    story = Story(["a (girl:1.3) in the rain", "a cat"], negative_prompt="blurry")
+    plain = [each.read_bytes() for each in render(story, settings, None).paths]
+    pictures = render(story, settings, path)
+    assert (
+        render(story, settings.but(output=str(tmp_path / "after")), None).paths[0].read_bytes()
+        == plain[0]
+        != pictures.paths[0].read_bytes()
+    )
+
+    said = png.read(pictures.paths[0])["settings"]
+    assert said["lora_text_encoder"] is True and said["lora"] == artifacts.digest_of_file(path)
+    with Image.open(pictures.paths[0]) as image:
+        assert f'Lora hashes: "story: {said["lora"][:12]}"' in image.text["parameters"]
+        assert "LoraLoader" in {node["class_type"] for node in json.loads(image.text["prompt"]).values()}
+
+    found = bundle(pictures, path, settings)
+    result = reproduce(found.path, tmp_path / "again")
+    assert result.verdicts == ["identical"] * 2 and result.changed == []
+
+    changed = story_of(found)
+    changed["panels"][0]["lora_text_encoder"] = "yes"
+    with pytest.raises(BundleError, match="panel 1"):
+        reproduce(rewritten(found, tmp_path / "bad.zip", story_json=json.dumps(changed).encode()))
+
+
+def test_a_lora_without_a_text_encoder_says_nothing_of_one(made):
+    assert not any("lora_text_encoder" in panel for panel in story_of(made)["panels"])

@@ -47,6 +47,32 @@ def lora(base, path: Path) -> None:
     lora.save(path, state, 2.0, {"ss_base_model_version": base.kohya_name})
 
 
+TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+
+def whole_lora(base, path: Path, alphas=(3.0,), ranks=(4,), facts: bool = True) -> None:
+    """Write a LoRA of the UNet and all text encoders of ``base`` in kohya's form; alphas and ranks take turns."""
+    from storyboard import lora, models
+
+    tensors, generator = {}, torch.Generator().manual_seed(1)
+    sdxl = "text_encoder_2" in base.components
+    components = [component for component in base.components if component != "vae"]
+    layers = [
+        (lora.kohya_name(component, name, sdxl), layer)
+        for component in components
+        for name, layer in models.skeleton(base, component).named_modules()
+        if name.endswith(("attn2.to_q", "conv1") if component == "unet" else TEXT_LAYERS)
+    ]
+    for place, (name, layer) in enumerate(layers):
+        rank, (outputs, *inputs) = ranks[place % len(ranks)], layer.weight.shape
+        tensors[f"{name}.lora_down.weight"] = torch.randn(rank, *inputs, generator=generator) * 0.3
+        tensors[f"{name}.lora_up.weight"] = (
+            torch.randn(outputs, rank, *[1] * (len(inputs) - 1), generator=generator) * 0.3
+        )
+        tensors[f"{name}.alpha"] = torch.tensor(alphas[place % len(alphas)])
+    path.write_bytes(lora.serialised(tensors, {"ss_base_model_version": base.kohya_name} if facts else {}))
+
+
 CLIP_FILES = ("vocab.json", "merges.txt")
 
 

@@ -52,7 +52,7 @@ def bundle(pictures: Pictures, lora: Lora | Path | str, settings: Settings, repo
     Raises:
         BundleError: The pictures were drawn with another LoRA, a file is missing, or one would give away a path of this machine or a token.
     """
-    path = lora.path if isinstance(lora, Lora) else Path(lora)
+    path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
     for needed in (path, pictures.grid, *pictures.paths, *pictures.guides):
         if not needed.is_file():
             raise BundleError(f"{needed} is missing: run the training and rendering cells again.")

@@ -42,7 +42,10 @@ V_NOTE = (
 STAGES_NOTE = "Guidance ends early, so each panel has two samplers; the second begins with a first-order step where Storyboard goes on with the second order: pictures differ a little."
 
 
-def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models: dict[str, str] | None = None) -> dict[str, dict]:
+def workflow(
+    pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models: dict[str, str] | None = None,
+    strength_clip: float | None = None,
+) -> dict[str, dict]:
     """``{"api": ..., "ui": ...}``: one graph that draws every panel with its own prompts, seed and size.
 
     Where ``guidance_end`` ends guidance before the last step, a panel is sampled in two stages, the second at cfg 1.
@@ -53,6 +56,7 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
         strength: Of the LoRA, -20 to 20; 1 is what the pictures were drawn with.
         models: Files by the loaders' input (``ckpt_name``; ``unet_name``, ``chatglm3_checkpoint``, ``vae_name``) and ControlNets' by what they
             follow (``edges``, ``depth``, ...); None takes those that the publishers offer, and for ControlNets such names as ``sdxl-edges.safetensors``.
+        strength_clip: Of a LoRA's part for the text encoders; None takes ``strength``.
 
     Raises:
         SettingsError: No panel, panels of different bases, one that has a ``refusal``, or a strength that ComfyUI refuses.
@@ -61,15 +65,24 @@ def workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models
     for place, panel in enumerate(panels, 1):
         if why := refusal(panel):
             raise SettingsError(f"Panel {place} {why}.")
-    kinds = {(panel["base"], panel["pipeline"], bool(panel["lora"])) for panel in panels}
+    kinds = {
+        (panel["base"], panel["pipeline"], bool(panel["lora"]), bool(panel["lora"] and panel.get("lora_text_encoder")))
+        for panel in panels
+    }
     if len(kinds) != 1 or len({_as_trained(panel) for panel in panels}) != 1:
         raise SettingsError(f"A workflow wants panels of one base and one LoRA, not {len(kinds)}: give what one call of render() returned.")
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not -20 <= strength <= 20:
-        raise SettingsError(f"strength={strength!r} must be a number from -20 to 20.")
-    base, pipeline, with_lora = kinds.pop()
+    strength_clip = strength if strength_clip is None else strength_clip
+    for name, value in (("strength", strength), ("strength_clip", strength_clip)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -20 <= value <= 20:
+            raise SettingsError(f"{name}={value!r} must be a number from -20 to 20.")
+    base, pipeline, with_lora, with_text = kinds.pop()
     api, model, clip, vae = _loaders(base, pipeline, models)
     api |= references.loaders(panels, base, pipeline, models or {})
-    if with_lora:
+    if with_text:
+        strengths = {"strength_model": float(strength), "strength_clip": float(strength_clip)}
+        api["2"] = node("LoraLoader", model=model, clip=clip, lora_name=lora_name, **strengths)
+        model, clip = ["2", 0], ["2", 1]
+    elif with_lora:
         api["2"] = node("LoraLoaderModelOnly", model=model, lora_name=lora_name, strength_model=float(strength))
         model = ["2", 0]
     prediction, zero_terminal_snr, clip_skip = _as_trained(panels[0])
@@ -103,9 +116,12 @@ def refusal(panel: dict) -> str:
     return ""
 
 
-def save_workflow(pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models: dict[str, str] | None = None) -> Path:
+def save_workflow(
+    pictures, lora_name: str = LORA_FILE, strength: float = 1.0, models: dict[str, str] | None = None,
+    strength_clip: float | None = None,
+) -> Path:
     """Write ``workflow.json`` (drag it into ComfyUI) and ``workflow_api.json`` (for its server) beside the pictures; returns the first. Arguments as ``workflow``."""
-    made = workflow(pictures, lora_name, strength, models)
+    made = workflow(pictures, lora_name, strength, models, strength_clip)
     artifacts.write_json(pictures.folder / "workflow_api.json", made["api"])
     artifacts.write_json(pictures.folder / "workflow.json", made["ui"])
     return pictures.folder / "workflow.json"
@@ -223,6 +239,7 @@ def _said(api: dict) -> dict:
     if sampling:
         trained |= {"prediction_type": sampling["inputs"]["sampling"], "zero_terminal_snr": sampling["inputs"]["zsnr"]}
     lora = api["2"]["inputs"] if "2" in api else {"lora_name": LORA_FILE, "strength_model": 1.0}
+    text = {"lora_text_encoder": True} if "strength_clip" in lora else {}
     panels = []
     for place in range(1, 1 + sum(each["class_type"] == "SaveImage" for each in api.values())):
         at = lambda part: api[str(10 * place + part)]["inputs"]
@@ -232,6 +249,8 @@ def _said(api: dict) -> dict:
             "width": size["width"], "height": size["height"], "steps": sampler["steps"], "guidance_scale": sampler["cfg"],
             "guidance_end": min(sampler.get("end_at_step", LAST_STEP), sampler["steps"]) / sampler["steps"],
             "schedule_type": schedules[sampler["scheduler"]], **trained,
-            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None, **references.read(api, place, pipeline, trained.get("zero_terminal_snr", False)),
+            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None, **text,
+            **references.read(api, place, pipeline, trained.get("zero_terminal_snr", False)),
         })
-    return {"pictures": panels, "lora_name": lora["lora_name"], "strength": lora["strength_model"], "models": models}
+    strengths = {"strength": lora["strength_model"], "strength_clip": lora.get("strength_clip")}
+    return {"pictures": panels, "lora_name": lora["lora_name"], **strengths, "models": models}

@@ -20,14 +20,19 @@ NAMES = (
     "conv_in", "conv_out", "conv_norm_out", "time_embedding", "add_embedding", "linear_1", "linear_2", "encoder_hid_proj",
     "attentions", "resnets", "downsamplers", "upsamplers", r"attn\d", "ff", "net", "proj", r"norm\d?", r"conv\d?", r"\d+",
 )
+TEXT_NAMES = (  # of a CLIPTextModel's, with and without projection
+    "text_model", "encoder", "layers", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "mlp", "fc1", "fc2",
+    "text_projection", r"\d+",
+)
 THUMBNAIL = 256  # pixels, the longer side
 NAME = rf"(?:{'|'.join(NAMES)})(?=_|$)"
+TEXT_NAME = rf"(?:{'|'.join(TEXT_NAMES)})(?=_|$)"
 
 
 def convert(lora: Lora | Path | str, form: str, target: Path | str | None = None, thumbnail: Path | str | None = None) -> Path:
     """Write ``lora`` in another form, by default beside it as ``lora.<form>.safetensors``; returns the path.
 
-    All values stay bit for bit (fp32), and so does alpha: kohya's form holds it in a tensor for each module, diffusers' in
+    All values stay bit for bit, and so does alpha: kohya's form holds it in a tensor for each module, diffusers' in
     peft's configuration among the metadata, DiffSynth's in a tensor for each module, or nowhere where every module's alpha is its rank.
     Metadata (``ss_*``, ``modelspec.*``) go along.
 
@@ -37,16 +42,16 @@ def convert(lora: Lora | Path | str, form: str, target: Path | str | None = None
         thumbnail: A picture that shows what it does, for ``modelspec.thumbnail``.
 
     Raises:
-        LoraError: Another form, no such file, or modules that no UNet of these bases has.
+        LoraError: Another form, no such file, modules that no UNet or text encoder of these bases has, or DiffSynth's
+            form for a LoRA with a text encoder's part.
     """
     if form not in FORMS:
         raise LoraError(f"form={form!r} must be one of {', '.join(map(repr, FORMS))}.")
-    path = lora.path if isinstance(lora, Lora) else Path(lora)
-    tensors = lora_import.read(path)
-    facts = lora_file.metadata(path) if path.suffix == ".safetensors" else {}
+    path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
+    tensors, facts = lora_import.read(path)
     facts = {key: value for key, value in facts.items() if key not in (lora_import.CONFIGURATION, "format")}
     if form != "kohya":
-        tensors, more = (_diffusers if form == "diffusers" else _diffsynth)(*_split(path, tensors))
+        tensors, more = (_diffusers if form == "diffusers" else _diffsynth)(path, *_split(path, tensors))
         facts |= more
     if thumbnail is not None:
         facts["modelspec.thumbnail"] = _thumbnail(Path(thumbnail))
@@ -67,23 +72,26 @@ def _thumbnail(path: Path) -> str:
 
 
 def module_name(name: str) -> str | None:
-    """``lora_unet_mid_block_attentions_0_proj_in`` -> ``mid_block.attentions.0.proj_in``; None if no UNet has such a module."""
-    name = name.removeprefix(lora_file.PREFIX)
-    return ".".join(re.findall(NAME, name)) if re.fullmatch(rf"{NAME}(?:_{NAME})*", name) else None
+    """``lora_unet_mid_block_attentions_0_proj_in`` -> ``mid_block.attentions.0.proj_in``; None if no base has it."""
+    component = lora_file.component_of(name) or "unet"
+    part = NAME if component == "unet" else TEXT_NAME
+    module = name.removeprefix(next((prefix for prefix in lora_file.COMPONENTS if name.startswith(prefix)), ""))
+    return ".".join(re.findall(part, module)) if re.fullmatch(rf"{part}(?:_{part})*", module) else None
 
 
 def _split(path: Path, tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """kohya's form -> peft's ``module.lora_A.weight`` and ``module.lora_B.weight``, and each module's alpha."""
-    modules = {key.split(".")[0]: module_name(key.split(".")[0]) for key in tensors}
+    """kohya's form -> peft's ``component.module.lora_A.weight`` and ``lora_B.weight``, and each module's alpha."""
+    modules = {name: module_name(name) for name in {key.partition(".")[0] for key in tensors}}
     if strange := sorted(name for name, module in modules.items() if module is None):
         raise LoraError(f"{len(strange)} of the {len(modules)} modules in {path} are not those of a UNet (such as {strange[0]}): only LoRAs for Kolors, SDXL and SD 1.5 are converted.")
     state, alpha = {}, {}
     for key, tensor in tensors.items():
         name, _, part = key.partition(".")
+        module = f"{lora_file.component_of(name)}.{modules[name]}"
         if part == "alpha":
-            alpha[modules[name]] = float(tensor)
+            alpha[module] = float(tensor)
         else:
-            state[f"{modules[name]}.lora_{'A' if part.startswith('lora_down') else 'B'}.weight"] = tensor
+            state[f"{module}.lora_{'A' if part.startswith('lora_down') else 'B'}.weight"] = tensor
     return state, alpha
 
 
@@ -91,23 +99,38 @@ def _ranks(state: dict[str, torch.Tensor]) -> dict[str, int]:
     return {key.removesuffix(".lora_A.weight"): len(tensor) for key, tensor in sorted(state.items()) if key.endswith(".lora_A.weight")}
 
 
-def _diffusers(state: dict[str, torch.Tensor], alpha: dict[str, float]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _diffusers(
+    path: Path, state: dict[str, torch.Tensor], alpha: dict[str, float],
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """``unet.module.lora_A.weight``, with peft's configuration as ``save_lora_weights`` writes it (diffusers/loaders/lora_base.py)."""
-    ranks = _ranks(state)
-    rank, scale = max(ranks.values()), alpha[next(iter(ranks))]
-    configuration = {
-        "r": rank, "lora_alpha": scale, "target_modules": list(ranks),
-        "rank_pattern": {f"^{module}": value for module, value in ranks.items() if value != rank},
-        "alpha_pattern": {f"^{module}": alpha[module] for module in ranks if alpha[module] != scale},
-    }
-    text = json.dumps({f"unet.{key}": value for key, value in configuration.items()}, indent=2, sort_keys=True)
-    return {f"unet.{key}": tensor for key, tensor in state.items()}, {lora_import.CONFIGURATION: text}
+    ranks, configuration = _ranks(state), {}
+    for component in dict.fromkeys(module.partition(".")[0] for module in ranks):
+        own = [module for module in ranks if module.startswith(f"{component}.")]
+        rank, scale = max(ranks[module] for module in own), alpha[own[0]]
+        # only some versions of transformers begin a text encoder's names with text_model.: matched by their ends
+        name = {module: module.removeprefix(f"{component}.").removeprefix("text_model.") for module in own}
+        anchor = "^" if component == "unet" else ""
+        settings = {
+            "r": rank, "lora_alpha": scale, "target_modules": [name[module] for module in own],
+            "rank_pattern": {f"{anchor}{name[module]}": ranks[module] for module in own if ranks[module] != rank},
+            "alpha_pattern": {f"{anchor}{name[module]}": alpha[module] for module in own if alpha[module] != scale},
+        }
+        configuration |= {f"{component}.{key}": value for key, value in settings.items()}
+    return state, {lora_import.CONFIGURATION: json.dumps(configuration, indent=2, sort_keys=True)}
 
 
-def _diffsynth(state: dict[str, torch.Tensor], alpha: dict[str, float]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _diffsynth(
+    path: Path, state: dict[str, torch.Tensor], alpha: dict[str, float],
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """``module.lora_A.default.weight`` as DiffSynth trains it; its loader scales by ``module.alpha / rank`` (diffsynth/utils/lora/general.py)."""
+    if text := [module for module in alpha if not module.startswith("unet.")]:
+        raise LoraError(
+            f"{path} changes {len(text)} modules of a text encoder, for which DiffSynth-Studio's form has no names: "
+            "convert it to 'diffusers' or 'kohya'."
+        )
     ranks = _ranks(state)
+    state = {key.removeprefix("unet."): tensor for key, tensor in state.items()}
     found = {re.sub(r"\.weight$", ".default.weight", key): tensor for key, tensor in state.items()}
     if len(set(ranks.values())) > 1 or alpha != ranks:
-        found |= {f"{module}.alpha": torch.tensor(value) for module, value in alpha.items()}
+        found |= {f"{module.removeprefix('unet.')}.alpha": torch.tensor(value) for module, value in alpha.items()}
     return found, {}

@@ -36,6 +36,7 @@ NODES = {  # INPUT_TYPES and RETURN_TYPES of ComfyUI's nodes.py and of ComfyUI-K
     "MZ_ChatGLM3Loader": Node({"chatglm3_checkpoint": "COMBO"}, ("CHATGLM3MODEL",)),
     "VAELoader": Node({"vae_name": "COMBO"}, ("VAE",)),
     "LoraLoaderModelOnly": Node({"model": "MODEL", "lora_name": "COMBO", "strength_model": "FLOAT"}, ("MODEL",)),
+    "LoraLoader": Node({"model": "MODEL", "clip": "CLIP", "lora_name": "COMBO", "strength_model": "FLOAT", "strength_clip": "FLOAT"}, ("MODEL", "CLIP")),
     "CLIPSetLastLayer": Node({"clip": "CLIP", "stop_at_clip_layer": "INT"}, ("CLIP",)),
     "ModelSamplingDiscrete": Node({"model": "MODEL", "sampling": "COMBO", "zsnr": "BOOLEAN"}, ("MODEL",)),
     "CLIPTextEncode": Node({"text": "STRING", "clip": "CLIP"}, ("CONDITIONING",)),

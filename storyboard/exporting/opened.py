@@ -69,6 +69,7 @@ def _story(path: Path, story: object) -> dict:
         for place, panel in enumerate(panels, 1):
             Panel(panel["prompt"], panel["negative_prompt"], panel["seed"])
             same = [panel[key] == panels[0][key] for key in SAME]
+            same.append(panel.get("lora_text_encoder") is panels[0].get("lora_text_encoder") in (None, True))
             numbers = all(type(panel[key]) is int for key in ("width", "height", "batch", "row", "text_length", "seed"))
             if not all(same) or not numbers or panel["file"] != f"panel-{place}.png" or not 0 <= panel["row"] < panel["batch"] <= MAX_PANELS or panel["width"] != panel["height"] or not 0 < panel["text_length"] <= MOST_TOKENS:
                 raise ValueError(f"panel {place}")

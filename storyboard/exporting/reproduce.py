@@ -143,15 +143,16 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], s
     """Draw ``panels`` into the settings' folder; returns what is not as at first."""
     import torch
 
-    from .. import conditioning, show
+    from .. import attaching, conditioning, show
     from ..rendering import control, drawing, heroine
     from ..rendering.guides import Guides
 
+    attaching.check(base, lora)
     folder, steps = settings.folder, settings.num_inference_steps
     prepared = [reference and control.prepare(base, reference, place, steps) for place, reference in enumerate(references, 1)]
     keeper = heroine.prepare(base, settings, folder / panels[0]["file"], prepared) if settings.heroine else None
     remarks = _other_guides(panels, prepared, keeper)
-    said = conditioning.encode(base, [panel[key] for panel in panels for key in ("prompt", "negative_prompt")], settings, plan)
+    said = conditioning.encode(base, [panel[key] for panel in panels for key in ("prompt", "negative_prompt")], settings, plan, lora=lora)
     guides = Guides(base, plan, drawing.load_pipeline(base, plan, lora), settings, prepared, keeper)
 
     def draw(batch: list[int], first: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import artifacts, bases, memory, weights
 from ..errors import LoraError, ResourceError
-from ..lora import Lora
+from ..lora import Lora, trains_text
 from ..settings import Settings
 from ..story import Story
 from . import png
@@ -66,7 +66,7 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
         ResourceError: The disk is full, or the card too small for one picture.
     """
     base = weights.fetch(bases.get(settings.base))
-    lora_path = lora.path if isinstance(lora, Lora) else Path(lora) if lora else None
+    lora_path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser() if lora else None
     if lora_path and not lora_path.is_file():
         raise LoraError(f"There is no LoRA at {lora_path}: run the training cell again, or give the path of a lora.safetensors.")
     folder = folder or settings.folder / ("story" if lora_path else "base")
@@ -82,6 +82,8 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
         common |= {"prediction_type": base.prediction_type, "zero_terminal_snr": base.zero_terminal_snr}
     if settings.clip_skip:
         common["clip_skip"] = settings.clip_skip
+    if lora_path and trains_text(lora_path):
+        common["lora_text_encoder"] = True
     panels = [panel | common for panel in story.resolved(settings.seed)]
     references, keeper = _guides(base, story, settings, folder)
     for place, panel in enumerate(panels):
@@ -134,7 +136,7 @@ def _draw(
     references: list, heroine,
 ) -> list[dict]:
     """Draw the panels of ``todo`` in batches; the manifest follows every batch, so that a break loses one at most."""
-    from .. import conditioning, show
+    from .. import attaching, conditioning, show
     from . import drawing
     from .guides import Guides
 
@@ -143,7 +145,9 @@ def _draw(
         _write(folder / heroine.FILE, heroine.picture())
     if todo:
         words = [panels[place][key] for place in {*todo, *([0] if heroine else [])} for key in ("prompt", "negative_prompt")]
-        said = conditioning.encode(base, words, settings, plan)
+        if lora:
+            attaching.check(base, lora)  # before the text encoders are loaded
+        said = conditioning.encode(base, words, settings, plan, lora=lora)
         guides = Guides(base, plan, drawing.load_pipeline(base, plan, lora), settings, references, heroine)
         steps = settings.num_inference_steps
 

@@ -1,4 +1,4 @@
-"""Drawing with a diffusers pipeline: load, attach a LoRA whole, denoise."""
+"""Drawing with a diffusers pipeline: load, denoise, decode."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .. import bases, models
-from .. import lora as lora_file
+from .. import models
+from ..attaching import attach
 from ..bases import Base
 from ..compat.tf32 import true_fp32
 from ..conditioning import Embedding, stack
-from ..errors import LoraError, RenderingError
+from ..errors import RenderingError
 from ..memory import Plan
 from ..quiet import quiet
 
@@ -38,7 +38,7 @@ def scheduler(base: Base):
 
 
 def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None):
-    """The pipeline of ``base`` without text encoders, with our sampler, and the LoRA file attached if one is given.
+    """The pipeline of ``base`` without text encoders, with our sampler, and what a LoRA file has for the UNet attached if one is given.
 
     Args:
         unet: Draws in place of the base's own, which is then not loaded.
@@ -54,8 +54,7 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
         # between a UNet's convolutions stand transformers, which cost a card more in this layout than convolutions gain (benchmarks/RESULTS.md)
         pipe.unet.to(memory_format=torch.channels_last if plan.device == "cpu" else torch.contiguous_format)
         pipe.vae.to(memory_format=torch.channels_last)
-        if lora is not None:
-            attach(pipe, base, lora)
+        if lora is not None and attach(pipe, base, lora):
             if plan.precision == "fp32":  # in 16 bits a LoRA that is added to the weights loses its small values
                 pipe.fuse_lora()
                 pipe.unload_lora_weights()
@@ -73,33 +72,6 @@ def decode_in_tiles(vae) -> None:
     vae.enable_tiling()
     vae.tile_sample_min_size = min(vae.tile_sample_min_size, TILE)
     vae.tile_latent_min_size = vae.tile_sample_min_size // 8
-
-
-def attach(pipe, base: Base, lora: Path) -> int:
-    """Attach a kohya-form LoRA to ``pipe.unet`` and count; returns the number of modules it changes.
-
-    Raises:
-        LoraError: It names another base, or any of its modules found no place.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    named = lora_file.modules(lora)
-    trained_on = lora_file.metadata(lora).get("ss_base_model_version")
-    known = {other.kohya_name: other.name for other in map(bases.get, bases.names())}
-    if trained_on in known and trained_on != base.kohya_name:
-        raise LoraError(f"{lora} was trained on the base {known[trained_on]!r}, not on {base.name!r}: set base={known[trained_on]!r} or train again.")
-    available = {"lora_unet_" + name.replace(".", "_"): module for name, module in pipe.unet.named_modules()}
-    if strangers := named - available.keys():
-        raise LoraError(f"{len(strangers)} of the {len(named)} modules in {lora} are not in the base {base.name!r} (such as {min(strangers)}): it was trained on another base.")
-    try:
-        with quiet():
-            pipe.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name="story")
-    except (RuntimeError, ValueError) as error:
-        raise LoraError(f"{lora} does not fit the base {base.name!r} ({str(error).splitlines()[0]}): it was trained on another base.") from error
-    attached = {name for name, module in pipe.unet.named_modules() if isinstance(module, BaseTunerLayer) and "story" in module.lora_A}
-    if len(attached) != len(named):
-        raise LoraError(f"Only {len(attached)} of the {len(named)} modules in {lora} attached to the base {base.name!r}: train it again.")
-    return len(attached)
 
 
 def draw(
