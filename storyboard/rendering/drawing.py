@@ -38,7 +38,7 @@ def scheduler(base: Base):
 
 
 def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None):
-    """The pipeline of ``base`` without text encoders, with our sampler, and what a LoRA file has for the UNet attached if one is given.
+    """The pipeline of ``base`` without text encoders, with our sampler, and what a LoRA file has for the UNet.
 
     Args:
         unet: Draws in place of the base's own, which is then not loaded.
