@@ -242,10 +242,8 @@ def _text_pipeline(base: Base, device: str, dtype: torch.dtype, bits: int | None
     parts = {}
     for component in base.components:
         if component.startswith("text_encoder"):
-            parts[component] = models.load(base, component, dtype, **options)
+            parts[component] = models.load(base, component, dtype, device, **options)
             parts[component.replace("text_encoder", "tokenizer")] = models.tokenizer(base, component)
-            if not options:
-                parts[component].to(device)
     return models.pipeline(base, **parts)
 
 

@@ -48,8 +48,10 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
         LoraError: The file was made for another base, or did not attach whole.
     """
     base.check()
-    vae = models.load(base, "vae", torch.float32)  # SDXL's VAE overflows in fp16
-    pipe = models.pipeline(base, vae=vae, unet=models.load(base, "unet", plan.dtype) if unet is None else unet, scheduler=scheduler(base))
+    device = "cpu" if plan.offload else plan.device
+    vae = models.load(base, "vae", torch.float32, device)  # SDXL's VAE overflows in fp16
+    unet_here = models.load(base, "unet", plan.dtype, device) if unet is None else unet
+    pipe = models.pipeline(base, vae=vae, unet=unet_here, scheduler=scheduler(base))
     with quiet():
         # between a UNet's convolutions stand transformers, which cost a card more in this layout than convolutions gain (benchmarks/RESULTS.md)
         pipe.unet.to(memory_format=torch.channels_last if plan.device == "cpu" else torch.contiguous_format)
