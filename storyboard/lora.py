@@ -3,6 +3,7 @@
 kohya's keys with alpha are the one form that diffusers, ComfyUI and A1111's family all load whole.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,19 @@ def serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) ->
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned
     return len(text).to_bytes(8, "little") + text + content[8 + length:]
+
+
+def data_digest(path: Path) -> str:
+    """SHA-256 of a safetensors file behind its header, by which A1111 and kohya know a LoRA.
+
+    (https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/hashes.py, addnet_hash_safetensors.)
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def modules(path: Path) -> set[str]:
