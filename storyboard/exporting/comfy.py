@@ -36,13 +36,29 @@ NOTES = {
     "StableDiffusionXLPipeline": "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。",
     "StableDiffusionPipeline": "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。",
 }
-FOLDER_NOTE = "The base is a folder in diffusers' layout: copy it, under the name in the loader, into models/diffusers. 基础模型是 diffusers 目录：请按加载节点里的名字放入 models/diffusers。"
+FOLDER_NOTE = (
+    "The base is a folder in diffusers' layout: copy it, under the name in the loader, into models/diffusers. "
+    "基础模型是 diffusers 目录：请按加载节点里的名字放入 models/diffusers。"
+)
 LORA_NOTE = "The LoRA, outputs/lora/lora.safetensors, goes into models/loras. LoRA 放入 models/loras。"
 MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. mini 无法在 ComfyUI 中运行，请换用 Kolors。"
-WEIGHTS_NOTE = "ComfyUI-Kolors-MZ knows no weights: (word:1.3) and [word] stand here as plain words, those pictures differ, and the weights are not read back from this graph. ComfyUI-Kolors-MZ 不支持权重：(word:1.3)、[word] 在这里只是普通文字，这些画面会不同，也无法从此图读回权重。"
-LIGHT_NOTE = "Words that weigh less than 1 are masked by Storyboard and weakened by ComfyUI: those pictures differ. 权重小于 1 的词，Storyboard 用遮罩，ComfyUI 则减弱：这些画面会不同。"
-LONG_NOTE = "A prompt is longer than CLIP reads at once, and where Storyboard cut it is not known or is within a word; ComfyUI cuts it after every 75 tokens: those pictures differ. 有的提示词超出 CLIP 一次读取的长度，切分位置不明或在词中，ComfyUI 每 75 个 token 切一次：这些画面会不同。"
-EARLY_NOTE = "ComfyUI cannot end guidance or a ControlNet within the first steps of Kolors: where that was asked, they end after step {}. ComfyUI 无法在 Kolors 的最初几步内结束引导或 ControlNet：会在第 {} 步之后结束。"
+WEIGHTS_NOTE = (
+    "ComfyUI-Kolors-MZ knows no weights: (word:1.3) and [word] stand here as plain words, those pictures differ, and "
+    "the weights are not read back from this graph. ComfyUI-Kolors-MZ 不支持权重：(word:1.3)、[word] 在这里只是普通文字，这些画面会不同，也无法从此图读回权重。"
+)
+LIGHT_NOTE = (
+    "Words that weigh less than 1 are masked by Storyboard and weakened by ComfyUI: those pictures differ. "
+    "权重小于 1 的词，Storyboard 用遮罩，ComfyUI 则减弱：这些画面会不同。"
+)
+LONG_NOTE = (
+    "A prompt is longer than CLIP reads at once, and where Storyboard cut it is not known or is within a word; "
+    "ComfyUI cuts it after every 75 tokens: those pictures differ. "
+    "有的提示词超出 CLIP 一次读取的长度，切分位置不明或在词中，ComfyUI 每 75 个 token 切一次：这些画面会不同。"
+)
+EARLY_NOTE = (
+    "ComfyUI cannot end guidance or a ControlNet within the first steps of Kolors: where that was asked, they end "
+    "after step {}. ComfyUI 无法在 Kolors 的最初几步内结束引导或 ControlNet：会在第 {} 步之后结束。"
+)
 CONTROL_NOTE = "Copy panel-*-reference.png from outputs/story into ComfyUI's input folder, and the weights of each ControlNet into models/controlnet under the name in its loader. 请把 outputs/story 里的 panel-*-reference.png 放入 ComfyUI 的 input 目录，把 ControlNet 权重按加载节点里的文件名放入 models/controlnet。"
 SEEDS_NOTE = "A seed above 2^53 loses digits on ComfyUI's canvas: use workflow_api.json, or choose a smaller one. 大于 2^53 的种子在画布上会失真：请用 workflow_api.json，或换小一些的种子。"
 V_NOTE = (
@@ -164,7 +180,7 @@ def read(graph: dict | Path | str) -> dict:
         graph = graph if isinstance(graph, dict) else _open(Path(graph))
         api = from_ui(graph) if "nodes" in graph else graph
         if any(each["inputs"].get("add_noise") == "disable" for each in api.values()):
-            refused = [f"{name} has two samplers a panel, as an earlier Storyboard wrote it: save_workflow() makes it anew."]
+            refused = [f"{name} has two samplers a panel, as an earlier Storyboard wrote it: use save_workflow() again."]
         else:
             said = _said(api)
             whys = [refusal(panel) for panel in said["pictures"]]
@@ -330,7 +346,8 @@ def _said(api: dict) -> dict:
             guidance_end = references.share(pipeline, sampler["steps"], at(UNGUIDED[0])["end"], zero_terminal_snr)
         panels.append({
             **{name: "".join(said) for name, said in chunks.items()}, **folder, **trained,
-            **references.read(api, place, pipeline, zero_terminal_snr), "schedule_type": schedules[sampler["scheduler"]],
+            **references.read(api, place, pipeline, zero_terminal_snr),
+            "schedule_type": schedules[sampler["scheduler"]],
             "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
             "width": size["width"], "height": size["height"], "steps": sampler["steps"],
             "guidance_scale": sampler["cfg"], "guidance_end": guidance_end,

@@ -50,9 +50,15 @@ NODES = {  # INPUT_TYPES and RETURN_TYPES of ComfyUI's nodes.py and of ComfyUI-K
     "CLIPTextEncode": Node({"text": "STRING", "clip": "CLIP"}, ("CONDITIONING",)),
     "MZ_ChatGLM3_V2": Node({"chatglm3_model": "CHATGLM3MODEL", "text": "STRING"}, ("CONDITIONING",)),
     "ConditioningZeroOut": Node({"conditioning": "CONDITIONING"}, ("CONDITIONING",)),
-    "ConditioningConcat": Node({"conditioning_to": "CONDITIONING", "conditioning_from": "CONDITIONING"}, ("CONDITIONING",)),
-    "ConditioningCombine": Node({"conditioning_1": "CONDITIONING", "conditioning_2": "CONDITIONING"}, ("CONDITIONING",)),
-    "ConditioningSetTimestepRange": Node({"conditioning": "CONDITIONING", "start": "FLOAT", "end": "FLOAT"}, ("CONDITIONING",)),
+    "ConditioningConcat": Node(
+        {"conditioning_to": "CONDITIONING", "conditioning_from": "CONDITIONING"}, ("CONDITIONING",),
+    ),
+    "ConditioningCombine": Node(
+        {"conditioning_1": "CONDITIONING", "conditioning_2": "CONDITIONING"}, ("CONDITIONING",),
+    ),
+    "ConditioningSetTimestepRange": Node(
+        {"conditioning": "CONDITIONING", "start": "FLOAT", "end": "FLOAT"}, ("CONDITIONING",),
+    ),
     "ControlNetApplyAdvanced": Node(
         {"positive": "CONDITIONING", "negative": "CONDITIONING", "control_net": "CONTROL_NET", "image": "IMAGE", "strength": "FLOAT", "start_percent": "FLOAT", "end_percent": "FLOAT"},
         ("CONDITIONING", "CONDITIONING"),

@@ -13,7 +13,7 @@ from ..settings import Settings
 from . import opened
 
 TOLERANCE = {"fp32": 1, "bf16": 2, "fp16": 2}  # of 255: what another grouping of the same arithmetic changes
-ENCODED = "CLIP's prompts of several chunks, and shorter ones beside them, were encoded otherwise by an earlier Storyboard"
+ENCODED = "prompts of several chunks, and shorter ones beside them, were encoded otherwise by an earlier Storyboard"
 ALONE = "memory is too small for as many panels at once: drawn one at a time"
 
 

@@ -78,7 +78,8 @@ def _number(text: str) -> float | None:
 def to_canvas(text: str) -> str:
     r"""``text`` in a form that the canvas sends as ``text``.
 
-    (https://github.com/Comfy-Org/ComfyUI_frontend, src/utils/formatUtil.ts, processDynamicPrompt.) It first deletes ``/* */`` and what follows ``//`` on a line, then chooses one of ``{a|b}``, and takes the backslash
+    (https://github.com/Comfy-Org/ComfyUI_frontend, src/utils/formatUtil.ts, processDynamicPrompt.)
+    It first deletes ``/* */`` and what follows ``//`` on a line, then chooses one of ``{a|b}``, and takes the backslash
     from ``\{``, ``\}`` and ``\|``. A choice of one keeps the second sign of ``//`` from the first, and a brace from the
     backslash before it. A backslash at the end, to which it would add "undefined", gets a space behind it.
     """

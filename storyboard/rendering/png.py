@@ -35,7 +35,7 @@ def parameters(panel: dict) -> str:
 
 
 def _quoted(value: str) -> str:
-    """``value`` as A1111's text holds it, in quotes where it has a comma, a colon or a new line (infotext_utils.quote)."""
+    """``value`` as A1111's text holds it, in quotes where it has a comma, colon or new line (infotext_utils.quote)."""
     return json.dumps(value, ensure_ascii=False) if re.search(r"[,:\n]", value) else value
 
 
