@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 MANIFEST = "manifest.json"
-RELEASE = 7  # part of every fingerprint: raise it when a stage comes to give another result for the same inputs
+RELEASE = 8  # part of every fingerprint: raise it when a stage comes to give another result for the same inputs
 STALE = 6 * 3600  # seconds after which a temporary folder belongs to a run that was killed
 
 

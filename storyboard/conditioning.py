@@ -5,6 +5,8 @@ Words that weigh, and prompts too long for CLIP, are encoded by compel (CLIP) or
 
 import gc
 import hashlib
+import json
+import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from safetensors.torch import save as serialise
 
 from . import artifacts, attaching, models
@@ -25,19 +27,20 @@ from .memory import Plan
 from .quiet import quiet
 from .settings import Settings
 
-FILLER = "filler.safetensors"  # CLIP's embedding of the empty prompt
+MOST_CHUNKS = 12  # that prompts of different lengths are repeated to: the least common multiple of 1 to 4
 
 
 @dataclass(frozen=True)
 class Embedding:
     """A prompt's embeddings on the CPU: ``tokens`` (l, d) and ``pooled`` (p,), with p = 0 where the base has none.
 
-    l is ``base.text_length`` or, for CLIP, a multiple of it; ``filler`` (``base.text_length``, d) lengthens it.
+    l is ``base.text_length`` or, for CLIP, a multiple of it. ``chunks`` are the prompt's parts that CLIP read one by
+    one, each in the prompt's own syntax; () where it was read at once, or where a word had to be cut in two.
     """
 
     tokens: torch.Tensor
     pooled: torch.Tensor
-    filler: torch.Tensor | None = None
+    chunks: tuple[str, ...] = ()
 
 
 def encode(
@@ -65,7 +68,7 @@ def encode(
     device = "cpu" if plan.text_encoder_on_cpu else plan.device
     left_out = _layers_left_out(base, settings)
     mark = artifacts.fingerprint(
-        base=base.fingerprint(), syntax="A1111", precision=plan.precision, bits=settings.text_encoder_bits, clip_layers_left_out=left_out,
+        base=base.fingerprint(), syntax="A1111, chunks", precision=plan.precision, bits=settings.text_encoder_bits, clip_layers_left_out=left_out,
         versions=artifacts.versions("torch", "diffusers", "transformers", "compel"),
     )
     folder = settings.folder / "cache" / "text" / mark[:16]
@@ -85,8 +88,7 @@ def encode(
         gc.collect()
         if device == "cuda":
             torch.cuda.empty_cache()
-    filler = load_file(folder / FILLER)["tokens"] if (folder / FILLER).is_file() else None
-    return {prompt: Embedding(**load_file(path), filler=filler) for prompt, path in paths.items()}
+    return {prompt: _read(path) for prompt, path in paths.items()}
 
 
 @quiet()
@@ -108,23 +110,30 @@ def _compute(
     if not clip:
         _warn_of_cuts(base, lengths)
     for prompt, path in missing.items():
-        found = _encoded(pipe, words[prompt], device, left_out)
+        found, chunks = _encoded(pipe, words[prompt], device, left_out), []
         if clip and (lengths[prompt] > base.text_length or syntax.weighted(pieces[prompt])):
             with _without_last_layers(pipe, left_out):
-                found["tokens"] = _weighted_clip(pipe, pieces[prompt], device)
+                found["tokens"], chunks = _weighted_clip(pipe, pieces[prompt], device)
+            if chunks:
+                found["pooled"] = _encoded(pipe, syntax.plain(chunks[0]), device)["pooled"]
         elif syntax.weighted(pieces[prompt]):
             found = _weighted_chatglm(pipe, pieces[prompt], base.text_length, found)
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):
             raise BaseError(f"The text encoder of {base.name!r} gave values that are not finite: its weights are damaged, get them again.")
         if zeros and not words[prompt]:
             found = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
-        _write(path, found)
-    if clip and not (filler := next(iter(missing.values())).with_name(FILLER)).is_file():
-        _write(filler, _encoded(pipe, "", device, left_out))
+        _write(path, found, chunks)
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    artifacts.write_atomically(path, serialise({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+def _write(path: Path, tensors: dict[str, torch.Tensor], chunks: list[str]) -> None:
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    artifacts.write_atomically(path, serialise(tensors, metadata={"chunks": json.dumps(chunks)}))
+
+
+def _read(path: Path) -> Embedding:
+    with safe_open(path, "pt") as file:
+        chunks = json.loads(file.metadata()["chunks"])
+        return Embedding(file.get_tensor("tokens"), file.get_tensor("pooled"), tuple(chunks))
 
 
 def _encoded(pipe, text: str, device: str, left_out: int = 0) -> dict[str, torch.Tensor]:
@@ -171,12 +180,12 @@ def _without_last_layers(pipe, count: int) -> Iterator[None]:
             encoder.layers = layers
 
 
-def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> torch.Tensor:
-    """Tokens (77 n, d) of weighted pieces in n chunks of 75, cut where a phrase ends, by compel.
+def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> tuple[torch.Tensor, list[str]]:
+    """Tokens (77 n, d) of weighted pieces in n chunks of 75, cut where a phrase ends, by compel; and their ``_chunks``.
 
     A weight w of 1 or more puts a token z at ``empty + w (z - empty)``, empty being the empty prompt's embedding; one
     below 1 mixes the whole, at 1 : tan((1 - w) pi / 2), with the prompt in which those words are masked
-    (https://github.com/damian0815/compel, ``EmbeddingsProvider``). ``pooled`` stays that of the first chunk, unweighted.
+    (https://github.com/damian0815/compel, ``EmbeddingsProvider``). ``pooled`` is that of the first chunk, unweighted.
     """
     from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
 
@@ -186,11 +195,56 @@ def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> torch.
         encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
         kind = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
     said, weights = [list(side) for side in zip(*pieces)]
-    tokens = [
+    providers = [
         EmbeddingsProvider(tokenizer, encoder, truncate=False, returned_embeddings_type=kind, split_long_text_mode=SplitLongTextMode.PHRASES)
-        .get_embeddings_for_weighted_prompt_fragments([said], [weights], device=device)[0] for tokenizer, encoder in encoders
+        for tokenizer, encoder in encoders
     ]
-    return torch.cat(tokens, dim=-1)
+    tokens = [
+        provider.get_embeddings_for_weighted_prompt_fragments([said], [weights], device=device)[0]
+        for provider in providers
+    ]
+    ids, _, _ = providers[0].get_token_ids_and_expand_weights(said, weights, device)
+    return torch.cat(tokens, dim=-1), _chunks(pipe.tokenizer, pieces, ids)
+
+
+def _chunks(tokenizer, pieces: list[tuple[str, float]], ids: torch.Tensor) -> list[str]:
+    """What each chunk of ``ids`` (77 n,) says, with its weights; [] where n is 1, or a word was cut in two.
+
+    Args:
+        ids: The tokens of ``pieces`` in n chunks, each with its start, end and padding.
+    """
+    length = tokenizer.model_max_length
+    if len(ids) == length:
+        return []
+    chunks = [chunk[1:chunk.index(tokenizer.eos_token_id)] for chunk in ids.reshape(-1, length).tolist()]
+    ends = [
+        (piece, end) for piece, (text, _) in enumerate(pieces)
+        for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    ]
+
+    found, start, token = [], (0, 0), 0
+    for chunk in chunks:
+        token += len(chunk)
+        stop = ends[token - 1] if token < len(ends) else (len(pieces) - 1, len(pieces[-1][0]))
+        found.append(_between(pieces, start, stop))
+        start = stop
+
+    # a word that was cut in two has other tokens when each half is read alone
+    said = [
+        [token for text, _ in parts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+        for parts in found
+    ]
+    return [syntax.written(parts) for parts in found] if said == chunks else []
+
+
+def _between(pieces: list[tuple[str, float]], start: tuple[int, int], stop: tuple[int, int]) -> list[tuple[str, float]]:
+    """The part of ``pieces`` from ``start`` to ``stop``, each the index of a piece and a place in its text."""
+    parts = []
+    for index in range(start[0], stop[0] + 1):
+        text, weight = pieces[index]
+        low, high = start[1] if index == start[0] else 0, stop[1] if index == stop[0] else len(text)
+        parts += [(text[low:high], weight)] if high > low else []
+    return parts
 
 
 def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -222,18 +276,19 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
 
 
 def stack(embeddings: Iterable[Embedding], length: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """n embeddings -> tokens (n, l, d), pooled (n, p); shorter ones are filled with the empty prompt's to the longest, or to ``length``."""
+    """n embeddings -> tokens (n, l, d), pooled (n, p); l is the least common multiple of their lengths.
+
+    Each is repeated to l: attention then weighs all its tokens alike, and gives what it gives alone.
+
+    Args:
+        length: Taken for l where it is a multiple of that.
+    """
     embeddings = list(embeddings)
-    length = max(length, *(len(each.tokens) for each in embeddings))
-    return torch.stack([_lengthened(each, length) for each in embeddings]), torch.stack([each.pooled for each in embeddings])
-
-
-def _lengthened(embedding: Embedding, length: int) -> torch.Tensor:
-    if len(embedding.tokens) == length:
-        return embedding.tokens
-    # zeros stand for SDXL's missing negative prompt, however long
-    filler = embedding.filler if embedding.tokens.any() else torch.zeros_like(embedding.filler)
-    return torch.cat([embedding.tokens, *[filler] * ((length - len(embedding.tokens)) // len(filler))])
+    common = math.lcm(*(len(each.tokens) for each in embeddings))
+    if length and length % common == 0:
+        common = length
+    tokens = [each.tokens.repeat(common // len(each.tokens), 1) for each in embeddings]
+    return torch.stack(tokens), torch.stack([each.pooled for each in embeddings])
 
 
 def _text_pipeline(base: Base, device: str, dtype: torch.dtype, bits: int | None):

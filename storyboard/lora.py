@@ -3,6 +3,7 @@
 kohya's keys with alpha are the one form that diffusers, ComfyUI and A1111's family all load whole.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -141,6 +142,19 @@ def place_of(name: str) -> tuple[str, str]:
 def place(component: str, module: str) -> tuple[str, str]:
     """The same of a module's dotted name, with or without ``text_model.``, which transformers 5 leaves out."""
     return component, module.replace(".", "_").removeprefix("text_model_")
+
+
+def data_digest(path: Path) -> str:
+    """SHA-256 of a safetensors file behind its header, by which A1111 and kohya know a LoRA.
+
+    (https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/hashes.py, addnet_hash_safetensors.)
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def modules(path: Path) -> set[str]:

@@ -67,6 +67,16 @@ def literal(text: str) -> str:
     return re.sub(r"([()\[\]\\])", r"\\\1", text)
 
 
+def written(pieces: list[tuple[str, float]]) -> str:
+    """The prompt that ``parse`` reads as ``pieces``."""
+    return "".join(literal(text) if weight == 1 else f"({literal(text)}:{number(weight)})" for text, weight in pieces)
+
+
+def number(weight: float) -> str:
+    """``weight`` with six digits behind the point, as ``parse`` rounds it, and no exponent."""
+    return f"{weight:.6f}".rstrip("0").rstrip(".")
+
+
 def check(prompt: str) -> str:
     """``prompt`` itself, if it can be read.
 

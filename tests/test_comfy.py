@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from storyboard import Panel, Story, bases, conditioning, lora, memory, models, render, save_workflow, workflow
+from storyboard import Panel, Story, bases, conditioning, lora, memory, models, prompts, render, save_workflow, workflow
 from storyboard.errors import SettingsError
 from storyboard.exporting import comfy
 from storyboard.rendering import drawing, png
@@ -18,6 +18,7 @@ FILES = {"kolors": "KolorsPipeline", "sdxl": "StableDiffusionXLPipeline", "sd15"
 SAMPLING = {"sampler_name": (str, {"dpmpp_2m"}), "scheduler": (str, {"karras", "simple"}), "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
 LIST = {
     "CheckpointLoaderSimple": ({"ckpt_name": (str, None)}, ["MODEL", "CLIP", "VAE"]),
+    "DiffusersLoader": ({"model_path": (str, None)}, ["MODEL", "CLIP", "VAE"]),
     "LoraLoaderModelOnly": ({"model": "MODEL", "lora_name": (str, None), "strength_model": (float, (-20, 20))}, ["MODEL"]),
     "LoraLoader": ({
         "model": "MODEL", "clip": "CLIP", "lora_name": (str, None), "strength_model": (float, (-20, 20)), "strength_clip": (float, (-20, 20)),
@@ -39,6 +40,9 @@ LIST = {
     "MZ_ChatGLM3Loader": ({"chatglm3_checkpoint": (str, None)}, ["CHATGLM3MODEL"]),
     "MZ_ChatGLM3_V2": ({"chatglm3_model": "CHATGLM3MODEL", "text": (str, None)}, ["CONDITIONING"]),
     "ConditioningZeroOut": ({"conditioning": "CONDITIONING"}, ["CONDITIONING"]),
+    "ConditioningConcat": ({"conditioning_to": "CONDITIONING", "conditioning_from": "CONDITIONING"}, ["CONDITIONING"]),
+    "ConditioningCombine": ({"conditioning_1": "CONDITIONING", "conditioning_2": "CONDITIONING"}, ["CONDITIONING"]),
+    "ConditioningSetTimestepRange": ({"conditioning": "CONDITIONING", "start": (float, (0, 1)), "end": (float, (0, 1))}, ["CONDITIONING"]),
     "EmptyLatentImage": ({"width": (int, (16, 16384)), "height": (int, (16, 16384)), "batch_size": (int, (1, 4096))}, ["LATENT"]),
     "KSampler": ({"model": "MODEL", "seed": (int, (0, 2**64 - 1)), "steps": (int, (1, 10000)), "cfg": (float, (0, 100)), **SAMPLING, "denoise": (float, (0, 1))}, ["LATENT"]),
     "KSamplerAdvanced": ({
@@ -186,7 +190,8 @@ def test_comfy_carries_controlnets_and_pictures_to_start_from(base, guidance_end
     assert ("MZ_" in api["5"]["class_type"]) == (FILES[base] == "KolorsPipeline")
     first = api["33"]["inputs"]
     assert api[first["latent_image"][0]]["class_type"] == "VAEEncode" and first["start_at_step"] == 25 - int(25 * (1 - 0.37)) and first["add_noise"] == "enable"
-    assert [api["23"]["inputs"][side] for side in ("positive", "negative")] == [["28", 0], ["28", 1]] and api["28"]["inputs"]["strength"] == 0.8
+    negative = api["2010"]["inputs"]["conditioning"] if guidance_end < 1 else api["23"]["inputs"]["negative"]
+    assert (api["23"]["inputs"]["positive"], negative) == (["28", 0], ["28", 1]) and api["28"]["inputs"]["strength"] == 0.8
     assert "models/controlnet" in next(node["widgets_values"][0] for node in made["ui"]["nodes"] if node["type"] == "Note")
 
 
@@ -229,30 +234,243 @@ def test_comfy_gives_sdxl_zeros_for_no_negative_prompt_as_diffusers_does():
     assert workflow(panels("sdxl"))["api"]["11"]["inputs"] == {"conditioning": ["10", 0]}
 
 
-def test_comfy_braces_are_no_lots_on_the_canvas():
-    """What ComfyUI's page sends is the prompt itself: it picks one of {a|b} unless each sign is escaped, and takes the escapes away."""
-    prompt = "a {red|blue} hat \\(new\\)"
-    made = workflow([panels("sd15")[0] | {"prompt": prompt}])
-    shown = next(node["widgets_values"][0] for node in made["ui"]["nodes"] if node["id"] == 10)
-    assert made["api"]["10"]["inputs"]["text"] == prompt and shown == "a \\{red\\|blue\\} hat \\(new\\)"
-    assert all(comfy.read(form)["pictures"][0]["prompt"] == prompt for form in made.values())
+def sent(text):
+    """What ComfyUI's page sends for a text on its canvas (ComfyUI_frontend, processDynamicPrompt), every {a|b} taken as {a}."""
+    text, result, place = re.sub(r"/\*[\s\S]*?\*/|//.*", "", text), "", 0
+    while place < len(text):
+        sign, place = text[place], place + 1
+        if sign == "\\":
+            result, place = result + "\\" + (text[place] if place < len(text) else "undefined"), place + 1
+        elif sign != "{":
+            result += sign
+        else:
+            options, depth = [""], 0
+            while place < len(text):
+                sign, place = text[place], place + 1
+                if sign == "\\":
+                    options[-1], place = options[-1] + "\\" + (text[place] if place < len(text) else "undefined"), place + 1
+                    continue
+                if sign == "}" and not depth:
+                    break
+                depth += (sign == "{") - (sign == "}")
+                if sign == "|" and not depth:
+                    options.append("")
+                else:
+                    options[-1] += sign
+            result += sent(options[0])
+    return re.sub(r"\\([{}|])", r"\1", result)
 
 
-def test_comfy_ends_guidance_in_two_stages():
-    api = workflow(panels("kolors", guidance_end=0.6, count=1))["api"]
-    first, second = (node["inputs"] for node in api.values() if node["class_type"] == "KSamplerAdvanced")
-    assert (first["add_noise"], first["cfg"], first["start_at_step"], first["end_at_step"], first["return_with_leftover_noise"]) == ("enable", 5.0, 0, 15, "enable")
-    assert (second["add_noise"], second["cfg"], second["start_at_step"], second["return_with_leftover_noise"]) == ("disable", 1.0, 15, "disable")
-    assert second["end_at_step"] >= 25 and api[second["latent_image"][0]]["inputs"] is first
+def weighed(text, weight=1.0):
+    """Words and weights as ComfyUI's text node reads them (comfy/sd1_clip.py, token_weights and parse_parentheses)."""
+    def parts(text):
+        found, part, depth = [], "", 0
+        for sign in text:
+            if sign == "(" and depth == 0 and part:
+                found, part = [*found, part], ""
+            depth += (sign == "(") - (sign == ")")
+            part += sign
+            if sign == ")" and depth == 0:
+                found, part = [*found, part], ""
+        return [*found, part] if part else found
+
+    if weight == 1.0:
+        text = text.replace("\\)", "\0\1").replace("\\(", "\0\2")
+    read = []
+    for part in parts(text):
+        if part[0] == "(" and part[-1] == ")" and len(part) > 1:
+            said, heavier, colon = part[1:-1], weight * 1.1, part[1:-1].rfind(":")
+            if colon > 0:
+                try:
+                    said, heavier = said[:colon], float(said[colon + 1:])
+                except ValueError:
+                    pass
+            read += weighed(said, heavier)
+        else:
+            read.append((part.replace("\0\1", ")").replace("\0\2", "("), weight))
+    return read
+
+
+def joined(pieces):
+    """Words and weights, neighbours of one weight as one, capitals and space beside a weighted word as CLIP reads them."""
+    found = []
+    for text, weight in pieces:
+        if text.isspace():
+            continue  # no token
+        if found and abs(found[-1][1] - weight) < 1e-5:
+            found[-1] = found[-1][0] + text, weight
+        else:
+            found.append((text, round(weight, 5)))
+    return [(text.strip().lower(), weight) for text, weight in found]
+
+
+def texts(made, form):
+    """The texts that ComfyUI's nodes get from a graph, in its order."""
+    if form == "api":
+        return [node["inputs"]["text"] for _, node in sorted(made["api"].items(), key=lambda item: int(item[0])) if "text" in node["inputs"]]
+    return [sent(node["widgets_values"][0]) for node in made["ui"]["nodes"] if node["type"] in ("CLIPTextEncode", "MZ_ChatGLM3_V2")]
+
+
+ODD = [
+    "a {red|blue} hat \\(new\\)", "http://x.y/z, a cat", "a /* cat */ dog", "///", "a//b\nc", "\\\\{a\\\\}", "a | b } {", "\\\\\\\\{", "path\\\\",
+    "a (cat:1.2) [dog]", "\\[a\\] b", "((a) b:1.3)", "(a (b:1.5) c:0.5)", "a\\\\(b:1.2)", "(a\\\\:1.2) \\(b\\)", "12:30, (3:4:1.1)", "a embedding:bad", "(x:0)", "[[a]]",
+]
+
+
+@pytest.mark.parametrize("form", ["api", "ui"])
+@pytest.mark.parametrize("prompt", ODD)
+def test_comfy_reads_the_words_and_weights_that_storyboard_reads(prompt, form):
+    for base in ("sd15", "sdxl"):
+        made = workflow([panels(base)[0] | {"prompt": prompt, "negative_prompt": f"no {prompt}"}])
+        positive, negative = texts(made, form)
+        assert joined(weighed(positive)) == joined(prompts.parse(prompt)) and joined(weighed(negative)) == joined(prompts.parse(f"no {prompt}"))
+        assert "embedding:" not in positive
+        again = comfy.read(made[form])["pictures"][0]
+        assert joined(prompts.parse(again["prompt"])) == joined(prompts.parse(prompt))
+        assert joined(weighed(texts(workflow([again]), form)[0])) == joined(prompts.parse(prompt))
+
+
+@pytest.mark.parametrize("form", ["api", "ui"])
+def test_comfy_gives_kolors_the_words_alone(form):
+    """The pack knows neither weights nor escapes; the canvas sends both nodes' texts through the same rule."""
+    made = workflow([panels("kolors")[0] | {"prompt": "a (red:1.3) \\(cat\\), http://x.y [z]", "negative_prompt": "/* \\[a\\] */"}])
+    assert texts(made, form) == ["a red (cat), http://x.y z", "/* [a] */"]
+    assert comfy.read(made[form])["pictures"][0]["prompt"] == "a red \\(cat\\), http://x.y z"
+
+
+def test_comfy_texts_edited_there_come_back_as_comfy_reads_them():
+    graph = workflow(panels("sd15"))["api"]
+    graph["10"]["inputs"]["text"] = "((red)) [cat] (a (b:1.5):0.5) c\\d"
+    read = comfy.read(graph)["pictures"][0]["prompt"]
+    assert prompts.parse(read) == [("red ", 1.21), ("[cat] ", 1), ("a ", 0.5), ("b ", 1.5), ("c\\d", 1)]
+
+
+@pytest.mark.parametrize("base", ["sd15", "sdxl"])
+def test_comfy_joins_the_chunks_that_clip_read(base):
+    """ComfyUI's own cut is after 75 tokens; a node a chunk makes it ours, pooled that of the first."""
+    chunks = ["a cat, ", "a (dog:1.2),", " [a] http://x"]
+    panel = panels(base)[0] | {"prompt": "".join(chunks), "negative_prompt": "".join(chunks[:2]), "chunks": {"prompt": chunks, "negative_prompt": chunks[:2]}}
+    made = workflow([panel, panels(base)[1]])
+    check_api(made["api"])
+    check_ui(made["ui"])
+
+    def said(source):
+        node = made["api"][source[0]]
+        if node["class_type"] == "ConditioningConcat":
+            return said(node["inputs"]["conditioning_to"]) + said(node["inputs"]["conditioning_from"])
+        return [node["inputs"]["text"]]
+    sampler = made["api"]["13"]["inputs"]
+    assert said(sampler["positive"]) == ["a cat, ", "a (dog:1.2),", " (a:0.909091) http://x"] and said(sampler["negative"]) == ["a cat, ", "a (dog:1.2),"]
+    assert made["api"]["23"]["inputs"]["positive"] == ["20", 0]
+    assert "longer than CLIP" not in made["api"]["1"]["_meta"]["note"]
+    for form in made.values():
+        assert workflow(**comfy.read(json.loads(json.dumps(form)))) == made
+        assert prompts.parse(comfy.read_story(form)[0].prompt) == prompts.parse(panel["prompt"])
+
+
+def test_comfy_says_where_a_long_prompt_is_cut_elsewhere():
+    for changed in ({"text_length": 154}, {"chunks": {"prompt": []}}, {"text_length": 154, "chunks": {"negative_prompt": []}}):
+        assert "longer than CLIP reads at once" in workflow([panels("sdxl")[0] | changed])["api"]["1"]["_meta"]["note"]
+    for base, changed in (("sdxl", {"text_length": 77}), ("sdxl", {"text_length": 154, "chunks": {}}), ("kolors", {"text_length": 256})):
+        assert "longer than CLIP reads at once" not in workflow([panels(base)[0] | changed])["api"]["1"]["_meta"]["note"]
+
+
+def active(percent, sampler):
+    """Is a conditioning whose range begins or ends at ``percent`` still, or already, there, step by step? comfy/samplers.py, get_area_and_mult."""
+    trained = ((1 - sampler.alphas_cumprod) / sampler.alphas_cumprod).sqrt().log()
+    at = torch.tensor((1 - percent) * 999)
+    border = ((1 - at.frac()) * trained[int(at.floor())] + at.frac() * trained[int(at.ceil())]).exp().item()
+    sigmas = sampler.sigmas[:-1].tolist()
+    return [sigma >= border for sigma in sigmas], [sigma <= border for sigma in sigmas]
+
+
+@pytest.mark.parametrize("base", ["kolors", "sdxl", "sd15"])
+@pytest.mark.parametrize("control", [None, "edges", "image"])
+def test_comfy_ends_guidance_in_one_sampler(base, control):
+    """From the step where guidance ends, the negative is the positive: the solver goes on, and cfg changes nothing."""
+    panel = panels(base, guidance_end=0.6)[0]
+    api = workflow([follow(panel, 1, control, strength=0.4) if control else panel])["api"]
+    samplers = [node for node in api.values() if node["class_type"].startswith("KSampler")]
+    assert len(samplers) == 1 and samplers[0]["inputs"]["cfg"] == 5.0 and samplers[0]["inputs"].get("end_at_step", 25) >= 25
+    both = api[samplers[0]["inputs"]["negative"][0]]["inputs"]
+    ranged, same = (api[both[f"conditioning_{side}"][0]]["inputs"] for side in (1, 2))
+    sides = [["18", 0], ["18", 1]] if control == "edges" else [["10", 0], ["11", 0]]
+    assert samplers[0]["inputs"]["positive"] == same["conditioning"] == sides[0] and ranged["conditioning"] == sides[1]
+    assert (ranged["start"], same["end"]) == (0.0, 1.0) and ranged["end"] == same["start"]
+    sampler = drawing.scheduler(bases.get(base))
+    sampler.set_timesteps(25)
+    negative, positive = active(ranged["end"], sampler)
+    assert negative == [step < 15 for step in range(25)] and positive == [step >= 15 for step in range(25)]
     assert comfy.read(api)["pictures"][0]["guidance_end"] == 0.6
+
+
+def test_comfy_refuses_two_samplers_of_an_earlier_storyboard_by_name():
+    api = workflow(panels("sd15", count=1))["api"]
+    sampler = api["13"]["inputs"]
+    common = {name: sampler[name] for name in ("model", "steps", "cfg", "sampler_name", "scheduler", "positive", "negative")}
+    for number, add, source, start, end in (("13", "enable", "12", 0, 15), ("14", "disable", "13", 15, 10000)):
+        api[number] = {"class_type": "KSamplerAdvanced", "inputs": common | {"add_noise": add, "noise_seed": 7, "latent_image": [source, 0], "start_at_step": start, "end_at_step": end, "return_with_leftover_noise": "disable"}}
+    with pytest.raises(SettingsError, match="two samplers a panel.*save_workflow"):
+        comfy.read(api)
+
+
+@pytest.mark.parametrize("base, kind", [("my base", "DiffusersLoader"), ("sdxl", "DiffusersLoader"), ("kolors", "MZ_KolorsUNETLoaderV2")])
+def test_comfy_loads_a_base_that_is_a_folder_as_a_folder(base, kind):
+    some = [panel | {"base": "mine", "layout": "diffusers"} for panel in panels(base if base in FILES else "sd15", 0.5)]
+    made = workflow(some)
+    check_api(made["api"])
+    check_ui(made["ui"])
+    assert made["api"]["1"]["class_type"] == kind
+    if kind == "DiffusersLoader":
+        assert made["api"]["1"]["inputs"] == {"model_path": "mine"} and "models/diffusers" in made["api"]["1"]["_meta"]["note"]
+        assert workflow(some, models={"model_path": "other"})["api"]["1"]["inputs"] == {"model_path": "other"}
+    for form in made.values():
+        assert workflow(**comfy.read(form))["api"]["1"] == made["api"]["1"]
+    assert workflow([panel | {"base": "mine"} for panel in panels("sd15")])["api"]["1"]["inputs"] == {"ckpt_name": "mine.safetensors"}
+
+
+def test_comfy_tells_a_folder_of_ones_own_from_the_hubs(hub, make_settings, tmp_path):
+    folder = hub("sd15").folder
+    own, hubs = (render(Story(["a cat"]), make_settings(base=base, num_inference_steps=2), None, tmp_path / name) for base, name in ((str(folder), "own"), ("sd15", "hubs")))
+    assert workflow(own)["api"]["1"]["inputs"] == {"model_path": folder.name} and workflow(hubs)["api"]["1"]["class_type"] == "CheckpointLoaderSimple"
+
+
+def test_comfy_canvas_leaves_room_for_every_node():
+    """litegraph's computeSize: 20 pixels a link, 24 a value, 14 besides; a title of 30 stands above, and a node grows to what it needs."""
+    some = panels("sdxl", 0.5)
+    some[1] = follow(some[1], 2, "image", strength=0.4)
+    some[2] |= {"chunks": {"prompt": ["a, ", "b, ", "c"], "negative_prompt": ["d", "e"]}}
+    boxes = []
+    for node in workflow(some)["ui"]["nodes"]:
+        rows = max(len(node["inputs"]), len(node["outputs"]))
+        height = max(node["size"][1], 20 * rows + 24 * len(node["widgets_values"]) + 14)
+        (left, top), width = node["pos"], node["size"][0]
+        boxes.append((left, top - 30, left + width, top + height))
+    apart = lambda one, other: one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    assert all(apart(one, other) for place, one in enumerate(boxes) for other in boxes[:place])
 
 
 def test_comfy_notes_say_what_is_needed():
     def note(base, **named):
         return next(node["widgets_values"][0] for node in workflow(panels(base, **named))["ui"]["nodes"] if node["type"] == "Note")
 
-    assert "ComfyUI-Kolors-MZ" in note("kolors") and "models/loras" in note("kolors") and "two samplers" not in note("kolors")
-    assert "no ComfyUI node loads" in note("mini") and "Kolors-MZ" not in note("sdxl") and "two samplers" in note("sdxl", guidance_end=0.5)
+    assert "ComfyUI-Kolors-MZ" in note("kolors") and "models/loras" in note("kolors") and "transformers<5" in note("kolors")
+    assert "no ComfyUI node loads" in note("mini") and "Kolors-MZ" not in note("sdxl") and "transformers" not in note("sdxl")
+
+
+@pytest.mark.parametrize("steps", [8, 25])
+def test_comfy_notes_say_which_ends_come_late_for_kolors(steps):
+    """ComfyUI names timesteps up to 999, and Kolors begins at 1,100."""
+    sampler = drawing.scheduler(bases.get("kolors"))
+    sampler.set_timesteps(steps)
+    beyond = int((sampler.timesteps > 998).sum())
+
+    def note(base, end, kind):
+        panel = panels(base, guidance_end=end if kind == "guidance" else 1.0)[0] | {"steps": steps}
+        return workflow([follow(panel, 1, "edges", end=end) if kind == "edges" else panel])["api"]["1"]["_meta"]["note"]
+    for kind in ("guidance", "edges"):
+        assert [f"after step {beyond}." in note("kolors", step / steps, kind) for step in range(1, steps + 1)] == [step < beyond for step in range(1, steps + 1)]
+        assert "first steps of Kolors" not in note("sdxl", 1 / steps, kind)
 
 
 def test_comfy_notes_warn_of_what_draws_otherwise_there():
@@ -260,8 +478,10 @@ def test_comfy_notes_warn_of_what_draws_otherwise_there():
         return next(node["widgets_values"][0] for node in workflow([panels(base)[0] | changed])["ui"]["nodes"] if node["type"] == "Note")
 
     assert "plain words" in note("kolors", prompt="a (red:1.3) cat") and "plain words" in note("kolors", negative_prompt="[text]")
-    assert "当作普通文字" in note("kolors", prompt="\\\\(red)")  # a backslash, then a weight
+    assert "普通文字" in note("kolors", prompt="\\\\(red)")  # a backslash, then a weight
     assert "plain words" not in note("kolors", prompt="a \\(red\\) cat") + note("sdxl", prompt="a (red:1.3) cat")
+    assert "weigh less than 1" in note("sdxl", prompt="a [red] cat") and "weigh less than 1" in note("sd15", negative_prompt="(red:0.5)")
+    assert "weigh less than 1" not in note("sdxl", prompt="a (red:1.3) cat") + note("kolors", prompt="[red]") + note("sdxl", prompt="\\[red\\]")
     assert "2^53 loses digits" in note("sdxl", seed=2**53 + 1) and "大于 2^53" in note("kolors", seed=2**64 - 1) and "2^53" not in note("sdxl", seed=2**53)
 
 

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -185,7 +187,33 @@ def test_a_black_picture_is_an_error(spoil, said):
 
 def test_parameters_without_negative_prompt_or_lora():
     panel = dict(prompt="a", negative_prompt="", steps=2, sampler="s", schedule_type="k", guidance_scale=4.5, seed=1, width=8, height=8, base_fingerprint="f" * 64, base="mini", lora=None)
-    assert png.parameters(panel) == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini"
+    assert png.parameters(panel) == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini, RNG: CPU"
+
+
+def read_by_a1111(text):
+    """The last line of A1111's text, as the web UI reads it (modules/infotext_utils.py, parse_generation_parameters and unquote)."""
+    found = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', text.splitlines()[-1])
+    return {key: json.loads(value) if value[:1] == value[-1:] == '"' else value for key, value in found}
+
+
+@pytest.mark.parametrize("model", ["mini", "my, base", "v2: final", 'a "quoted" one', "二次元：甲，乙", "a\\b, c"])
+def test_parameters_are_read_by_a1111_as_they_are(model):
+    panel = {"prompt": "a", "negative_prompt": "b", "steps": 2, "sampler": "DPM++ 2M", "schedule_type": "Karras", "guidance_scale": 4.5, "seed": 1, "width": 8, "height": 8, "base_fingerprint": "f" * 64, "base": model, "lora": "a" * 64, "lora_tensors": "b" * 64}
+    text = png.parameters(panel)
+    read = read_by_a1111(text)
+    assert (read["Model"], read["RNG"], read["Lora hashes"], read["Seed"], read["Sampler"]) == (model, "CPU", "story: bbbbbbbbbbbb", "1", "DPM++ 2M")
+    ours = png.parsed(text)
+    assert (ours["settings"]["Model"], ours["seed"], ours["prompt"], ours["negative_prompt"]) == (model, 1, "a", "b")
+
+
+def test_a_lora_has_the_hash_that_a1111_gives_it(drawn):
+    """Its tensors' alone: the same LoRA with other metadata is the same to A1111."""
+    _, _, lora, pictures = drawn
+    content = lora.path.read_bytes()
+    expected = hashlib.sha256(content[8 + int.from_bytes(content[:8], "little"):]).hexdigest()
+    assert lora_file.data_digest(lora.path) == expected == pictures.panels[0]["lora_tensors"]
+    with Image.open(pictures.paths[0]) as image:
+        assert f'Lora hashes: "story: {expected[:12]}"' in image.text["parameters"]
 
 
 def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):

@@ -109,14 +109,21 @@ def test_reproduce_puts_each_panel_in_its_row():
 
 
 def test_reproduce_gives_a_clip_base_the_lengths_of_its_first_batches(hub, make_settings, tmp_path):
-    """CLIP's embeddings are filled to the longest prompt of their batch, which may be edited away afterwards."""
+    """CLIP's embeddings are repeated to the common length of their batch, whose longest prompt may be edited away afterwards."""
     base, settings = hub("sd15"), make_settings(base="sd15", render_batch_size=4, num_inference_steps=2)
     tiny.lora(base, tmp_path / "lora.safetensors")
     panels = ["a cat", "a very " + "long " * 40 + "dog", "a bird", "a fish", "a tree", "a " + "tall " * 40 + "house", "a car", "a road"]
     render(Story(panels), settings, tmp_path / "lora.safetensors")
     panels[1] = "a dog"
     found = bundle(render(Story(panels), settings, tmp_path / "lora.safetensors"), tmp_path / "lora.safetensors", settings)
-    assert reproduce(found.path, tmp_path / "again").verdicts == ["identical"] * 8
+    again = reproduce(found.path, tmp_path / "again")
+    assert again.verdicts == ["identical"] * 8 and again.changed == []
+
+    story = story_of(found)
+    for panel in story["panels"]:  # as written before: no chunks, and the longest of the batch
+        panel.pop("chunks", None)
+    before = reproduce(rewritten(found, tmp_path / "before.zip", story_json=json.dumps(story).encode()))
+    assert ["by an earlier Storyboard" in line for line in before.changed] == [True] and len(before.verdicts) == 8
 
 
 def test_reproduce_draws_one_at_a_time_where_memory_is_small(made, tmp_path, monkeypatch):

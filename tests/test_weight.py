@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from storyboard import Panel, Settings, Story, bases, conditioning, memory, prompts
+from storyboard import Panel, Settings, Story, bases, conditioning, memory, models, prompts, render
 from storyboard.errors import SettingsError
 from storyboard.rendering import drawing, png
 from storyboard.scoring import classifier
@@ -64,7 +64,7 @@ def test_a_weight_of_one_is_no_brackets(encode, hub, make_settings, name):
         theirs = pipe.encode_prompt("a red cat", device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=False)[0][0]
     same = [said[prompt].tokens for prompt in ("a red cat", "a (red:1.0) cat", "a ([red]) cat")]
     assert all(torch.equal(tokens, theirs) for tokens in same)
-    assert len({said[prompt].tokens.sum().item() for prompt in ("a red cat", "a (red:1.3) cat", "a (red:0.7) cat", "a (red:0) cat")}) == 4
+    assert len({said[prompt].tokens.abs().sum().item() for prompt in ("a red cat", "a (red:1.3) cat", "a (red:0.7) cat", "a (red:0) cat")}) == 4
     caption = said[prompts.literal("a (red:1.3) cat")].tokens  # says brackets
     assert not any(torch.allclose(caption, said[prompt].tokens) for prompt in ("a red cat", "a (red:1.3) cat"))
 
@@ -118,7 +118,63 @@ def test_a_long_weighted_or_plain_prompt_is_read_whole(encode, name):
     assert not torch.allclose(said[LONG].tokens[-77:], said[LONG[:-3] + "dog"].tokens[-77:]) and torch.isfinite(said[f"{LONG}(blue:1.5)"].tokens).all()
     tokens, pooled = conditioning.stack([said[LONG], said["a cat"], said[""]])
     assert tokens.shape[:2] == (3, len(said[LONG].tokens)) and torch.equal(tokens[1, :77], said["a cat"].tokens)
-    assert torch.equal(tokens[1, 77:], said["a cat"].filler) and tokens[2].any() == (name == "sd15")
+    assert torch.equal(tokens[1, 77:], said["a cat"].tokens) and tokens[2].any() == (name == "sd15")
+
+
+@pytest.mark.parametrize("name", CLIP)
+def test_a_picture_does_not_depend_on_the_length_of_its_neighbours(encode, hub, make_settings, name):
+    """Prompts of one, two and three chunks are repeated to six, and attention gives what it gives alone."""
+    base, said = hub(name), encode(name, ["a cat", LONG, LONG + LONG[:90], ""])
+    assert [len(each.tokens) // 77 for each in said.values()] == [1, 2, 3, 1]
+    tokens, pooled = conditioning.stack(said.values())
+    assert len(tokens[0]) == 6 * 77 and tokens[3].any() == (name == "sd15")
+    unet, noise = models.load(base, "unet", torch.float32), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def predicted(tokens, pooled):
+        added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(len(tokens), 1)}
+        with torch.no_grad():
+            return unet(noise.repeat(len(tokens), 1, 1, 1), 500, tokens, added_cond_kwargs=added).sample
+
+    together = predicted(tokens, pooled)
+    for each, row in zip(said.values(), together):
+        assert (predicted(each.tokens[None], each.pooled[None])[0] - row).abs().max() < 1e-4 * row.abs().max()
+
+
+@pytest.mark.parametrize("name", CLIP)
+@pytest.mark.parametrize("prompt", [LONG, f"{LONG}(blue dog, " + "white bird, " * 9 + "sky:1.5)[, end]", f"(a:1.2), {LONG * 2}"])
+def test_chunks_say_what_clip_read_in_each(encode, hub, make_settings, name, prompt):
+    """Each chunk read alone gives its 77 tokens, and the first one's pooled embedding is the prompt's."""
+    said = encode(name, [prompt])[prompt]
+    assert prompts.parse("".join(said.chunks)) == prompts.parse(prompt) and len(said.chunks) == len(said.tokens) // 77 > 1
+    assert all(prompts.plain(chunk).rstrip().endswith(",") for chunk in said.chunks[:-1])
+    alone = encode(name, said.chunks)
+    parts = [alone[chunk] for chunk in said.chunks]
+    assert all(not part.chunks and len(part.tokens) == 77 for part in parts)
+    heavy = all(weight >= 1 for _, weight in prompts.parse(prompt))
+    assert not heavy or (torch.cat([part.tokens for part in parts]) - said.tokens).abs().max() < 1e-4
+    assert torch.equal(parts[0].pooled, said.pooled)
+
+
+def test_a_word_that_is_cut_in_two_has_no_chunks(encode):
+    said = encode("sd15", ["x" * 200, "a cat", "a (cat:1.2)"])
+    assert [len(each.tokens) // 77 for each in said.values()] == [3, 1, 1] and not any(each.chunks for each in said.values())
+
+
+def test_prompts_whose_common_length_is_too_large_are_drawn_apart(hub, make_settings, tmp_path, monkeypatch):
+    """One to five chunks have a common length of sixty."""
+    hub("sd15")
+    batches, real = [], drawing.draw
+    monkeypatch.setattr(drawing, "draw", lambda pipe, positive, *more, **named: batches.append([len(each.tokens) // 77 for each in positive]) or real(pipe, positive, *more, **named))
+    settings = make_settings(base="sd15", num_inference_steps=2)
+    words = ["a cat", *("a cat, " * count for count in (18, 40, 55, 70)), "a dog"]
+    pictures = render(Story(words), settings, None)
+    assert sorted(batches) == [[1, 1], [2], [3], [4], [5]]
+    assert [panel["text_length"] // 77 for panel in pictures.panels] == [1, 2, 3, 4, 5, 1]
+    assert ["chunks" in panel for panel in pictures.panels] == [False, True, True, True, True, False]
+    batches.clear()
+    pictures = render(Story(words[:3] + words[5:]), settings, None, tmp_path / "other")
+    assert batches == [[1, 2, 3, 1]] and {panel["text_length"] for panel in pictures.panels} == {6 * 77}
+    assert [len(panel["chunks"].get("prompt", [])) for panel in pictures.panels] == [0, 2, 3, 0]
 
 
 @pytest.mark.parametrize("name", CLIP)

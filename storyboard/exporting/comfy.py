@@ -6,18 +6,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from .. import artifacts
+from .. import artifacts, prompts
 from ..bases.base import CLIP_LAYERS
 from ..errors import SettingsError
 from ..reference import Reference
 from ..story import Panel, Story
-from . import references
-from .nodes import from_ui, node, to_ui
+from . import references, syntax
+from .nodes import from_ui, key, node, to_ui
 
 SAMPLER, SCHEDULERS = "dpmpp_2m", {"Karras": "karras", "Simple": "simple"}  # what rendering/drawing.py's scheduler() is called there
 SAMPLING, CLIP_LAYER = "3", "4"  # numbers of nodes that follow the loaders of CLIP bases; Kolors has other loaders there
 LORA_FILE = "lora.safetensors"
 LAST_STEP = 10000  # KSamplerAdvanced: to the end
+# of a panel's nodes: where guidance ends early the negative's range, the positive's, and both combined;
+UNGUIDED = (10, 11, 12)
+FIRST = {"prompt": 0, "negative_prompt": 1}  # a prompt's first chunk
+FURTHER = {"prompt": 100, "negative_prompt": 500}  # and its next ones
+MOST_CHUNKS = 200  # that fit between the two
+CLIP_LENGTH = 77  # tokens that CLIP reads at once
 EXACT = 2**53  # JavaScript's integers are whole up to here
 FILES = {  # as their publishers name them; a base of one's own goes by its name
     "sdxl": {"ckpt_name": "sd_xl_base_1.0.safetensors"},
@@ -26,20 +32,39 @@ FILES = {  # as their publishers name them; a base of one's own goes by its name
 }
 KOLORS_FILES = {"chatglm3_checkpoint": "chatglm3-fp16.safetensors", "vae_name": "sdxl_vae.safetensors"}
 NOTES = {
-    "KolorsPipeline": "Needs the node pack ComfyUI-Kolors-MZ (https://github.com/MinusZoneAI/ComfyUI-Kolors-MZ). Kolors' UNet goes into models/unet, ChatGLM3 into models/LLM, SDXL's VAE into models/vae. 需要安装 ComfyUI-Kolors-MZ 节点。",
+    "KolorsPipeline": "Needs the node pack ComfyUI-Kolors-MZ (https://github.com/MinusZoneAI/ComfyUI-Kolors-MZ). Kolors' UNet goes into models/unet, ChatGLM3 into models/LLM, SDXL's VAE into models/vae. The pack needs transformers 4: with 5 its text encoder ends in an error (pip install \"transformers<5\"). 需要安装 ComfyUI-Kolors-MZ 节点；该节点需要 transformers 4，在 5 上会报错。",
     "StableDiffusionXLPipeline": "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。",
     "StableDiffusionPipeline": "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。",
 }
+FOLDER_NOTE = (
+    "The base is a folder in diffusers' layout: copy it, under the name in the loader, into models/diffusers. "
+    "基础模型是 diffusers 目录：请按加载节点里的名字放入 models/diffusers。"
+)
 LORA_NOTE = "The LoRA, outputs/lora/lora.safetensors, goes into models/loras. LoRA 放入 models/loras。"
 MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. mini 无法在 ComfyUI 中运行，请换用 Kolors。"
-WEIGHTS_NOTE = "ComfyUI-Kolors-MZ reads weights such as (word:1.3) and [word] as plain words, which Storyboard does not: those pictures differ. ComfyUI-Kolors-MZ 把 (word:1.3)、[word] 之类的权重当作普通文字，这些画面会不同。"
+WEIGHTS_NOTE = (
+    "ComfyUI-Kolors-MZ knows no weights: (word:1.3) and [word] stand here as plain words, those pictures differ, and "
+    "the weights are not read back from this graph. ComfyUI-Kolors-MZ 不支持权重：(word:1.3)、[word] 在这里只是普通文字，这些画面会不同，也无法从此图读回权重。"
+)
+LIGHT_NOTE = (
+    "Words that weigh less than 1 are masked by Storyboard and weakened by ComfyUI: those pictures differ. "
+    "权重小于 1 的词，Storyboard 用遮罩，ComfyUI 则减弱：这些画面会不同。"
+)
+LONG_NOTE = (
+    "A prompt is longer than CLIP reads at once, and where Storyboard cut it is not known or is within a word; "
+    "ComfyUI cuts it after every 75 tokens: those pictures differ. "
+    "有的提示词超出 CLIP 一次读取的长度，切分位置不明或在词中，ComfyUI 每 75 个 token 切一次：这些画面会不同。"
+)
+EARLY_NOTE = (
+    "ComfyUI cannot end guidance or a ControlNet within the first steps of Kolors: where that was asked, they end "
+    "after step {}. ComfyUI 无法在 Kolors 的最初几步内结束引导或 ControlNet：会在第 {} 步之后结束。"
+)
 CONTROL_NOTE = "Copy panel-*-reference.png from outputs/story into ComfyUI's input folder, and the weights of each ControlNet into models/controlnet under the name in its loader. 请把 outputs/story 里的 panel-*-reference.png 放入 ComfyUI 的 input 目录，把 ControlNet 权重按加载节点里的文件名放入 models/controlnet。"
 SEEDS_NOTE = "A seed above 2^53 loses digits on ComfyUI's canvas: use workflow_api.json, or choose a smaller one. 大于 2^53 的种子在画布上会失真：请用 workflow_api.json，或换小一些的种子。"
 V_NOTE = (
     "This base predicts v: ModelSamplingDiscrete tells it to ComfyUI, whose loader knows it by itself only of an SDXL file with the key v_pred. "
     "With zero terminal SNR and a number of steps that does not divide 1000, timesteps may differ by one. 本模型为 v-prediction，由 ModelSamplingDiscrete 节点告知 ComfyUI。"
 )
-STAGES_NOTE = "Guidance ends early, so each panel has two samplers; the second begins with a first-order step where Storyboard goes on with the second order: pictures differ a little."
 
 
 def workflow(
@@ -48,13 +73,14 @@ def workflow(
 ) -> dict[str, dict]:
     """``{"api": ..., "ui": ...}``: one graph that draws every panel with its own prompts, seed and size.
 
-    Where ``guidance_end`` ends guidance before the last step, a panel is sampled in two stages, the second at cfg 1.
+    Where ``guidance_end`` ends guidance before the last step, the negative is the positive itself from there on. A
+    prompt that CLIP reads in chunks has a text node for each.
 
     Args:
         pictures: What ``render`` returned, or entries of its ``panels``.
         lora_name: File in ComfyUI's ``models/loras``; unused for pictures by the base alone.
         strength: Of the LoRA, -20 to 20; 1 is what the pictures were drawn with.
-        models: Files by the loaders' input (``ckpt_name``; ``unet_name``, ``chatglm3_checkpoint``, ``vae_name``) and ControlNets' by what they
+        models: Files by the loaders' input (``ckpt_name``; ``unet_name``, ``chatglm3_checkpoint``, ``vae_name``; ``model_path`` of a folder) and ControlNets' by what they
             follow (``edges``, ``depth``, ...); None takes those that the publishers offer, and for ControlNets such names as ``sdxl-edges.safetensors``.
         strength_clip: Of a LoRA's part for the text encoders; None takes ``strength``.
 
@@ -66,7 +92,10 @@ def workflow(
         if why := refusal(panel):
             raise SettingsError(f"Panel {place} {why}.")
     kinds = {
-        (panel["base"], panel["pipeline"], bool(panel["lora"]), bool(panel["lora"] and panel.get("lora_text_encoder")))
+        (
+            panel["base"], panel["pipeline"], bool(panel["lora"]), bool(panel["lora"] and panel.get("lora_text_encoder")),
+            panel.get("layout") == "diffusers",
+        )
         for panel in panels
     }
     if len(kinds) != 1 or len({_as_trained(panel) for panel in panels}) != 1:
@@ -75,8 +104,8 @@ def workflow(
     for name, value in (("strength", strength), ("strength_clip", strength_clip)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not -20 <= value <= 20:
             raise SettingsError(f"{name}={value!r} must be a number from -20 to 20.")
-    base, pipeline, with_lora, with_text = kinds.pop()
-    api, model, clip, vae = _loaders(base, pipeline, models)
+    base, pipeline, with_lora, with_text, folder = kinds.pop()
+    api, model, clip, vae = _loaders(base, pipeline, models, folder)
     api |= references.loaders(panels, base, pipeline, models or {})
     if with_text:
         strengths = {"strength_model": float(strength), "strength_clip": float(strength_clip)}
@@ -96,13 +125,41 @@ def workflow(
         api |= _panel(place, panel, model, clip, vae)
         if pipeline == "StableDiffusionXLPipeline" and not panel["negative_prompt"]:  # diffusers gives SDXL zeros then, not the empty prompt's embedding
             api[str(10 * place + 1)] |= node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
-    weighted = any(re.search(r"(?<!\\)(?:\\\\)*[(\[]", panel["prompt"] + "\n" + panel["negative_prompt"]) for panel in panels)  # also (word:1), whose brackets are read there
-    notes = [
-        NOTES[pipeline], LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "", V_NOTE if prediction == "v_prediction" else "", STAGES_NOTE if any(len(_stages(panel)) == 2 for panel in panels) else "",
-        CONTROL_NOTE if any("reference" in panel for panel in panels) else "", WEIGHTS_NOTE if weighted and pipeline == "KolorsPipeline" else "", SEEDS_NOTE if any(panel["seed"] > EXACT for panel in panels) else "",
+    told = [
+        LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "",
+        V_NOTE if prediction == "v_prediction" else "", *_notes(panels),
     ]
-    api["1"]["_meta"] = {"title": f"{base} ({pipeline})", "note": "\n".join(note for note in notes if note)}
+    first = FOLDER_NOTE if api["1"]["class_type"] == "DiffusersLoader" else NOTES[pipeline]
+    api["1"]["_meta"] = {"title": f"{base} ({pipeline})", "note": "\n".join(note for note in (first, *told) if note)}
     return {"api": api, "ui": to_ui(api)}
+
+
+def _notes(panels: list[dict]) -> list[str]:
+    """What draws otherwise in ComfyUI, and what else these panels need there."""
+    kolors = panels[0]["pipeline"] == "KolorsPipeline"
+    weights = [weight for panel in panels for name in FIRST for _, weight in prompts.parse(panel[name])]
+    late = {step for panel in panels if (step := references.late_end(panel, _last_guided(panel)))}
+    return [
+        CONTROL_NOTE if any("reference" in panel for panel in panels) else "",
+        WEIGHTS_NOTE if kolors and any(weight != 1 for weight in weights) else "",
+        LIGHT_NOTE if not kolors and any(weight < 1 for weight in weights) else "",
+        LONG_NOTE if not kolors and any(_cut_elsewhere(panel, name) for panel in panels for name in FIRST) else "",
+        EARLY_NOTE.format(*[", ".join(map(str, sorted(late)))] * 2) if late else "",
+        SEEDS_NOTE if any(panel["seed"] > EXACT for panel in panels) else "",
+    ]
+
+
+def _cut_elsewhere(panel: dict, name: str) -> bool:
+    """May ComfyUI cut this prompt elsewhere than Storyboard did?"""
+    if "chunks" in panel:
+        return name in panel["chunks"] and len(_chunks(panel, name)) == 1
+    return panel.get("text_length", 0) > CLIP_LENGTH  # drawn by an earlier Storyboard, beside a long prompt or with one
+
+
+def _chunks(panel: dict, name: str) -> list[str]:
+    """The prompt ``name`` of ``panel`` in the parts that CLIP reads one by one."""
+    chunks = panel.get("chunks", {}).get(name, [])
+    return chunks if 1 < len(chunks) <= MOST_CHUNKS else [panel[name]]
 
 
 def refusal(panel: dict) -> str:
@@ -138,17 +195,31 @@ def read(graph: dict | Path | str) -> dict:
     try:
         graph = graph if isinstance(graph, dict) else _open(Path(graph))
         api = from_ui(graph) if "nodes" in graph else graph
-        said = _said(api)
-        refused = [f"{name}: panel {place} {why}." for place, panel in enumerate(said["pictures"], 1) if (why := refusal(panel))]
+        if any(each["inputs"].get("add_noise") == "disable" for each in api.values()):
+            refused = [f"{name} has two samplers a panel, as an earlier Storyboard wrote it: use save_workflow() again."]
+        else:
+            said = _said(api)
+            whys = [refusal(panel) for panel in said["pictures"]]
+            refused = [f"{name}: panel {place} {why}." for place, why in enumerate(whys, 1) if why]
         again = {} if refused else workflow(**said)["api"]
     except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError, SettingsError) as error:
         raise strange from error
     if refused:
         raise SettingsError(refused[0])
-    bare = lambda nodes: {key: {part: each[part] for part in ("class_type", "inputs")} for key, each in nodes.items()}
-    if bare(again) != bare(api):
+    if _bare(again) != _bare(api):
         raise strange
     return said
+
+
+def _bare(api: dict) -> dict:
+    """``api`` without titles, and every text for CLIP in the one form that ``to_clip`` gives it."""
+    bare = {}
+    for number, each in api.items():
+        inputs = dict(each["inputs"])
+        if each["class_type"] == "CLIPTextEncode":
+            inputs["text"] = syntax.to_clip(syntax.from_clip(inputs["text"]))
+        bare[number] = {"class_type": each["class_type"], "inputs": inputs}
+    return bare
 
 
 def read_story(graph: dict | Path | str) -> Story:
@@ -169,7 +240,7 @@ def _open(path: Path) -> dict:
         return json.loads(image.text["prompt"])
 
 
-def _loaders(base: str, pipeline: str, models: dict[str, str] | None) -> tuple[dict, list, list, list]:
+def _loaders(base: str, pipeline: str, models: dict[str, str] | None, folder: bool) -> tuple[dict, list, list, list]:
     """Nodes, and where model, text encoder and VAE come from."""
     if pipeline == "KolorsPipeline":
         names = {"unet_name": f"{base}.safetensors"} | KOLORS_FILES | FILES.get(base, {}) | (models or {})
@@ -179,8 +250,9 @@ def _loaders(base: str, pipeline: str, models: dict[str, str] | None) -> tuple[d
             "4": node("VAELoader", vae_name=names["vae_name"]),
         }
         return api, ["1", 0], ["3", 0], ["4", 0]
-    names = {"ckpt_name": f"{base}.safetensors"} | FILES.get(base, {}) | (models or {})
-    return {"1": node("CheckpointLoaderSimple", ckpt_name=names["ckpt_name"])}, ["1", 0], ["1", 1], ["1", 2]
+    names = {"ckpt_name": f"{base}.safetensors", "model_path": base} | FILES.get(base, {}) | (models or {})
+    kind, name = ("DiffusersLoader", "model_path") if folder else ("CheckpointLoaderSimple", "ckpt_name")
+    return {"1": node(kind, **{name: names[name]})}, ["1", 0], ["1", 1], ["1", 2]
 
 
 def _as_trained(panel: dict) -> tuple[str, bool, int]:
@@ -191,41 +263,80 @@ def _as_trained(panel: dict) -> tuple[str, bool, int]:
 
 
 def _panel(place: int, panel: dict, model: list, clip: list, vae: list) -> dict:
-    """The nodes of one panel: ``10 * place`` and those that follow."""
-    prompt, negative, latents, first, second, decoded, saved = (str(10 * place + part) for part in range(7))
-    encode = (lambda text: node("MZ_ChatGLM3_V2", chatglm3_model=clip, text=text)) if clip == ["3", 0] else (lambda text: node("CLIPTextEncode", clip=clip, text=text))
-    api = {
-        prompt: encode(panel["prompt"]), negative: encode(panel["negative_prompt"]),
-        latents: node("EmptyLatentImage", width=panel["width"], height=panel["height"], batch_size=1),
-    }
-    positive, without = [prompt, 0], [negative, 0]
+    """The nodes of one panel, numbered by ``nodes.key``."""
+    latents, first, decoded, saved = (key(place, part) for part in (2, 3, 5, 6))
+    api, positive = _encoded(place, panel, "prompt", clip)
+    further, negative = _encoded(place, panel, "negative_prompt", clip)
+    api |= further | {latents: node("EmptyLatentImage", width=panel["width"], height=panel["height"], batch_size=1)}
     if "reference" in panel:
-        further, positive, without = references.nodes(place, panel, positive, without, vae)
+        further, positive, negative = references.nodes(place, panel, positive, negative, vae)
         api |= further
-    common = {"model": model, "steps": panel["steps"], "sampler_name": SAMPLER, "scheduler": SCHEDULERS[panel.get("schedule_type", "Karras")], "positive": positive, "negative": without}
-    stages = _stages(panel)
-    if stages == [(0, LAST_STEP, stages[0][2])] and api[latents]["class_type"] == "EmptyLatentImage":
-        api[first] = node("KSampler", **common, seed=panel["seed"], cfg=stages[0][2], latent_image=[latents, 0], denoise=1.0)
+    start, last = references.first_step(panel), _last_guided(panel)
+    if start < last < panel["steps"]:
+        further, negative = _unguided(place, panel, positive, negative)
+        api |= further
+
+    cfg = float(panel["guidance_scale"]) if last > start else 1.0
+    common = {
+        "model": model, "steps": panel["steps"], "cfg": cfg, "sampler_name": SAMPLER,
+        "scheduler": SCHEDULERS[panel.get("schedule_type", "Karras")],
+        "positive": positive, "negative": negative, "latent_image": [latents, 0],
+    }
+    if api[latents]["class_type"] == "EmptyLatentImage":
+        api[first] = node("KSampler", **common, seed=panel["seed"], denoise=1.0)
     else:
-        for key, source, add, (start, end, cfg) in zip((first, second), (latents, first), ("enable", "disable"), stages):
-            api[key] = node(
-                "KSamplerAdvanced", **common, add_noise=add, noise_seed=panel["seed"], cfg=cfg, latent_image=[source, 0], start_at_step=start, end_at_step=end,
-                return_with_leftover_noise="disable" if end == LAST_STEP else "enable",
-            )
-    api[decoded] = node("VAEDecode", samples=[second if second in api else first, 0], vae=vae)
+        api[first] = node(
+            "KSamplerAdvanced", **common, add_noise="enable", noise_seed=panel["seed"], start_at_step=start,
+            end_at_step=LAST_STEP, return_with_leftover_noise="disable",
+        )
+    api[decoded] = node("VAEDecode", samples=[first, 0], vae=vae)
     api[saved] = node("SaveImage", images=[decoded, 0], filename_prefix=f"panel-{place}")
-    for key in (prompt, negative):
-        api[key]["_meta"] = {"title": f"Panel {place}" if key == prompt else f"Panel {place}, negative"}
     return api
 
 
-def _stages(panel: dict) -> list[tuple[int, int, float]]:
-    """First step, last step and cfg of each sampler: two where guidance ends on the way."""
-    steps, cfg, start = panel["steps"], float(panel["guidance_scale"]), references.first_step(panel)
-    last = round(steps * panel.get("guidance_end", 1.0))  # as rendering/drawing.py counts
-    if start < last < steps:
-        return [(start, last, cfg), (last, LAST_STEP, 1.0)]
-    return [(start, LAST_STEP, cfg if last > start else 1.0)]
+def _encoded(place: int, panel: dict, name: str, clip: list) -> tuple[dict, list]:
+    """The nodes that encode the prompt ``name`` of ``panel``, one a chunk, and where its conditioning comes from.
+
+    ``pooled`` is that of the first chunk, here as there: ConditioningConcat keeps that of what it appends to.
+    """
+    title = f"Panel {place}" if name == "prompt" else f"Panel {place}, negative"
+    if panel["pipeline"] == "KolorsPipeline":
+        number = key(place, FIRST[name])
+        encode = node("MZ_ChatGLM3_V2", chatglm3_model=clip, text=prompts.plain(panel[name]))
+        return {number: encode | {"_meta": {"title": title}}}, [number, 0]
+
+    api, source = {}, []
+    for index, chunk in enumerate(_chunks(panel, name)):
+        number, joined = _chunk_keys(place, name, index)
+        api[number] = node("CLIPTextEncode", clip=clip, text=syntax.to_clip(chunk)) | {"_meta": {"title": title}}
+        if index:
+            api[joined] = node("ConditioningConcat", conditioning_to=source, conditioning_from=[number, 0])
+        source = [joined if index else number, 0]
+    return api, source
+
+
+def _chunk_keys(place: int, name: str, chunk: int) -> tuple[str, str]:
+    """The numbers of a chunk's text node and of the node that appends it to those before."""
+    part = FURTHER[name] + 2 * chunk
+    return key(place, part if chunk else FIRST[name]), key(place, part + 1)
+
+
+def _unguided(place: int, panel: dict, positive: list, negative: list) -> tuple[dict, list]:
+    """Nodes that end guidance, and where the negative comes from: at last the positive, so that cfg changes nothing."""
+    ranged, same, both = (key(place, part) for part in UNGUIDED)
+    zero_terminal_snr = panel.get("zero_terminal_snr", False)
+    percent = references.end_percents(panel["pipeline"], panel["steps"], zero_terminal_snr)[_last_guided(panel)]
+    api = {
+        ranged: node("ConditioningSetTimestepRange", conditioning=negative, start=0.0, end=percent),
+        same: node("ConditioningSetTimestepRange", conditioning=positive, start=percent, end=1.0),
+        both: node("ConditioningCombine", conditioning_1=[ranged, 0], conditioning_2=[same, 0]),
+    }
+    return api, [both, 0]
+
+
+def _last_guided(panel: dict) -> int:
+    """How many steps have guidance, those that image-to-image leaves out among them, as rendering/drawing.py counts."""
+    return round(panel["steps"] * panel.get("guidance_end", 1.0))
 
 
 def _said(api: dict) -> dict:
@@ -238,19 +349,36 @@ def _said(api: dict) -> dict:
     trained = {"clip_skip": -clip_layer["inputs"]["stop_at_clip_layer"]} if clip_layer else {}
     if sampling:
         trained |= {"prediction_type": sampling["inputs"]["sampling"], "zero_terminal_snr": sampling["inputs"]["zsnr"]}
+    zero_terminal_snr = trained.get("zero_terminal_snr", False)
     lora = api["2"]["inputs"] if "2" in api else {"lora_name": LORA_FILE, "strength_model": 1.0}
     text = {"lora_text_encoder": True} if "strength_clip" in lora else {}
+    folder = {"layout": "diffusers"} if api["1"]["class_type"] == "DiffusersLoader" else {}
     panels = []
     for place in range(1, 1 + sum(each["class_type"] == "SaveImage" for each in api.values())):
-        at = lambda part: api[str(10 * place + part)]["inputs"]
+        at = lambda part: api[key(place, part)]["inputs"]
         sampler, size = at(3), at(2) if "width" in at(2) else at(references.APPLIED)
+        chunks = {name: _read_chunks(api, place, name) for name in FIRST}
+        guidance_end = 1.0
+        if key(place, UNGUIDED[0]) in api:
+            guidance_end = references.share(pipeline, sampler["steps"], at(UNGUIDED[0])["end"], zero_terminal_snr)
         panels.append({
-            "prompt": at(0)["text"], "negative_prompt": at(1).get("text", ""), "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
-            "width": size["width"], "height": size["height"], "steps": sampler["steps"], "guidance_scale": sampler["cfg"],
-            "guidance_end": min(sampler.get("end_at_step", LAST_STEP), sampler["steps"]) / sampler["steps"],
-            "schedule_type": schedules[sampler["scheduler"]], **trained,
-            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None, **text,
-            **references.read(api, place, pipeline, trained.get("zero_terminal_snr", False)),
+            **{name: "".join(said) for name, said in chunks.items()}, **folder, **trained, **text,
+            **references.read(api, place, pipeline, zero_terminal_snr),
+            "schedule_type": schedules[sampler["scheduler"]],
+            "seed": sampler["seed"] if "seed" in sampler else sampler["noise_seed"],
+            "width": size["width"], "height": size["height"], "steps": sampler["steps"],
+            "guidance_scale": sampler["cfg"], "guidance_end": guidance_end,
+            "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None,
+            "chunks": {name: said for name, said in chunks.items() if len(said) > 1},
         })
     strengths = {"strength": lora["strength_model"], "strength_clip": lora.get("strength_clip")}
     return {"pictures": panels, "lora_name": lora["lora_name"], **strengths, "models": models}
+
+
+def _read_chunks(api: dict, place: int, name: str) -> list[str]:
+    """The prompt ``name`` of panel ``place``, one entry for each chunk; [""] where zeros stand for it."""
+    first = api[key(place, FIRST[name])]
+    if first["class_type"] != "CLIPTextEncode":
+        return [prompts.literal(first["inputs"].get("text", ""))]
+    numbers = [_chunk_keys(place, name, chunk)[0] for chunk in range(MOST_CHUNKS)]
+    return [syntax.from_clip(api[number]["inputs"]["text"]) for number in numbers if number in api]

@@ -17,7 +17,7 @@ PICTURE_LIMIT = 128 * 2**20
 FILES_LIMIT = 256
 SAME = ("base", "base_fingerprint", "lora", "width", "height", "steps", "guidance_scale", "sampler", "schedule_type", "precision", "versions")
 PRECISIONS = ("fp32", "bf16", "fp16")
-MOST_TOKENS = 77 * 64
+MOST_TOKENS = 77 * 128  # prompt and negative prompt of up to 11 chunks each, repeated to their common length
 HEROINE = "heroine.png"
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from .. import bases
 from ..errors import SettingsError
 from ..reference import CONTROLS
-from .nodes import node
+from .nodes import key, node
 
 FIRST = 5  # number of the first ControlNet's loader, one a kind of control
 SHOWN, APPLIED = 7, 8  # of a panel's nodes
 LOADERS = {"KolorsPipeline": "MZ_KolorsControlNetLoader"}
+NAMED = 999  # the last timestep that a percentage can name
 LEAST = 0.001  # a percentage of 0 would switch the ControlNet off
 
 
@@ -42,13 +43,13 @@ def _loader(control: str) -> str:
 def nodes(place: int, panel: dict, positive: list, negative: list, vae: list) -> tuple[dict, list, list]:
     """What the reference of ``panel`` adds, and where positive and negative come from then.
 
-    For ``control="image"`` the latents, ``10 * place + 2``, are the picture's.
+    For ``control="image"`` the latents, node 2, are the picture's.
     """
-    said, shown, applied = panel["reference"], str(10 * place + SHOWN), str(10 * place + APPLIED)
+    said, shown, applied = panel["reference"], key(place, SHOWN), key(place, APPLIED)
     api = {shown: node("LoadImage", image=said["file"])}
     if said["control"] == "image":
         api[applied] = node("ImageScale", image=[shown, 0], upscale_method="bicubic", width=panel["width"], height=panel["height"], crop="center")
-        api[str(10 * place + 2)] = node("VAEEncode", pixels=[applied, 0], vae=vae)
+        api[key(place, 2)] = node("VAEEncode", pixels=[applied, 0], vae=vae)
         return api, positive, negative
     percent = end_percents(panel["pipeline"], panel["steps"], panel.get("zero_terminal_snr", False))[steps_with(said["end"], panel["steps"])]
     api[applied] = node(
@@ -71,20 +72,41 @@ def steps_with(end: float, steps: int) -> int:
 
 @lru_cache
 def end_percents(pipeline: str, steps: int, zero_terminal_snr: bool = False) -> list[float]:
-    """``end_percent`` for a ControlNet that ends after 0, 1, ... ``steps`` steps.
+    """``end_percent`` for what ends after 0, 1, ... ``steps`` steps.
 
     ComfyUI compares sigmas, with that of timestep ``999 (1 - percent)`` (comfy/model_sampling.py, percent_to_sigma): one
-    between those of the last step with and the first without. Timesteps beyond 999, which Kolors has, cannot be named: a
-    ControlNet that ends there ends a few steps later.
+    between those of the last step with and the first without. Timesteps beyond 999, which Kolors has, cannot be named:
+    what ends there ends a few steps later (``late_end``).
     """
+    timesteps = _timesteps(pipeline, steps, zero_terminal_snr)
+    between = [max(LEAST, round(1 - (one + other) / 2 / NAMED, 6)) for one, other in zip(timesteps, timesteps[1:])]
+    return [0.0, *between, 1.0]
+
+
+@lru_cache
+def _timesteps(pipeline: str, steps: int, zero_terminal_snr: bool) -> list[int]:
     from ..rendering import drawing
 
     base = next(base for base in map(bases.get, ("kolors", "sdxl", "sd15")) if base.pipeline == pipeline)
     sampler = drawing.scheduler(replace(base, zero_terminal_snr=zero_terminal_snr))  # timesteps do not ask what is predicted
     sampler.set_timesteps(steps)
-    timesteps = sampler.timesteps.tolist()
-    between = [max(LEAST, round(1 - (one + other) / 2 / 999, 6)) for one, other in zip(timesteps, timesteps[1:])]
-    return [0.0, *between, 1.0]
+    return sampler.timesteps.tolist()
+
+
+def share(pipeline: str, steps: int, percent: float, zero_terminal_snr: bool = False) -> float:
+    """The share of ``steps`` after which what has this ``end_percent`` ends; ValueError where nothing ends there."""
+    percents = end_percents(pipeline, steps, zero_terminal_snr)
+    return max(step for step, each in enumerate(percents) if each == percent) / steps
+
+
+def late_end(panel: dict, last_guided: int) -> int:
+    """The step after which guidance or the ControlNet of ``panel`` ends there, if that is later than asked; else 0."""
+    timesteps = _timesteps(panel["pipeline"], panel["steps"], panel.get("zero_terminal_snr", False))
+    earliest = sum(timestep > NAMED * (1 - LEAST) for timestep in timesteps)
+    asked = [last_guided] if last_guided > first_step(panel) else []
+    if "end" in panel.get("reference", {}):
+        asked.append(steps_with(panel["reference"]["end"], panel["steps"]))
+    return earliest if any(0 < step < earliest for step in asked) else 0
 
 
 def read(api: dict, place: int, pipeline: str, zero_terminal_snr: bool = False) -> dict:
@@ -93,15 +115,15 @@ def read(api: dict, place: int, pipeline: str, zero_terminal_snr: bool = False) 
     Raises:
         ValueError, LookupError: It is not as ``nodes`` makes it, or names a picture in another folder.
     """
-    at = lambda part: api[str(10 * place + part)]["inputs"]
-    if str(10 * place + SHOWN) not in api:
+    at = lambda part: api[key(place, part)]["inputs"]
+    if key(place, SHOWN) not in api:
         return {}
     said, steps = {"file": at(SHOWN)["image"]}, at(3)["steps"]
     if Path(said["file"]).name != said["file"]:
         raise ValueError(said["file"])
-    if api[str(10 * place + APPLIED)]["class_type"] == "ImageScale":
+    if api[key(place, APPLIED)]["class_type"] == "ImageScale":
         first = at(3)["start_at_step"]
         return {"reference": said | {"control": "image", "strength": max(0.0, (first - 0.5) / steps)}}  # halfway, so that rounding meets the step again
     applied = at(APPLIED)
     said |= {"control": CONTROLS[int(applied["control_net"][0]) - FIRST], "strength": applied["strength"]}
-    return {"reference": said | {"end": end_percents(pipeline, steps, zero_terminal_snr).index(applied["end_percent"]) / steps}}
+    return {"reference": said | {"end": share(pipeline, steps, applied["end_percent"], zero_terminal_snr)}}

@@ -13,6 +13,7 @@ from ..settings import Settings
 from . import opened
 
 TOLERANCE = {"fp32": 1, "bf16": 2, "fp16": 2}  # of 255: what another grouping of the same arithmetic changes
+ENCODED = "prompts of several chunks, and shorter ones beside them, were encoded otherwise by an earlier Storyboard"
 ALONE = "memory is too small for as many panels at once: drawn one at a time"
 
 
@@ -77,6 +78,8 @@ def reproduce(bundle: Path | str, output: Path | str | None = None, base: str | 
         place = folder / "lora.safetensors"
         place.write_bytes(lora)
         changed = _changed(first, found.fingerprint(), artifacts.digest_of_file(place))
+        if any(panel["text_length"] > found.text_length and "chunks" not in panel for panel in panels):
+            changed.append(ENCODED)
         changed += _draw(found, memory.plan(found, settings), place, panels, settings, references)
         shutil.rmtree(folder / "cache")
         differences = [_difference(originals[panel["file"]], folder / panel["file"]) for panel in panels]

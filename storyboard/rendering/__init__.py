@@ -1,6 +1,7 @@
 """Stage 4, render: base and LoRA file in, one picture a panel and the grid out; a panel already drawn is kept."""
 
 import io
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,11 +9,12 @@ from pathlib import Path
 
 from .. import artifacts, bases, memory, weights
 from ..errors import LoraError, ResourceError
-from ..lora import Lora, trains_text
+from ..lora import Lora, data_digest, trains_text
 from ..settings import Settings
 from ..story import Story
 from . import png
 
+TEXTS = ("prompt", "negative_prompt")
 PACKAGES = ("torch", "diffusers", "peft", "transformers", "compel", "pillow")
 
 
@@ -84,6 +86,8 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
         common["clip_skip"] = settings.clip_skip
     if lora_path and trains_text(lora_path):
         common["lora_text_encoder"] = True
+    if base.checkpoint is None and settings.base not in bases.names():
+        common["layout"] = "diffusers"  # a folder of one's own, which ComfyUI loads by another node than a file
     panels = [panel | common for panel in story.resolved(settings.seed)]
     references, keeper = _guides(base, story, settings, folder)
     for place, panel in enumerate(panels):
@@ -148,6 +152,9 @@ def _draw(
         if lora:
             attaching.check(base, lora)  # before the text encoders are loaded
         said = conditioning.encode(base, words, settings, plan, lora=lora)
+        tensors = {"lora_tensors": data_digest(lora)} if lora else {}
+        for place in todo:
+            panels[place] |= tensors | _chunks(panels[place], said, base.text_length)
         guides = Guides(base, plan, drawing.load_pipeline(base, plan, lora), settings, references, heroine)
         steps = settings.num_inference_steps
 
@@ -159,19 +166,45 @@ def _draw(
             images = guides.draw(batch, panels, said, on_step=lambda step: live.step(start * steps + step * len(batch)))
             saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images, strict=True)}  # while the next is decoded
             beside = guides.beside(batch)
-            # the arithmetic depends on the batch's size, its longest prompt and tiles alone: with these a picture can be made again bit for bit
-            longest = max(len(said[panels[place][key]].tokens) for place in [*range(beside), *batch] for key in ("prompt", "negative_prompt"))
+            # the arithmetic depends on the batch's size, tokens and tiles alone: these make a picture again bit for bit
+            length = _text_length([panels[place] for place in [*range(beside), *batch]], said)
+            repeated = {"chunks": {}} if length > base.text_length else {}  # empty where its own prompts are short
             for row, place in enumerate(batch, beside):
-                entries[place] = saved[place].result() | {"batch": len(batch) + beside, "row": row, "text_length": longest, "vae_tiling": plan.vae_tiling}
+                drawn = {"batch": len(batch) + beside, "row": row, "text_length": length, "vae_tiling": plan.vae_tiling}
+                entries[place] = repeated | saved[place].result() | drawn
             live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
             artifacts.write_manifest(folder, "render", "unfinished", panels=[entries[place] for place in sorted(entries)])
 
         with show.Live("render", steps * len(todo)) as live, ThreadPoolExecutor(1) as writer:
             for part in guides.parts(todo):
-                _in_batches(part, guides.at_once(part), draw)
+                for alike in _of_alike_lengths(part, panels, said, base.text_length):
+                    _in_batches(alike, guides.at_once(alike), draw)
         if told := guides.cost():
             print(told, flush=True)
     return [entries[place] for place in range(len(panels))]
+
+
+def _text_length(panels: list[dict], said: dict) -> int:
+    """Tokens that the prompts of ``panels`` are repeated to when they are drawn together."""
+    return math.lcm(*(len(said[panel[key]].tokens) for panel in panels for key in TEXTS))
+
+
+def _chunks(panel: dict, said: dict, text_length: int) -> dict:
+    """``{"chunks": ...}``, the parts of each prompt of ``panel`` that is longer than CLIP reads at once; else {}."""
+    found = {key: list(said[panel[key]].chunks) for key in TEXTS if len(said[panel[key]].tokens) > text_length}
+    return {"chunks": found} if found else {}
+
+
+def _of_alike_lengths(part: list[int], panels: list[dict], said: dict, text_length: int) -> list[list[int]]:
+    """``part`` whole, or, where the prompts' common length would grow too large, in parts of one length each."""
+    from ..conditioning import MOST_CHUNKS
+
+    if _text_length([panels[place] for place in part], said) <= MOST_CHUNKS * text_length:
+        return [part]
+    alike: dict[int, list[int]] = {}
+    for place in part:
+        alike.setdefault(_text_length([panels[place]], said), []).append(place)
+    return list(alike.values())
 
 
 def _in_batches(todo: list[int], size: int, draw: Callable[[list[int]], None]) -> None:

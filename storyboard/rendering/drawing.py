@@ -114,7 +114,7 @@ def denoise(
         guidance_end: Share of the steps after which classifier-free guidance ends, 0 to 1: place and mood are decided
             by then, and a step without guidance costs half (https://arxiv.org/abs/2404.07724).
         image, strength: Where ``pipe`` is one for image-to-image: latents to start from, and the share of the steps that is taken.
-        text_length: Tokens that the embeddings are lengthened to, if the longest of the batch is shorter.
+        text_length: Tokens that the embeddings are repeated to, where the lengths of the batch divide it.
         named: Further arguments of ``pipe``.
     """
     doubled = [name for name in ("prompt_embeds", "add_text_embeds", "add_time_ids") if name in pipe._callback_tensor_inputs]
@@ -130,8 +130,9 @@ def denoise(
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
         return tensors
 
-    longest = max(text_length, *(len(each.tokens) for each in [*positive, *negative]))
-    (tokens, pooled), (negative_tokens, negative_pooled) = ([part.to(pipe._execution_device, pipe.unet.dtype) for part in stack(each, longest)] for each in (positive, negative))
+    both = stack([*positive, *negative], text_length)
+    halves = [part.to(pipe._execution_device, pipe.unet.dtype).chunk(2) for part in both]
+    (tokens, negative_tokens), (pooled, negative_pooled) = halves
     said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
     if pooled.shape[1]:
         said |= {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}

@@ -20,17 +20,23 @@ def parameters(panel: dict) -> str:
     facts = {
         "Steps": panel["steps"], "Sampler": panel["sampler"], "Schedule type": panel["schedule_type"], "CFG scale": f"{panel['guidance_scale']:g}",
         "Seed": panel["seed"], "Size": f"{panel['width']}x{panel['height']}", "Model hash": panel["base_fingerprint"][:10], "Model": panel["base"],
+        "RNG": "CPU",  # where the seed's noise is made; without it the web UI takes the card's
     }
     if panel.get("clip_skip", 1) > 1:
         facts["Clip skip"] = panel["clip_skip"]
     if panel.get("zero_terminal_snr"):
         facts["Noise Schedule"] = "Zero Terminal SNR"
-    if panel["lora"]:
-        facts["Lora hashes"] = f'"story: {panel["lora"][:12]}"'
+    if "lora_tensors" in panel:
+        facts["Lora hashes"] = f"story: {panel['lora_tensors'][:12]}"
     lines = [panel["prompt"]]
     if panel["negative_prompt"]:
         lines.append(f"Negative prompt: {panel['negative_prompt']}")
-    return "\n".join([*lines, ", ".join(f"{key}: {value}" for key, value in facts.items())])
+    return "\n".join([*lines, ", ".join(f"{key}: {_quoted(str(value))}" for key, value in facts.items())])
+
+
+def _quoted(value: str) -> str:
+    """``value`` as A1111's text holds it, in quotes where it has a comma, colon or new line (infotext_utils.quote)."""
+    return json.dumps(value, ensure_ascii=False) if re.search(r"[,:\n]", value) else value
 
 
 def info(panel: dict) -> PngInfo:
