@@ -110,7 +110,9 @@ def write(name: str, root: Path, device: str = "cpu", components: tuple[str, ...
         makers["text_encoder"] = lambda: clip(CLIP_L, "CLIPTextModel")
     if name == "sdxl":
         makers["text_encoder_2"] = lambda: clip(CLIP_G, "CLIPTextModelWithProjection")
-    folder = tiny.build(name, root)  # tokenizers, scheduler and model_index.json of the same classes
+    unfinished = root.with_name(f".{root.name}.unfinished")  # a break must not leave a tiny component that passes for a large one
+    shutil.rmtree(unfinished, ignore_errors=True)
+    folder = tiny.build(name, unfinished)  # tokenizers, scheduler and model_index.json of the same classes
     for component, make in makers.items():
         if components and component not in components:
             continue
@@ -121,7 +123,10 @@ def write(name: str, root: Path, device: str = "cpu", components: tuple[str, ...
         del model
         if device == "cuda":
             torch.cuda.empty_cache()
-    return folder
+    target = root / folder.relative_to(unfinished)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    return folder.rename(target)
 
 
 def random_cache(pipe, resolution: int, pictures: int):

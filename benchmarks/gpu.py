@@ -51,9 +51,10 @@ class Card:
 
     def write(self, complete: bool, failure: str | None = None) -> None:
         """Put the section's notes on disk."""
+        from storyboard import artifacts
+
         content = {"section": self.section, "complete": complete, "failure": failure, "notes": self.notes}
-        path = self.output / f"{self.section}.json"
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        artifacts.write_json(self.output / f"{self.section}.json", content)
 
     def left(self) -> float:
         """Seconds left of the section's budget."""
@@ -120,11 +121,12 @@ def measure(card: Card, sections: dict[str, tuple[float, Callable]], total: floa
     began, failed = time.perf_counter(), []
     for name, (budget, run) in sections.items():
         path = card.output / f"{name}.json"
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["complete"]:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"complete": False, "notes": {}}
+        if before["complete"]:
             print(f"{name}: measured before", flush=True)
             continue
         allowed = min(budget, total - (time.perf_counter() - began))
-        card.section, card.notes, card.ends = name, {}, time.perf_counter() + allowed
+        card.section, card.notes, card.ends = name, before["notes"], time.perf_counter() + allowed
         if allowed < 5:
             print(f"{name}: no time left", flush=True)
             failed.append(name)

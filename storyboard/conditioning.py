@@ -27,6 +27,7 @@ from .memory import Plan
 from .quiet import quiet
 from .settings import Settings
 
+CLIP_LENGTH = 77  # tokens
 MOST_CHUNKS = 12  # that prompts of different lengths are repeated to: the least common multiple of 1 to 4
 
 
@@ -278,16 +279,21 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
 def stack(embeddings: Iterable[Embedding], length: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """n embeddings -> tokens (n, l, d), pooled (n, p); l is the least common multiple of their lengths.
 
-    Each is repeated to l: attention then weighs all its tokens alike, and gives what it gives alone.
+    Each is repeated to l: attention then weighs all its tokens alike, and gives what it gives alone. Where l would
+    be more than MOST_CHUNKS times 77, which only a batch of training can ask for, it is the longest length, and the last
+    repetition of the others is cut.
 
     Args:
         length: Taken for l where it is a multiple of that.
     """
     embeddings = list(embeddings)
-    common = math.lcm(*(len(each.tokens) for each in embeddings))
+    lengths = [len(each.tokens) for each in embeddings]
+    common = math.lcm(*lengths)
+    if common > max(MOST_CHUNKS * CLIP_LENGTH, *lengths):
+        common = max(lengths)
     if length and length % common == 0:
         common = length
-    tokens = [each.tokens.repeat(common // len(each.tokens), 1) for each in embeddings]
+    tokens = [each.tokens.repeat(-(-common // len(each.tokens)), 1)[:common] for each in embeddings]
     return torch.stack(tokens), torch.stack([each.pooled for each in embeddings])
 
 

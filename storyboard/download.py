@@ -102,6 +102,21 @@ def huggingface_cache() -> Path:
     return Path(os.path.expandvars(home)).expanduser() / "hub"
 
 
+def modelscope_folder(model: str) -> Path:
+    """Where ModelScope's client keeps ``model``."""
+    return modelscope_cache() / "models" / model.replace("/", "--")
+
+
+def huggingface_folder(model: str) -> Path:
+    """Where Hugging Face's client keeps ``model``."""
+    return huggingface_cache() / f"models--{model.replace('/', '--')}"
+
+
+def fetched(folder: Path) -> int:
+    """Bytes of whole files that a client has brought into ``folder``."""
+    return sum(path.stat().st_size for path in folder.glob("snapshots/*/**/*") if path.is_file())
+
+
 def _modelscope(model: str) -> Hub:
     from modelscope import snapshot_download
     from modelscope.hub.api import HubApi
@@ -116,7 +131,7 @@ def _modelscope(model: str) -> Hub:
         named = os.environ.get("MODELSCOPE_CACHE")
         return Path(snapshot_download(model, allow_patterns=_literal(names), endpoint=endpoint, cache_dir=named))
 
-    return Hub("ModelScope", model, files, download, cache, cache / "models" / model.replace("/", "--"))
+    return Hub("ModelScope", model, files, download, cache, modelscope_folder(model))
 
 
 def _huggingface(model: str, revision: str | None) -> Hub:
@@ -133,7 +148,7 @@ def _huggingface(model: str, revision: str | None) -> Hub:
             model, revision=revision, allow_patterns=_literal(names), endpoint=endpoint, cache_dir=cache,
         ))
 
-    return Hub("Hugging Face", model, files, download, cache, cache / f"models--{model.replace('/', '--')}")
+    return Hub("Hugging Face", model, files, download, cache, huggingface_folder(model))
 
 
 def _literal(names: list[str]) -> list[str]:

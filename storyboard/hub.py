@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,13 +105,17 @@ def _check_disk(folder: Path, dataset_id: str, source: Source) -> None:
         raise ResourceError(f"{said}: set output to another disk.")
 
 
+ARCHIVE = re.compile(r"(?:zip|tar|gzip|bz2|lz4|xz|zstd)://")  # a hop of fsspec's paths, ``zip://inside::outside``
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)  # what a spoilt archive raises
+
+
 def _failures() -> tuple[type[Exception], ...]:
     """What a stream raises; a picture's own faults are not among it, since none is decoded."""
     import httpx
     from datasets.exceptions import DatasetsError
     from modelscope_hub.errors import HubError
 
-    return (HubError, DatasetsError, httpx.HTTPError, OSError, ValueError, RuntimeError)
+    return (HubError, DatasetsError, httpx.HTTPError, *DAMAGED, OSError, ValueError, RuntimeError)
 
 
 @contextmanager
@@ -221,7 +227,7 @@ def _save(image: dict | None, holds: Callable[[str], bool], folder: Path, place:
     name = f"{place:06d}{suffix if SUFFIX.fullmatch(suffix) else '.png'}"  # readers go by the content
     try:
         artifacts.write_atomically(folder / name, _content(image, holds))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, *DAMAGED) as error:
         return {"file_name": name, "reason": f"row {place}: {error}"}
     return {"file_name": name}
 
@@ -239,7 +245,8 @@ def _content(image: dict | None, holds: Callable[[str], bool]) -> bytes:
         return image["bytes"]
     if not (path := image.get("path")):
         raise FileNotFoundError("it holds no picture")
-    if not holds(path.rpartition("::")[2]):  # zip://inside::outside
+    *inside, outside = path.split("::")
+    if not holds(outside) or not all(map(ARCHIVE.match, inside)):  # a first hop without a protocol would be a file of this machine
         raise FileNotFoundError(f"{path} is not in the data set")
     with xopen(path, "rb") as file:
         return file.read()

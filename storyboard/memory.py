@@ -13,6 +13,7 @@ GIB = 2**30
 # (benchmarks/RESULTS.md, "A CUDA card"); SD 1.5's, OVERHEAD and DRAWING are estimated.
 UNET = {"KolorsPipeline": 5.2, "StableDiffusionXLPipeline": 5.2, "StableDiffusionPipeline": 1.8}  # weights, LoRA, AdamW's moments
 TEXT = {"KolorsPipeline": 12.0, "StableDiffusionXLPipeline": 1.8, "StableDiffusionPipeline": 0.4}
+SMALL = 0.3  # UNet or text encoders of a base that is small, such as mini
 OVERHEAD = 1.5  # CUDA context, VAE, what the allocator cannot use
 ACTIVATIONS = {False: 5.6, True: 0.8}  # a training picture without and with gradient checkpointing
 DRAWING = 1.6  # a picture being denoised
@@ -66,7 +67,7 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
             raise ResourceError(f"base={base.name!r} needs a CUDA card, and torch finds none here: set base=\"mini\", or open the notebook on a machine with a card.")
         return
     free = _free() if free is None else free
-    needed = OVERHEAD + UNET[base.pipeline] * (2 if settings.precision == "fp32" else 1) + ACTIVATIONS[True] * (settings.resolution / 1024) ** 2
+    needed = OVERHEAD + _need(UNET, base) * (2 if settings.precision == "fp32" else 1) + ACTIVATIONS[True] * (settings.resolution / 1024) ** 2
     if large and free / GIB < needed:
         raise ResourceError(f"base={base.name!r} at {settings.resolution} needs about {needed:.0f} GiB of the card's memory, and {free / GIB:.1f} are free: set resolution={settings.resolution // 2}, or base=\"sd15\", or close what else uses the card.")
 
@@ -75,6 +76,11 @@ def _large(base: Base) -> bool:
     """Whether the base is one for a card, by the size of its weights."""
     weights = [base.checkpoint] if base.checkpoint else base.weight_files("unet") if base.folder else []
     return sum(path.stat().st_size for path in weights) > GIB if weights else base.download > GIB
+
+
+def _need(table: dict[str, float], base: Base) -> float:
+    """GiB of ``base`` by ``table``, which has its pipeline's at full size."""
+    return table[base.pipeline] if _large(base) else SMALL
 
 
 def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
@@ -100,7 +106,7 @@ def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
         has_bf16 = True
     # a small base gains nothing from 16 bits, and in fp32 it draws the CPU's pictures
     precision = settings.precision or ("fp32" if not _large(base) else "bf16" if has_bf16 else "fp16")
-    room = free / GIB - OVERHEAD - UNET[base.pipeline] * (2 if precision == "fp32" else 1)
+    room = free / GIB - OVERHEAD - _need(UNET, base) * (2 if precision == "fp32" else 1)
     area = (settings.resolution / 1024) ** 2
     chosen = lambda wanted, needed: needed if wanted is None else wanted
     fits = lambda need, wanted: max(1, min(wanted, int(room / (need * area))))
@@ -108,7 +114,7 @@ def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
     train_at_once = fits(ACTIVATIONS[checkpointing], settings.train_batch_size)
     # in fp32 the padding is counted on the CPU, and fp16 was not measured; previews need room beside a graph's activations
     cuda_graphs = precision == "bf16" and not checkpointing and room > 2 * ACTIVATIONS[False] * area * train_at_once
-    text = OVERHEAD + TEXT[base.pipeline] * {None: 1, 8: 0.55, 4: 0.35}[settings.text_encoder_bits]
+    text = OVERHEAD + _need(TEXT, base) * {None: 1, 8: 0.55, 4: 0.35}[settings.text_encoder_bits]
     text_encoder_on_cpu = chosen(settings.text_encoder_on_cpu, free / GIB < text)
     if text_encoder_on_cpu:
         _refuse_bits_on_cpu(settings)

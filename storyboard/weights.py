@@ -72,8 +72,10 @@ def disk(base: Base) -> tuple[Path, int, str] | None:
     if base.checkpoint:
         return cache(), base.checkpoint.stat().st_size, CACHE
     if base.modelscope:
-        return download.modelscope_cache(), base.download, "MODELSCOPE_CACHE"
-    return download.huggingface_cache(), base.download, "HF_HOME"
+        folder, cached, variable = download.modelscope_folder(base.modelscope), download.modelscope_cache(), "MODELSCOPE_CACHE"
+    else:
+        folder, cached, variable = download.huggingface_folder(base.huggingface), download.huggingface_cache(), "HF_HOME"
+    return cached, max(base.download - download.fetched(folder), 0), variable
 
 
 def fetch_module(model: str | Path | HubModel, title: str, names: tuple[str, ...] = ()) -> Path:

@@ -63,8 +63,8 @@ def test_weighted_prompts_go_through_text_encoders_with_a_lora(whole, make_setti
     settings = make_settings(base=name)
     pieces = prompts.parse(prompt)
     with torch.no_grad():
-        expected = conditioning._weighted_clip(with_lora(base, path), pieces, "cpu")
-        without = conditioning._weighted_clip(of_diffusers(name, base.folder), pieces, "cpu")
+        expected, _ = conditioning._weighted_clip(with_lora(base, path), pieces, "cpu")
+        without, _ = conditioning._weighted_clip(of_diffusers(name, base.folder), pieces, "cpu")
     found = conditioning.encode(base, [prompt], settings, memory.plan(base, settings), lora=path)[prompt].tokens
     assert (
         found.shape == expected.shape

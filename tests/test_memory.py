@@ -20,7 +20,9 @@ def test_a_smaller_card_is_used_more_sparingly(free, batch, checkpointing, text_
 
 def test_a_small_base_is_kept_in_fp32_and_draws_the_cpus_pictures():
     mini = bases.get("mini")
-    assert memory.plan(mini, Settings(base="mini"), free=23 * GIB).precision == "fp32"
+    small_card = memory.plan(mini, Settings(base="mini"), free=6 * GIB)
+    assert small_card.precision == "fp32" and (small_card.train_at_once, small_card.render_at_once) == (6, 4)
+    assert not (small_card.gradient_checkpointing or small_card.text_encoder_on_cpu or small_card.offload or small_card.vae_tiling)
     assert memory.plan(mini, Settings(base="mini", precision="bf16"), free=23 * GIB).precision == "bf16"
 
 

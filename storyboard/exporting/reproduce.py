@@ -160,7 +160,7 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], s
 
     def draw(batch: list[int], first: int) -> None:
         vae, like = guides.pipe.vae, panels[batch[0]]
-        vae.enable_tiling() if like["vae_tiling"] else vae.disable_tiling()
+        drawing.decode_in_tiles(vae) if like["vae_tiling"] else vae.disable_tiling()
         for row, (place, image) in enumerate(zip(batch, guides.draw(batch, panels, said, text_length=like["text_length"])), first):
             if row == panels[place]["row"]:
                 image.save(folder / panels[place]["file"])

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from .. import artifacts, models, pictures, weights
 from ..bases import Base
+from ..compat.tf32 import true_fp32
 from ..errors import BaseError, SettingsError
 from ..quiet import quiet
 from ..reference import HUB_ID, OWN, Reference
@@ -228,7 +229,8 @@ def latents(pipe, images: Sequence[Image.Image]) -> torch.Tensor:
     """n pictures of one size, (h, w) pixels, as scaled latents (n, 4, h / 8, w / 8), without sampling."""
     pixels = torch.stack([maps.as_tensor(image) for image in images]) * 2 - 1
     vae = pipe.vae
-    return torch.cat([vae.encode(one[None].to(pipe._execution_device, vae.dtype)).latent_dist.mean for one in pixels]) * vae.config.scaling_factor
+    with true_fp32(pipe.unet.dtype):
+        return torch.cat([vae.encode(one[None].to(pipe._execution_device, vae.dtype)).latent_dist.mean for one in pixels]) * vae.config.scaling_factor
 
 
 def image_to_image(base: Base, pipe):

@@ -53,8 +53,9 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
     unet_here = models.load(base, "unet", plan.dtype, device) if unet is None else unet
     pipe = models.pipeline(base, vae=vae, unet=unet_here, scheduler=scheduler(base))
     with quiet():
-        # between a UNet's convolutions stand transformers, which cost a card more in this layout than convolutions gain (benchmarks/RESULTS.md)
-        pipe.unet.to(memory_format=torch.channels_last if plan.device == "cpu" else torch.contiguous_format)
+        if unet is None:  # one in training must stay where it is: CUDA graphs and AdamW's moments know its memory
+            # transformers between convolutions cost a card more in this layout than convolutions gain (benchmarks/RESULTS.md)
+            pipe.unet.to(memory_format=torch.channels_last if plan.device == "cpu" else torch.contiguous_format)
         pipe.vae.to(memory_format=torch.channels_last)
         if lora is not None and attach(pipe, base, lora):
             if plan.precision == "fp32":  # in 16 bits a LoRA that is added to the weights loses its small values
