@@ -48,18 +48,18 @@ def check_trained_on(base: Base, lora: Path, facts: Mapping[str, str]) -> None:
 def check_fit(base: Base, lora: Path, shapes: Mapping[str, tuple[int, ...]], parts: Mapping[str, nn.Module]) -> None:
     """Raise LoraError unless every module of a kohya-form file has a place of its shape in ``parts``, by component."""
     layers = {
-        lora_file.place(component, name): layer
+        lora_file.module_key(component, name): layer
         for component, part in parts.items()
         for name, layer in _layers(part).items()
     }
     names = sorted(key.removesuffix(".lora_down.weight") for key in shapes if key.endswith(".lora_down.weight"))
-    if strangers := [name for name in names if lora_file.place_of(name) not in layers]:
+    if strangers := [name for name in names if lora_file.module_key_of(name) not in layers]:
         raise LoraError(
             f"{len(strangers)} of the {len(names)} modules in {lora} have no place in the base {base.name!r} "
             f"(such as {strangers[0]}): set base to the one it was trained on, or bring it in with import_lora."
         )
     for name in names:
-        outputs, *inputs = shape = _shape(layers[lora_file.place_of(name)])
+        outputs, *inputs = shape = _shape(layers[lora_file.module_key_of(name)])
         down, up = shapes[f"{name}.lora_down.weight"], shapes[f"{name}.lora_up.weight"]
         expected = (down[0], *inputs), (outputs, down[0], *[1] * (len(shape) - 2))
         if (down, up) != expected:
@@ -135,11 +135,11 @@ def _inject(part: nn.Module, component: str, tensors: dict[str, torch.Tensor]) -
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     layers = _layers(part)
-    names = {lora_file.place(component, name): name for name in layers}
+    names = {lora_file.module_key(component, name): name for name in layers}
     state, ranks, alphas = {}, {}, {}
     for key, tensor in tensors.items():
         module, _, kind = key.partition(".")
-        name = names[lora_file.place_of(module)]
+        name = names[lora_file.module_key_of(module)]
         pattern = f"^{re.escape(name)}"
         tensor = tensor.float().to(layers[name].weight.device)
         if kind == "alpha":
@@ -159,13 +159,13 @@ def _count(part: nn.Module, component: str, tensors: dict[str, torch.Tensor], lo
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = {
-        lora_file.place(component, name): layer
+        lora_file.module_key(component, name): layer
         for name, layer in part.named_modules()
         if isinstance(layer, BaseTunerLayer) and ADAPTER in layer.lora_A
     }
     names = {key.partition(".")[0] for key in tensors}
     for name in sorted(names):
-        layer, down = layers.get(lora_file.place_of(name)), tensors[f"{name}.lora_down.weight"]
+        layer, down = layers.get(lora_file.module_key_of(name)), tensors[f"{name}.lora_down.weight"]
         scale = float(tensors.get(f"{name}.alpha", len(down))) / len(down)
         if (
             layer is None

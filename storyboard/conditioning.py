@@ -186,7 +186,7 @@ def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> tuple[
 
     A weight w of 1 or more puts a token z at ``empty + w (z - empty)``, empty being the empty prompt's embedding; one
     below 1 mixes the whole, at 1 : tan((1 - w) pi / 2), with the prompt in which those words are masked
-    (https://github.com/damian0815/compel, ``EmbeddingsProvider``). ``pooled`` is that of the first chunk, unweighted.
+    (https://github.com/damian0815/compel, ``EmbeddingsProvider``).
     """
     from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
 
@@ -276,21 +276,24 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
     return found | {"tokens": tokens, "pooled": pooled}
 
 
+def common_length(lengths: Iterable[int]) -> int:
+    """The least common multiple of ``lengths``, in tokens; the longest where it would be more than MOST_CHUNKS times 77."""
+    lengths = list(lengths)
+    common = math.lcm(*lengths)
+    return common if common <= max(MOST_CHUNKS * CLIP_LENGTH, *lengths) else max(lengths)
+
+
 def stack(embeddings: Iterable[Embedding], length: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """n embeddings -> tokens (n, l, d), pooled (n, p); l is the least common multiple of their lengths.
 
-    Each is repeated to l: attention then weighs all its tokens alike, and gives what it gives alone. Where l would
-    be more than MOST_CHUNKS times 77, which only a batch of training can ask for, it is the longest length, and the last
-    repetition of the others is cut.
+    Each is repeated to l: attention then weighs all its tokens alike, and gives what it gives alone. Where l is bounded
+    (``common_length``) the last repetition is cut.
 
     Args:
         length: Taken for l where it is a multiple of that.
     """
     embeddings = list(embeddings)
-    lengths = [len(each.tokens) for each in embeddings]
-    common = math.lcm(*lengths)
-    if common > max(MOST_CHUNKS * CLIP_LENGTH, *lengths):
-        common = max(lengths)
+    common = common_length(len(each.tokens) for each in embeddings)
     if length and length % common == 0:
         common = length
     tokens = [each.tokens.repeat(-(-common // len(each.tokens)), 1)[:common] for each in embeddings]

@@ -129,17 +129,17 @@ def kohya_name(component: str, module: str, sdxl: bool) -> str:
     if component == "unet":
         return PREFIX + module.replace(".", "_")
     prefix = "lora_te2_" if component == "text_encoder_2" else "lora_te1_" if sdxl else "lora_te_"
-    module = place(component, module)[1]
+    module = module_key(component, module)[1]
     return prefix + (module if module == "text_projection" else f"text_model_{module}")
 
 
-def place_of(name: str) -> tuple[str, str]:
-    """``lora_te1_text_model_encoder_…`` -> component and ``encoder_…``, as ``place`` gives it."""
+def module_key_of(name: str) -> tuple[str, str]:
+    """``lora_te1_text_model_encoder_…`` -> component and ``encoder_…``, as ``module_key`` gives it."""
     prefix = next(prefix for prefix in COMPONENTS if name.startswith(prefix))
-    return place(COMPONENTS[prefix], name.removeprefix(prefix))
+    return module_key(COMPONENTS[prefix], name.removeprefix(prefix))
 
 
-def place(component: str, module: str) -> tuple[str, str]:
+def module_key(component: str, module: str) -> tuple[str, str]:
     """The same of a module's dotted name, with or without ``text_model.``, which transformers 5 leaves out."""
     return component, module.replace(".", "_").removeprefix("text_model_")
 

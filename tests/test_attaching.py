@@ -86,23 +86,23 @@ def test_each_module_gets_its_own_rank_and_alpha(whole, name):
     assert attaching.attach(pipe, base, path) == len(names)
 
     layers = {
-        lora.place(component, key): layer
+        lora.module_key(component, key): layer
         for component in components
         for key, layer in getattr(pipe, component).named_modules()
         if hasattr(layer, "merge")
     }
     weights = {
-        lora.place(component, key.removesuffix(".weight")): value
+        lora.module_key(component, key.removesuffix(".weight")): value
         for component in components
         for key, value in before[component].items()
     }
-    assert layers.keys() == {lora.place_of(each) for each in names}
+    assert layers.keys() == {lora.module_key_of(each) for each in names}
     for each in names:
-        layer = layers[lora.place_of(each)]
+        layer = layers[lora.module_key_of(each)]
         layer.merge()
         up, down, alpha = (tensors[f"{each}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha"))
         change = (up.flatten(1) @ down.flatten(1) * (alpha / len(down))).view_as(layer.get_base_layer().weight)
-        assert torch.allclose(layer.get_base_layer().weight, weights[lora.place_of(each)] + change, atol=1e-5)
+        assert torch.allclose(layer.get_base_layer().weight, weights[lora.module_key_of(each)] + change, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

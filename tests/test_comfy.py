@@ -160,7 +160,7 @@ def test_comfy_gives_the_text_encoders_part_of_a_lora_to_the_prompts(base):
             )
     with pytest.raises(SettingsError, match="strength_clip=21 must be a number from -20 to 20"):
         workflow(some, strength_clip=21)
-    with pytest.raises(SettingsError, match="one base and one LoRA, not 2"):
+    with pytest.raises(SettingsError, match="one base, one LoRA and one clip_skip"):
         workflow([*some[:1], *panels(base)[1:]])
 
 
@@ -370,7 +370,9 @@ def test_comfy_joins_the_chunks_that_clip_read(base):
 
 def test_comfy_says_where_a_long_prompt_is_cut_elsewhere():
     for changed in ({"text_length": 154}, {"chunks": {"prompt": []}}, {"text_length": 154, "chunks": {"negative_prompt": []}}):
-        assert "longer than CLIP reads at once" in workflow([panels("sdxl")[0] | changed])["api"]["1"]["_meta"]["note"]
+        made = workflow([panels("sdxl")[0] | changed])
+        for graph in (made, workflow(**comfy.read(made["ui"]))):
+            assert "longer than CLIP reads at once" in graph["api"]["1"]["_meta"]["note"]
     for base, changed in (("sdxl", {"text_length": 77}), ("sdxl", {"text_length": 154, "chunks": {}}), ("kolors", {"text_length": 256})):
         assert "longer than CLIP reads at once" not in workflow([panels(base)[0] | changed])["api"]["1"]["_meta"]["note"]
 
@@ -531,8 +533,15 @@ def test_comfy_files_that_are_not_ours_are_refused(tmp_path):
             comfy.read(tmp_path / name)
 
 
+def test_comfy_gives_sdxl_zeros_where_brackets_hold_no_word():
+    api = workflow([panels("sdxl")[0] | {"negative_prompt": "()"}])["api"]
+    assert api["11"]["class_type"] == "ConditioningZeroOut"
+
+
 def test_comfy_arguments_are_checked():
-    with pytest.raises(SettingsError, match="one base and one LoRA"):
+    with pytest.raises(SettingsError, match="at most 64 panels, not 65"):
+        workflow(panels("sdxl", count=65))
+    with pytest.raises(SettingsError, match="one base, one LoRA and one clip_skip"):
         workflow([*panels("sdxl"), *panels("kolors")])
     with pytest.raises(SettingsError, match="strength=30"):
         workflow(panels("sdxl"), strength=30)
@@ -611,7 +620,7 @@ def test_comfy_has_no_graph_for_a_kolors_that_predicts_v_and_none_for_two_ways_o
     with pytest.raises(SettingsError, match="Panel 1 is drawn by a Kolors that predicts v"):
         workflow([panels("kolors")[0] | V_PREDICTION])
     one, other = panels("sd15", count=2)
-    with pytest.raises(SettingsError, match="panels of one base"):
+    with pytest.raises(SettingsError, match="panels of one base, one LoRA and one clip_skip"):
         workflow([one, other | {"clip_skip": 2}])
 
 

@@ -201,13 +201,13 @@ def test_export_of_text_encoders_in_diffusers_form_draws_the_same_there(hub, tmp
     found = 0
     for component in set(base.components) - {"vae"}:
         theirs = {
-            lora.place(component, key): layer
+            lora.module_key(component, key): layer
             for key, layer in getattr(pipe, component).named_modules()
             if hasattr(layer, "merge")
         }
         for key, layer in getattr(mine, component).named_modules():
             if hasattr(layer, "merge"):
-                other, found = theirs[lora.place(component, key)], found + 1
+                other, found = theirs[lora.module_key(component, key)], found + 1
                 assert torch.equal(other.get_delta_weight("default_0"), layer.get_delta_weight("story"))
     assert found == count == len(lora.modules(path))
 
@@ -276,11 +276,11 @@ def test_export_merged_with_text_encoders(hub, make_settings, tmp_path, name):
             found[key].dtype == plain[key].dtype for key in found
         )
         changed = {
-            lora.place(component, key.removesuffix(".weight"))
+            lora.module_key(component, key.removesuffix(".weight"))
             for key in found
             if not torch.equal(plain[key], found[key])
         }
-        assert changed == {place for place in map(lora.place_of, lora.modules(path)) if place[0] == component}
+        assert changed == {place for place in map(lora.module_key_of, lora.modules(path)) if place[0] == component}
     pictures = [
         render(Story(["a (girl:1.3)"]), settings.but(base=where, output=str(tmp_path / str(number))), what).paths[0]
         for number, (where, what) in enumerate(((name, path), (str(folder), None), (name, None)))

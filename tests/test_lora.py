@@ -102,5 +102,5 @@ def test_modules_of_text_encoders_are_named_as_kohya_names_them():
         == "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
     )
     assert lora_file.kohya_name("text_encoder_2", "text_projection", sdxl=True) == "lora_te2_text_projection"
-    place = lora_file.place("text_encoder", "encoder.layers.0.mlp.fc1")
-    assert lora_file.place_of("lora_te1_text_model_encoder_layers_0_mlp_fc1") == place
+    place = lora_file.module_key("text_encoder", "encoder.layers.0.mlp.fc1")
+    assert lora_file.module_key_of("lora_te1_text_model_encoder_layers_0_mlp_fc1") == place

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storyboard import Pair, Panel, Settings, Story, bases, memory, render
+from storyboard import Pair, Panel, Settings, Story, bases, memory, models, render
 from storyboard import lora as lora_file
 from storyboard.conditioning import Embedding
 from storyboard.errors import LoraError, RenderingError, ResourceError
@@ -214,6 +214,16 @@ def test_a_lora_has_the_hash_that_a1111_gives_it(drawn):
     assert lora_file.data_digest(lora.path) == expected == pictures.panels[0]["lora_tensors"]
     with Image.open(pictures.paths[0]) as image:
         assert f'Lora hashes: "story: {expected[:12]}"' in image.text["parameters"]
+
+
+def test_a_unet_in_training_stays_where_it_is(hub):
+    """Graphs and moments know its memory; a preview must not lay its weights out anew, on a card either."""
+    base = hub("sd15")
+    unet = models.load(base, "unet", torch.float32)
+    unet.to(memory_format=torch.contiguous_format)
+    before = {name: (parameter.data_ptr(), parameter.stride()) for name, parameter in unet.named_parameters()}
+    drawing.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1), unet=unet)
+    assert before == {name: (parameter.data_ptr(), parameter.stride()) for name, parameter in unet.named_parameters()}
 
 
 def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):

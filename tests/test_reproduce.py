@@ -266,7 +266,7 @@ def test_reproduce_with_a_lora_of_text_encoders(hub, make_settings, tmp_path, na
     said = png.read(pictures.paths[0])["settings"]
     assert said["lora_text_encoder"] is True and said["lora"] == artifacts.digest_of_file(path)
     with Image.open(pictures.paths[0]) as image:
-        assert f'Lora hashes: "story: {said["lora"][:12]}"' in image.text["parameters"]
+        assert f'Lora hashes: "story: {said["lora_tensors"][:12]}"' in image.text["parameters"]
         assert "LoraLoader" in {node["class_type"] for node in json.loads(image.text["prompt"]).values()}
 
     found = bundle(pictures, path, settings)

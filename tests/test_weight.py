@@ -241,3 +241,11 @@ def test_raising_a_weight_raises_its_score_on_mini(mini_scores, prompt, attribut
 def test_a_large_weight_decides_between_two_colours_on_mini(mini_scores):
     light, heavy = (mini_scores(f"卡通，(紫色:{weight})绿色长发女孩，微笑，白色衣服，白色背景", "hair_color", "purple") for weight in (1.0, 1.8))
     assert light < 0.1 and heavy > 0.9
+
+
+def test_lengths_without_a_small_common_multiple_are_bounded():
+    """A batch of captions of 2 to 5 chunks: 60 chunks would fill the card, so the longest counts."""
+    said = [conditioning.Embedding(torch.randn(77 * chunks, 8), torch.randn(4)) for chunks in (2, 3, 4, 5)]
+    tokens, _ = conditioning.stack(said)
+    assert tokens.shape == (4, 77 * 5, 8) and torch.equal(tokens[0, :77 * 4], said[0].tokens.repeat(2, 1))
+    assert conditioning.common_length([77 * 2, 77 * 3]) == 77 * 6 and conditioning.common_length([77 * 13]) == 77 * 13

@@ -10,7 +10,7 @@ from .. import artifacts, prompts
 from ..bases.base import CLIP_LAYERS
 from ..errors import SettingsError
 from ..reference import Reference
-from ..story import Panel, Story
+from ..story import MAX_PANELS, Panel, Story
 from . import references, syntax
 from .nodes import from_ui, key, node, to_ui
 
@@ -18,10 +18,10 @@ SAMPLER, SCHEDULERS = "dpmpp_2m", {"Karras": "karras", "Simple": "simple"}  # wh
 SAMPLING, CLIP_LAYER = "3", "4"  # numbers of nodes that follow the loaders of CLIP bases; Kolors has other loaders there
 LORA_FILE = "lora.safetensors"
 LAST_STEP = 10000  # KSamplerAdvanced: to the end
-# of a panel's nodes: where guidance ends early the negative's range, the positive's, and both combined;
-UNGUIDED = (10, 11, 12)
+# Numbers of a panel's nodes:
+UNGUIDED = (10, 11, 12)  # where guidance ends early, the negative's range, the positive's, and both combined
 FIRST = {"prompt": 0, "negative_prompt": 1}  # a prompt's first chunk
-FURTHER = {"prompt": 100, "negative_prompt": 500}  # and its next ones
+FURTHER = {"prompt": 100, "negative_prompt": 500}  # its next ones
 MOST_CHUNKS = 200  # that fit between the two
 CLIP_LENGTH = 77  # tokens that CLIP reads at once
 EXACT = 2**53  # JavaScript's integers are whole up to here
@@ -39,6 +39,9 @@ NOTES = {
 FOLDER_NOTE = (
     "The base is a folder in diffusers' layout: copy it, under the name in the loader, into models/diffusers. "
     "基础模型是 diffusers 目录：请按加载节点里的名字放入 models/diffusers。"
+)
+OTHER_LORA_NOTE = (
+    "The LoRA file that was given to render() goes into models/loras, under the name in the loader. 出图时用的 LoRA 文件请按加载节点里的名字放入 models/loras。"
 )
 LORA_NOTE = "The LoRA, outputs/lora/lora.safetensors, goes into models/loras. LoRA 放入 models/loras。"
 MINI_NOTE = "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. mini 无法在 ComfyUI 中运行，请换用 Kolors。"
@@ -99,7 +102,9 @@ def workflow(
         for panel in panels
     }
     if len(kinds) != 1 or len({_as_trained(panel) for panel in panels}) != 1:
-        raise SettingsError(f"A workflow wants panels of one base and one LoRA, not {len(kinds)}: give what one call of render() returned.")
+        raise SettingsError("A workflow wants panels of one base, one LoRA and one clip_skip: give what one call of render() returned.")
+    if len(panels) > MAX_PANELS:
+        raise SettingsError(f"A workflow holds at most {MAX_PANELS} panels, not {len(panels)}: give it fewer.")
     strength_clip = strength if strength_clip is None else strength_clip
     for name, value in (("strength", strength), ("strength_clip", strength_clip)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not -20 <= value <= 20:
@@ -123,10 +128,10 @@ def workflow(
         model = [SAMPLING, 0]
     for place, panel in enumerate(panels, 1):
         api |= _panel(place, panel, model, clip, vae)
-        if pipeline == "StableDiffusionXLPipeline" and not panel["negative_prompt"]:  # diffusers gives SDXL zeros then, not the empty prompt's embedding
+        if pipeline == "StableDiffusionXLPipeline" and not prompts.plain(panel["negative_prompt"]):  # diffusers gives SDXL zeros then, not the empty prompt's embedding
             api[str(10 * place + 1)] |= node("ConditioningZeroOut", conditioning=[str(10 * place), 0])
     told = [
-        LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "",
+        OTHER_LORA_NOTE if with_text else LORA_NOTE if with_lora else "", MINI_NOTE if base == "mini" else "",
         V_NOTE if prediction == "v_prediction" else "", *_notes(panels),
     ]
     first = FOLDER_NOTE if api["1"]["class_type"] == "DiffusersLoader" else NOTES[pipeline]
@@ -169,7 +174,7 @@ def refusal(panel: dict) -> str:
     if panel["pipeline"] == "KolorsPipeline" and _as_trained(panel)[0] != "epsilon":
         return "is drawn by a Kolors that predicts v, for which ComfyUI-Kolors-MZ has no node: it has no graph"
     if panel["pipeline"] == "KolorsPipeline" and any(re.search(r"\{[^{}]*\}", panel[name]) for name in ("prompt", "negative_prompt")):  # each goes into a node of its own
-        return "has a pair of braces, among which ComfyUI-Kolors-MZ's text node draws lots: take them out of its prompts"
+        return "has a pair of braces, among which ComfyUI-Kolors-MZ's text node chooses one at random: take them out of its prompts"
     return ""
 
 
@@ -198,7 +203,7 @@ def read(graph: dict | Path | str) -> dict:
         if any(each["inputs"].get("add_noise") == "disable" for each in api.values()):
             refused = [f"{name} has two samplers a panel, as an earlier Storyboard wrote it: use save_workflow() again."]
         else:
-            said = _said(api)
+            said = _arguments(api)
             whys = [refusal(panel) for panel in said["pictures"]]
             refused = [f"{name}: panel {place} {why}." for place, why in enumerate(whys, 1) if why]
         again = {} if refused else workflow(**said)["api"]
@@ -339,7 +344,7 @@ def _last_guided(panel: dict) -> int:
     return round(panel["steps"] * panel.get("guidance_end", 1.0))
 
 
-def _said(api: dict) -> dict:
+def _arguments(api: dict) -> dict:
     """The arguments of ``workflow`` that stand in a graph in API form."""
     base, pipeline = re.fullmatch(r"(.+) \((\w+)\)", api["1"]["_meta"]["title"]).groups()
     sampling, clip_layer = (api.get(key, {}) if pipeline != "KolorsPipeline" else {} for key in (SAMPLING, CLIP_LAYER))
@@ -369,8 +374,11 @@ def _said(api: dict) -> dict:
             "width": size["width"], "height": size["height"], "steps": sampler["steps"],
             "guidance_scale": sampler["cfg"], "guidance_end": guidance_end,
             "base": base, "pipeline": pipeline, "lora": lora["lora_name"] if "2" in api else None,
-            "chunks": {name: said for name, said in chunks.items() if len(said) > 1},
         })
+        if LONG_NOTE in api["1"]["_meta"].get("note", ""):
+            panels[-1]["text_length"] = CLIP_LENGTH + 1  # some prompt was cut elsewhere: its chunks are not known
+        else:
+            panels[-1]["chunks"] = {name: said for name, said in chunks.items() if len(said) > 1}
     strengths = {"strength": lora["strength_model"], "strength_clip": lora.get("strength_clip")}
     return {"pictures": panels, "lora_name": lora["lora_name"], **strengths, "models": models}
 

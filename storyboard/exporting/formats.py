@@ -83,7 +83,7 @@ def _split(path: Path, tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torc
     """kohya's form -> peft's ``component.module.lora_A.weight`` and ``lora_B.weight``, and each module's alpha."""
     modules = {name: module_name(name) for name in {key.partition(".")[0] for key in tensors}}
     if strange := sorted(name for name, module in modules.items() if module is None):
-        raise LoraError(f"{len(strange)} of the {len(modules)} modules in {path} are not those of a UNet (such as {strange[0]}): only LoRAs for Kolors, SDXL and SD 1.5 are converted.")
+        raise LoraError(f"{len(strange)} of the {len(modules)} modules in {path} are not those of a UNet or a text encoder (such as {strange[0]}): only LoRAs for Kolors, SDXL and SD 1.5 are converted.")
     state, alpha = {}, {}
     for key, tensor in tensors.items():
         name, _, part = key.partition(".")

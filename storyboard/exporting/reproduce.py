@@ -126,7 +126,7 @@ def _changed(panel: dict, base_fingerprint: str, digest: str) -> list[str]:
 def batches(panels: list[dict]) -> list[tuple[int, list[int]]]:
     """First row and places of ``panels`` in batches as large as those they were drawn in, each in its row.
 
-    What a picture's arithmetic depends on is the size of its batch, its row, how far the prompts were lengthened and what
+    What a picture's arithmetic depends on is the size of its batch, its row, how far the prompts were repeated and what
     guides the batch, not its neighbours: a panel that was redrawn later left a gap in the old batch, which is filled with
     the first panel of that batch. Row 0 of a batch with shared attention is panel 1's.
     """

@@ -167,7 +167,7 @@ def _draw(
             saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images, strict=True)}  # while the next is decoded
             beside = guides.beside(batch)
             # the arithmetic depends on the batch's size, tokens and tiles alone: these make a picture again bit for bit
-            length = _text_length([panels[place] for place in [*range(beside), *batch]], said)
+            length = conditioning.common_length(_lengths([panels[place] for place in [*range(beside), *batch]], said))
             repeated = {"chunks": {}} if length > base.text_length else {}  # empty where its own prompts are short
             for row, place in enumerate(batch, beside):
                 drawn = {"batch": len(batch) + beside, "row": row, "text_length": length, "vae_tiling": plan.vae_tiling}
@@ -184,9 +184,9 @@ def _draw(
     return [entries[place] for place in range(len(panels))]
 
 
-def _text_length(panels: list[dict], said: dict) -> int:
-    """Tokens that the prompts of ``panels`` are repeated to when they are drawn together."""
-    return math.lcm(*(len(said[panel[key]].tokens) for panel in panels for key in TEXTS))
+def _lengths(panels: list[dict], said: dict) -> list[int]:
+    """Tokens of each prompt and negative prompt of ``panels``."""
+    return [len(said[panel[key]].tokens) for panel in panels for key in TEXTS]
 
 
 def _chunks(panel: dict, said: dict, text_length: int) -> dict:
@@ -199,11 +199,11 @@ def _of_alike_lengths(part: list[int], panels: list[dict], said: dict, text_leng
     """``part`` whole, or, where the prompts' common length would grow too large, in parts of one length each."""
     from ..conditioning import MOST_CHUNKS
 
-    if _text_length([panels[place] for place in part], said) <= MOST_CHUNKS * text_length:
+    if math.lcm(*_lengths([panels[place] for place in part], said)) <= MOST_CHUNKS * text_length:
         return [part]
     alike: dict[int, list[int]] = {}
     for place in part:
-        alike.setdefault(_text_length([panels[place]], said), []).append(place)
+        alike.setdefault(math.lcm(*_lengths([panels[place]], said)), []).append(place)
     return list(alike.values())
 
 
