@@ -199,7 +199,7 @@ def test_heroine_of_an_ip_adapter_for_another_base_is_an_error(hub, ip_adapters,
 
     base = hub("sd15")
     folder, (model, file, encoder) = tmp_path / "adapter", base.ip_adapter
-    shutil.copytree(ip_adapters / model.ids[0], folder)
+    shutil.copytree(ip_adapters / model.huggingface, folder)
     tensors = load_file(folder / file)
     change(tensors)
     save_file(tensors, folder / file)
