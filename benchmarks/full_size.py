@@ -160,7 +160,7 @@ def run(work: Path, side: int) -> dict[str, float]:
         write("kolors", work / "hub", components=("unet", "vae"))
     base = replace(bases.get("kolors"), folder=work / "hub" / bases.get("kolors").modelscope)
     settings = Settings(base="kolors", resolution=side, precision="bf16", gradient_checkpointing=True, train_batch_size=1, train_steps=1, output=str(work / "run"))
-    plan, found = memory.plan(base, settings), {}
+    plan, found = memory.plan(base, settings), _Told()
 
     began = time.perf_counter()
     with _peak(found, "training"):
@@ -185,6 +185,14 @@ def run(work: Path, side: int) -> dict[str, float]:
     found["training planned GiB"] = memory.OVERHEAD + memory.UNET[base.pipeline] + memory.ACTIVATIONS[True] * area
     found["drawing planned GiB"] = memory.OVERHEAD + memory.UNET[base.pipeline] + max(memory.DRAWING, memory.DECODING) * area
     return found
+
+
+class _Told(dict):
+    """Numbers that are printed as soon as they are known: a run takes long, and may be cut off."""
+
+    def __setitem__(self, name: str, value: float) -> None:
+        super().__setitem__(name, value)
+        print(f"{name}: {value:.2f}", flush=True)
 
 
 @contextlib.contextmanager
