@@ -34,9 +34,13 @@ def make(folder: Path, count: int) -> Path:
     side_by_side.fresh(folder / "images")
     rows = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for place, text in enumerate(pool.map(_picture, [folder] * count, range(count), chunksize=16)):
+        for place, text in enumerate(
+            pool.map(_picture, [folder] * count, range(count), chunksize=16)
+        ):
             rows.append({"id": f"{place:05d}", "text": text, "images": [f"images/{place:05d}.jpg"]})
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    (folder / "metadata.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return folder
 
 
@@ -52,12 +56,21 @@ def _picture(folder: Path, place: int) -> str:
         size = 150, 150
     if flaw == 15:
         size = 768, 300
-    grain = np.random.default_rng(dice.randrange(2**32)).normal(128, 40, (size[1] // 8, size[0] // 8)).clip(0, 255).astype(np.uint8)
+    grain = (
+        np.random.default_rng(dice.randrange(2**32))
+        .normal(128, 40, (size[1] // 8, size[0] // 8))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     image = Image.fromarray(grain).convert("RGB").resize(size, Image.BICUBIC)
     pen = ImageDraw.Draw(image)
     for _ in range(40):
         left, top = dice.randrange(size[0]), dice.randrange(size[1])
-        pen.ellipse((left, top, left + dice.randrange(20, 200), top + dice.randrange(20, 200)), tuple(dice.randrange(256) for _ in range(3)), "black")
+        pen.ellipse(
+            (left, top, left + dice.randrange(20, 200), top + dice.randrange(20, 200)),
+            tuple(dice.randrange(256) for _ in range(3)),
+            "black",
+        )
     if flaw == 35:
         image = image.filter(ImageFilter.GaussianBlur(12))
     image.save(folder / "images" / f"{place:05d}.jpg", quality=80 if flaw == 25 else 92)
@@ -69,34 +82,72 @@ def ours(folder: Path, output: Path) -> dict:
     from storyboard.dataset import Captions
 
     report = clean(Captions.load(folder), Settings(base="mini", output=str(output)))
-    return {"kept": sorted(row["id"] for row in report.captions.rows), "operators": report.operators}
+    return {
+        "kept": sorted(row["id"] for row in report.captions.rows),
+        "operators": report.operators,
+    }
 
 
 def dj(folder: Path, output: Path) -> dict:
     """The command as its manual has it; our two operators by ``custom_operator_paths``."""
     import yaml
 
-    process = yaml.safe_load((ROOT / "recipes" / "sample.yaml").read_text(encoding="utf-8"))["process"]
-    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    process = yaml.safe_load((ROOT / "recipes" / "sample.yaml").read_text(encoding="utf-8"))[
+        "process"
+    ]
+    rows = [
+        json.loads(line)
+        for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     source = output / "captions.jsonl"
-    source.write_text("".join(json.dumps(row | {"images": [str((folder / row["images"][0]).resolve())]}) + "\n" for row in rows), encoding="utf-8")
+    source.write_text(
+        "".join(
+            json.dumps(row | {"images": [str((folder / row["images"][0]).resolve())]}) + "\n"
+            for row in rows
+        ),
+        encoding="utf-8",
+    )
     config = {
-        "project_name": "benchmark", "dataset_path": str(source.resolve()), "export_path": str((output / "kept.jsonl").resolve()), "np": os.cpu_count(), "process": process,
-        "custom_operator_paths": [str(ROOT / "storyboard" / "operators.py")], "open_tracer": False, "use_cache": False, "work_dir": str((output / "work").resolve()),
+        "project_name": "benchmark",
+        "dataset_path": str(source.resolve()),
+        "export_path": str((output / "kept.jsonl").resolve()),
+        "np": os.cpu_count(),
+        "process": process,
+        "custom_operator_paths": [str(ROOT / "storyboard" / "operators.py")],
+        "open_tracer": False,
+        "use_cache": False,
+        "work_dir": str((output / "work").resolve()),
     }
     (output / "recipe.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    quiet = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0", "HF_DATASETS_CACHE": str((output / "cache").resolve())}
-    command = [str(Path(sys.executable).with_name("dj-process")), "--config", str(output / "recipe.yaml")]
-    process = subprocess.run(command, env=os.environ | quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    quiet = {
+        "PIP_NO_INDEX": "1",
+        "UV_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_DATASETS_CACHE": str((output / "cache").resolve()),
+    }
+    command = [
+        str(Path(sys.executable).with_name("dj-process")),
+        "--config",
+        str(output / "recipe.yaml"),
+    ]
+    process = subprocess.run(
+        command, env=os.environ | quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if process.returncode:
         sys.exit(f"dj-process ended with exit code {process.returncode}:\n{process.stdout[-3000:]}")
-    kept = [json.loads(line) for line in (output / "kept.jsonl").read_text(encoding="utf-8").splitlines()]
+    kept = [
+        json.loads(line)
+        for line in (output / "kept.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return {"kept": sorted(str(row["id"]).zfill(5) for row in kept)}
 
 
 def floor(folder: Path, output: Path) -> dict:
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        return {"pixels": sum(pool.map(_decode, sorted((folder / "images").iterdir()), chunksize=32))}
+        return {
+            "pixels": sum(pool.map(_decode, sorted((folder / "images").iterdir()), chunksize=32))
+        }
 
 
 def _decode(path: Path) -> int:
@@ -128,45 +179,90 @@ def growth(output: Path) -> None:
     rows = []
     for count in SIZES:
         make(output / f"pictures-{count}", count)
-        clean, cache = (side_by_side.contender(__file__, name, f"--images={count}", f"--output={output}") for name in ("ours", "cached"))
+        clean, cache = (
+            side_by_side.contender(__file__, name, f"--images={count}", f"--output={output}")
+            for name in ("ours", "cached")
+        )
         spent = sum(op["seconds"] for op in clean["operators"])
-        rows.append({
-            "pictures": count, "cleaning s": clean["seconds"], "of it operators, ms a picture": 1000 * spent / count, "cleaning peak MB": clean["peak_mb"],
-            "caching s": cache["caching_s"], "caching ms a picture": 1000 * cache["caching_s"] / count, "caching peak MB": cache["peak_mb"],
-        })
+        rows.append(
+            {
+                "pictures": count,
+                "cleaning s": clean["seconds"],
+                "of it operators, ms a picture": 1000 * spent / count,
+                "cleaning peak MB": clean["peak_mb"],
+                "caching s": cache["caching_s"],
+                "caching ms a picture": 1000 * cache["caching_s"] / count,
+                "caching peak MB": cache["peak_mb"],
+            }
+        )
     print(side_by_side.table(rows), "\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark-cleaning"))
-    parser.add_argument("--contender", choices=CONTENDERS, help="run this one alone, in this process")
+    parser.add_argument(
+        "--contender", choices=CONTENDERS, help="run this one alone, in this process"
+    )
     arguments = parser.parse_args()
     folder = make(arguments.output / f"pictures-{arguments.images}", arguments.images)
     if arguments.contender:
-        result = CONTENDERS[arguments.contender](folder, side_by_side.fresh(arguments.output / arguments.contender))
-        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+        result = CONTENDERS[arguments.contender](
+            folder, side_by_side.fresh(arguments.output / arguments.contender)
+        )
+        peak = (
+            max(
+                resource.getrusage(who).ru_maxrss
+                for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+            )
+            / 1024
+        )
         print(json.dumps(result | {"seconds": time.perf_counter() - BEGAN, "peak_mb": round(peak)}))
         return
 
     passed = [f"--images={arguments.images}", f"--output={arguments.output}"]
     found = {name: side_by_side.contender(__file__, name, *passed) for name in TITLES}
     if found["ours"]["kept"] != found["dj"]["kept"]:
-        sys.exit(f"ours kept {len(found['ours']['kept'])} pictures, dj-process {len(found['dj']['kept'])}: not the same work.")
-    rows = [{
-        "": TITLES[name], "seconds": one["wall_s"], "ms a picture": 1000 * one["wall_s"] / arguments.images, "times the floor": one["wall_s"] / found["floor"]["wall_s"],
-        "peak MB": one["peak_mb"], "kept": len(one["kept"]) if "kept" in one else None,
-    } for name, one in found.items()]
-    spent = [{"operator of ours": op["operator"], "seconds": op["seconds"], "dropped": op["dropped"]} for op in found["ours"]["operators"]]
+        sys.exit(
+            f"ours kept {len(found['ours']['kept'])} pictures, dj-process {len(found['dj']['kept'])}: not the same work."
+        )
+    rows = [
+        {
+            "": TITLES[name],
+            "seconds": one["wall_s"],
+            "ms a picture": 1000 * one["wall_s"] / arguments.images,
+            "times the floor": one["wall_s"] / found["floor"]["wall_s"],
+            "peak MB": one["peak_mb"],
+            "kept": len(one["kept"]) if "kept" in one else None,
+        }
+        for name, one in found.items()
+    ]
+    spent = [
+        {"operator of ours": op["operator"], "seconds": op["seconds"], "dropped": op["dropped"]}
+        for op in found["ours"]["operators"]
+    ]
     rest = found["ours"]["wall_s"] - sum(op["seconds"] for op in found["ours"]["operators"])
-    spent.append({"operator of ours": "start-up (imports), table, copying", "seconds": rest, "dropped": None})
-    print(f"\n{side_by_side.machine()}\n{arguments.images} pictures\n\n{side_by_side.table(rows)}\n\n{side_by_side.table(spent)}\n")
+    spent.append(
+        {"operator of ours": "start-up (imports), table, copying", "seconds": rest, "dropped": None}
+    )
+    print(
+        f"\n{side_by_side.machine()}\n{arguments.images} pictures\n\n{side_by_side.table(rows)}\n\n{side_by_side.table(spent)}\n"
+    )
     if arguments.growth:
         growth(arguments.output)
     shutil.rmtree(arguments.output / "dj")
-    print(json.dumps({"ratio_dj": round(found["dj"]["wall_s"] / found["ours"]["wall_s"], 2), "ratio_floor": round(found["ours"]["wall_s"] / found["floor"]["wall_s"], 2)}))
+    print(
+        json.dumps(
+            {
+                "ratio_dj": round(found["dj"]["wall_s"] / found["ours"]["wall_s"], 2),
+                "ratio_floor": round(found["ours"]["wall_s"] / found["floor"]["wall_s"], 2),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

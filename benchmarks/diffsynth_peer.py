@@ -32,7 +32,9 @@ class Vae(torch.nn.Module):
         self.vae, self.scaling_factor = vae, vae.config.scaling_factor
 
     def encode(self, images: torch.Tensor):
-        return self.vae.encode(images.to(self.vae.dtype)).latent_dist  # in fp32: SDXL's overflows in fp16
+        return self.vae.encode(
+            images.to(self.vae.dtype)
+        ).latent_dist  # in fp32: SDXL's overflows in fp16
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self.vae.decode(latents.to(self.vae.dtype)).sample
@@ -43,15 +45,26 @@ class PromptUnit(PipelineUnit):
 
     def __init__(self) -> None:
         super().__init__(
-            seperate_cfg=True, input_params_posi={"prompt": "prompt"}, input_params_nega={"prompt": "prompt"},
-            output_params=("prompt_embeds", "pooled_prompt_embeds"), onload_model_names=("text_encoder", "text_encoder_2"),
+            seperate_cfg=True,
+            input_params_posi={"prompt": "prompt"},
+            input_params_nega={"prompt": "prompt"},
+            output_params=("prompt_embeds", "pooled_prompt_embeds"),
+            onload_model_names=("text_encoder", "text_encoder_2"),
         )
 
     def process(self, pipe, prompt):
         pipe.load_models_to_device(self.onload_model_names)
         with torch.no_grad():
-            parts = pipe.words[0].encode_prompt(prompt=prompt, device=torch.device(pipe.device), num_images_per_prompt=1, do_classifier_free_guidance=False)
-        return {"prompt_embeds": parts[0], "pooled_prompt_embeds": parts[2] if len(parts) == 4 else None}
+            parts = pipe.words[0].encode_prompt(
+                prompt=prompt,
+                device=torch.device(pipe.device),
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
+        return {
+            "prompt_embeds": parts[0],
+            "pooled_prompt_embeds": parts[2] if len(parts) == 4 else None,
+        }
 
 
 class TimeIdsUnit(PipelineUnit):
@@ -61,7 +74,11 @@ class TimeIdsUnit(PipelineUnit):
         super().__init__(input_params=("height", "width"), output_params=("add_time_ids",))
 
     def process(self, pipe, height, width):
-        return {"add_time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=pipe.torch_dtype, device=pipe.device)}
+        return {
+            "add_time_ids": torch.tensor(
+                [[height, width, 0, 0, height, width]], dtype=pipe.torch_dtype, device=pipe.device
+            )
+        }
 
 
 def text_pipeline(base: Base, dtype: torch.dtype, device: str):
@@ -70,7 +87,9 @@ def text_pipeline(base: Base, dtype: torch.dtype, device: str):
     for component in base.components:
         if component.startswith("text_encoder"):
             parts[component] = models.load(base, component, dtype).to(device)
-            parts[component.replace("text_encoder", "tokenizer")] = models.tokenizer(base, component)
+            parts[component.replace("text_encoder", "tokenizer")] = models.tokenizer(
+                base, component
+            )
     return models.pipeline(base, **parts)
 
 
@@ -82,8 +101,16 @@ def pipeline(base: Base, dtype: torch.dtype, device: str) -> StableDiffusionXLPi
     pipe.text_encoder = pipe.words[0].text_encoder
     pipe.unet = models.load(base, "unet", dtype).to(device, memory_format=torch.contiguous_format)
     pipe.unet.in_channels = pipe.unet.config.in_channels
-    pipe.vae = Vae(models.load(base, "vae", torch.float32).to(device, memory_format=torch.contiguous_format))
-    pipe.units = [SDXLUnit_ShapeChecker(), PromptUnit(), SDXLUnit_NoiseInitializer(), SDXLUnit_InputImageEmbedder(), TimeIdsUnit()]
+    pipe.vae = Vae(
+        models.load(base, "vae", torch.float32).to(device, memory_format=torch.contiguous_format)
+    )
+    pipe.units = [
+        SDXLUnit_ShapeChecker(),
+        PromptUnit(),
+        SDXLUnit_NoiseInitializer(),
+        SDXLUnit_InputImageEmbedder(),
+        TimeIdsUnit(),
+    ]
     if base.pipeline == "StableDiffusionPipeline":
         pipe.model_fn = model_fn_stable_diffusion
     return pipe
@@ -92,15 +119,28 @@ def pipeline(base: Base, dtype: torch.dtype, device: str) -> StableDiffusionXLPi
 class TrainingModule(DiffusionTrainingModule):
     """As ``examples/stable_diffusion_xl/model_training/train.py`` of DiffSynth-Studio builds it."""
 
-    def __init__(self, base: Base, rank: int, targets: tuple[str, ...], dtype: torch.dtype, device: str) -> None:
+    def __init__(
+        self, base: Base, rank: int, targets: tuple[str, ...], dtype: torch.dtype, device: str
+    ) -> None:
         super().__init__()
         self.pipe = self.split_pipeline_units("sft", pipeline(base, dtype, device), None, "unet")
-        self.switch_pipe_to_training_mode(self.pipe, None, "unet", ",".join(targets), rank, task="sft")
-        self.pipe.scheduler.set_timesteps(base.num_train_timesteps, training=True)  # it has just been set to 1,000 whatever the base
+        self.switch_pipe_to_training_mode(
+            self.pipe, None, "unet", ",".join(targets), rank, task="sft"
+        )
+        self.pipe.scheduler.set_timesteps(
+            base.num_train_timesteps, training=True
+        )  # it has just been set to 1,000 whatever the base
 
     def forward(self, data, inputs=None):
         width, height = data["image"].size
-        shared = {"input_image": data["image"], "height": height, "width": width, "cfg_scale": 1, "rand_device": self.pipe.device, "seed": None}
+        shared = {
+            "input_image": data["image"],
+            "height": height,
+            "width": width,
+            "cfg_scale": 1,
+            "rand_device": self.pipe.device,
+            "seed": None,
+        }
         inputs = shared, {"prompt": data["prompt"]}, {"prompt": ""}
         for unit in self.pipe.units:
             inputs = self.pipe.unit_runner(unit, self.pipe, *inputs)
@@ -113,6 +153,11 @@ def data_set(folder: Path, resolution: int, samples: int):
     from diffsynth.core.data.unified_dataset import UnifiedDataset
 
     return UnifiedDataset(
-        base_path=str(folder), metadata_path=str(folder / "metadata.csv"), data_file_keys=("image",), max_data_items=samples,
-        main_data_operator=UnifiedDataset.default_image_operator(str(folder), height=resolution, width=resolution),
+        base_path=str(folder),
+        metadata_path=str(folder / "metadata.csv"),
+        data_file_keys=("image",),
+        max_data_items=samples,
+        main_data_operator=UnifiedDataset.default_image_operator(
+            str(folder), height=resolution, width=resolution
+        ),
     )

@@ -20,33 +20,81 @@ import side_by_side
 import torch
 
 _SDXL_UNET = {
-    "sample_size": 128, "block_out_channels": (320, 640, 1280), "layers_per_block": 2, "transformer_layers_per_block": (1, 2, 10),
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True, "cross_attention_dim": 2048, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
 }
 UNETS = {
-    "kolors": _SDXL_UNET | {"encoder_hid_dim": 4096, "encoder_hid_dim_type": "text_proj", "projection_class_embeddings_input_dim": 5632},
+    "kolors": _SDXL_UNET
+    | {
+        "encoder_hid_dim": 4096,
+        "encoder_hid_dim_type": "text_proj",
+        "projection_class_embeddings_input_dim": 5632,
+    },
     "sdxl": _SDXL_UNET | {"projection_class_embeddings_input_dim": 2816},
     "sd15": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
 }
 VAE = {
-    "block_out_channels": (128, 256, 512, 512), "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 32, "sample_size": 1024,
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "sample_size": 1024,
 }
 SCALING = {"kolors": 0.13025, "sdxl": 0.13025, "sd15": 0.18215}
 CHATGLM = {
-    "num_layers": 28, "padded_vocab_size": 65024, "hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128, "num_attention_heads": 32,
-    "seq_length": 32768, "layernorm_epsilon": 1e-5, "rmsnorm": True, "apply_residual_connection_post_layernorm": False, "post_layer_norm": True,
-    "add_bias_linear": False, "add_qkv_bias": True, "bias_dropout_fusion": True, "multi_query_attention": True, "multi_query_group_num": 2,
-    "attention_softmax_in_fp32": True, "apply_query_key_layer_scaling": True, "fp32_residual_connection": False, "original_rope": True,
+    "num_layers": 28,
+    "padded_vocab_size": 65024,
+    "hidden_size": 4096,
+    "ffn_hidden_size": 13696,
+    "kv_channels": 128,
+    "num_attention_heads": 32,
+    "seq_length": 32768,
+    "layernorm_epsilon": 1e-5,
+    "rmsnorm": True,
+    "apply_residual_connection_post_layernorm": False,
+    "post_layer_norm": True,
+    "add_bias_linear": False,
+    "add_qkv_bias": True,
+    "bias_dropout_fusion": True,
+    "multi_query_attention": True,
+    "multi_query_group_num": 2,
+    "attention_softmax_in_fp32": True,
+    "apply_query_key_layer_scaling": True,
+    "fp32_residual_connection": False,
+    "original_rope": True,
 }
-_CLIP = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
+_CLIP = {
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+}
 CLIP_L = _CLIP | {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768, "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
 }
 CLIP_G = _CLIP | {
-    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20, "projection_dim": 1280, "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
 }
 
 
@@ -110,9 +158,13 @@ def write(name: str, root: Path, device: str = "cpu", components: tuple[str, ...
         makers["text_encoder"] = lambda: clip(CLIP_L, "CLIPTextModel")
     if name == "sdxl":
         makers["text_encoder_2"] = lambda: clip(CLIP_G, "CLIPTextModelWithProjection")
-    unfinished = root.with_name(f".{root.name}.unfinished")  # a break must not leave a tiny component that passes for a large one
+    unfinished = root.with_name(
+        f".{root.name}.unfinished"
+    )  # a break must not leave a tiny component that passes for a large one
     shutil.rmtree(unfinished, ignore_errors=True)
-    folder = tiny.build(name, unfinished)  # tokenizers, scheduler and model_index.json of the same classes
+    folder = tiny.build(
+        name, unfinished
+    )  # tokenizers, scheduler and model_index.json of the same classes
     for component, make in makers.items():
         if components and component not in components:
             continue
@@ -138,11 +190,20 @@ def random_cache(pipe, resolution: int, pictures: int):
 
     config, bucket = pipe.unet.config, (resolution, resolution)
     width = config.encoder_hid_dim or config.cross_attention_dim
-    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim if config.addition_embed_type else 0
-    said = Embedding(torch.randn(pipe.base.text_length, width, dtype=pipe.torch_dtype), torch.randn(pooled, dtype=pipe.torch_dtype))
+    pooled = (
+        config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        if config.addition_embed_type
+        else 0
+    )
+    said = Embedding(
+        torch.randn(pipe.base.text_length, width, dtype=pipe.torch_dtype),
+        torch.randn(pooled, dtype=pipe.torch_dtype),
+    )
     return Cache(
-        latents={bucket: torch.randn(pictures, 4, resolution // 8, resolution // 8)}, time_ids={bucket: torch.tensor([[*bucket, 0, 0, *bucket]] * pictures, dtype=torch.float32)},
-        captions={bucket: torch.zeros(pictures, dtype=torch.int64)}, embeddings=[said],
+        latents={bucket: torch.randn(pictures, 4, resolution // 8, resolution // 8)},
+        time_ids={bucket: torch.tensor([[*bucket, 0, 0, *bucket]] * pictures, dtype=torch.float32)},
+        captions={bucket: torch.zeros(pictures, dtype=torch.int64)},
+        embeddings=[said],
     )
 
 
@@ -159,7 +220,15 @@ def run(work: Path, side: int) -> dict[str, float]:
     if not (work / "hub" / bases.get("kolors").modelscope / "unet").is_dir():
         write("kolors", work / "hub", components=("unet", "vae"))
     base = replace(bases.get("kolors"), folder=work / "hub" / bases.get("kolors").modelscope)
-    settings = Settings(base="kolors", resolution=side, precision="bf16", gradient_checkpointing=True, train_batch_size=1, train_steps=1, output=str(work / "run"))
+    settings = Settings(
+        base="kolors",
+        resolution=side,
+        precision="bf16",
+        gradient_checkpointing=True,
+        train_batch_size=1,
+        train_steps=1,
+        output=str(work / "run"),
+    )
     plan, found = memory.plan(base, settings), _Told()
 
     began = time.perf_counter()
@@ -169,7 +238,15 @@ def run(work: Path, side: int) -> dict[str, float]:
         pipe.unet.enable_gradient_checkpointing()
         found["UNet loaded s"] = time.perf_counter() - began
         settings.folder.mkdir(parents=True, exist_ok=True)
-        loop.run(pipe, random_cache(pipe, side, 1), settings, settings.folder, settings.folder / "none.safetensors", 1, lambda _step: None)
+        loop.run(
+            pipe,
+            random_cache(pipe, side, 1),
+            settings,
+            settings.folder,
+            settings.folder / "none.safetensors",
+            1,
+            lambda _step: None,
+        )
     found["training step and loading s"] = time.perf_counter() - began
     said = random_cache(pipe, side, 1).embeddings
     del pipe
@@ -178,12 +255,16 @@ def run(work: Path, side: int) -> dict[str, float]:
     began = time.perf_counter()
     with _peak(found, "drawing"):
         pipe = drawing.load_pipeline(base, plan)
-        picture, = drawing.draw(pipe, said, said, [0], side, 2, 5.0)
+        (picture,) = drawing.draw(pipe, said, said, [0], side, 2, 5.0)
     found["two drawing steps and loading s"] = time.perf_counter() - began
     picture.save(work / "picture.png")
     area = (side / 1024) ** 2
-    found["training planned GiB"] = memory.OVERHEAD + memory.UNET[base.pipeline] + memory.ACTIVATIONS[True] * area
-    found["drawing planned GiB"] = memory.OVERHEAD + memory.UNET[base.pipeline] + max(memory.DRAWING, memory.DECODING) * area
+    found["training planned GiB"] = (
+        memory.OVERHEAD + memory.UNET[base.pipeline] + memory.ACTIVATIONS[True] * area
+    )
+    found["drawing planned GiB"] = (
+        memory.OVERHEAD + memory.UNET[base.pipeline] + max(memory.DRAWING, memory.DECODING) * area
+    )
     return found
 
 
@@ -199,7 +280,14 @@ class _Told(dict):
 def _peak(found: dict[str, float], name: str) -> Iterator[None]:
     """Note how far this process's memory rises inside above what it had before, in GiB (Linux)."""
     status = Path("/proc/self/status")
-    read = lambda field: next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field)) / 2**20
+    read = lambda field: (
+        next(
+            int(line.split()[1])
+            for line in status.read_text().splitlines()
+            if line.startswith(field)
+        )
+        / 2**20
+    )
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew (man 5 proc)
     before = read("VmRSS")
     yield
@@ -209,12 +297,21 @@ def _peak(found: dict[str, float], name: str) -> Iterator[None]:
 def main() -> int:
     """``python benchmarks/full_size.py``: Kolors at full size on this machine's processor; ends with an error where the plan's needs are exceeded."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--work", type=Path, default=Path("outputs/full-size"), help="folder for 5.3 GB of random weights")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("outputs/full-size"),
+        help="folder for 5.3 GB of random weights",
+    )
     parser.add_argument("--resolution", type=int, default=512)
     arguments = parser.parse_args()
     found = run(arguments.work, arguments.resolution)
     print(side_by_side.table([{"": name, "value": value} for name, value in found.items()]))
-    over = [name for name in ("training", "drawing") if found[f"{name} measured GiB"] > found[f"{name} planned GiB"]]
+    over = [
+        name
+        for name in ("training", "drawing")
+        if found[f"{name} measured GiB"] > found[f"{name} planned GiB"]
+    ]
     print(json.dumps({name: round(value, 2) for name, value in found.items()} | {"over": over}))
     return 1 if over else 0
 

@@ -45,7 +45,10 @@ class Card:
 
     def note(self, name: str, value: object, unit: str = "") -> None:
         """Keep a number, on disk at once."""
-        self.notes[name] = {"value": round(value, 4) if isinstance(value, float) else value, "unit": unit}
+        self.notes[name] = {
+            "value": round(value, 4) if isinstance(value, float) else value,
+            "unit": unit,
+        }
         self.write(complete=False)
         print(f"  {self.section}: {name} = {self.notes[name]['value']} {unit}", flush=True)
 
@@ -53,7 +56,12 @@ class Card:
         """Put the section's notes on disk."""
         from storyboard import artifacts
 
-        content = {"section": self.section, "complete": complete, "failure": failure, "notes": self.notes}
+        content = {
+            "section": self.section,
+            "complete": complete,
+            "failure": failure,
+            "notes": self.notes,
+        }
         artifacts.write_json(self.output / f"{self.section}.json", content)
 
     def left(self) -> float:
@@ -104,11 +112,14 @@ class Card:
 @contextmanager
 def within(seconds: float):
     """Raise OutOfTime inside when ``seconds`` are over."""
+
     def over(_signal, _frame):
         raise OutOfTime(f"stopped after {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 2)  # again, should it fall into a destructor, which swallows it
+    signal.setitimer(
+        signal.ITIMER_REAL, seconds, 2
+    )  # again, should it fall into a destructor, which swallows it
     try:
         yield
     finally:
@@ -121,7 +132,11 @@ def measure(card: Card, sections: dict[str, tuple[float, Callable]], total: floa
     began, failed = time.perf_counter(), []
     for name, (budget, run) in sections.items():
         path = card.output / f"{name}.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"complete": False, "notes": {}}
+        before = (
+            json.loads(path.read_text(encoding="utf-8"))
+            if path.is_file()
+            else {"complete": False, "notes": {}}
+        )
         if before["complete"]:
             print(f"{name}: measured before", flush=True)
             continue
@@ -137,9 +152,15 @@ def measure(card: Card, sections: dict[str, tuple[float, Callable]], total: floa
                 run(card)
             card.note("section", time.perf_counter() - card.ends + allowed, "s")
             card.write(complete=True)
-        except (Exception, OutOfTime) as error:  # one section's fault must not cost the numbers of the others; it is told, and the exit code is 1
+        except (
+            Exception,
+            OutOfTime,
+        ) as error:  # one section's fault must not cost the numbers of the others; it is told, and the exit code is 1
             traceback.print_exc()
-            card.write(complete=False, failure=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            card.write(
+                complete=False,
+                failure=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            )
             failed.append(name)
         card.free()
     return failed
@@ -153,18 +174,43 @@ def report(output: Path, names: list[str]) -> dict[str, dict[str, object]]:
         if not path.is_file():
             continue
         content = json.loads(path.read_text(encoding="utf-8"))
-        found[name] = {key: note["value"] for key, note in content["notes"].items()} | ({} if content["complete"] else {"incomplete": content["failure"] or "cut off"})
-        rows = [{"": key, "value": note["value"], "unit": note["unit"]} for key, note in content["notes"].items()]
-        print(f"\n{name}{'' if content['complete'] else ' (incomplete: ' + str(content['failure']) + ')'}\n{side_by_side.table(rows) if rows else ''}")
+        found[name] = {key: note["value"] for key, note in content["notes"].items()} | (
+            {} if content["complete"] else {"incomplete": content["failure"] or "cut off"}
+        )
+        rows = [
+            {"": key, "value": note["value"], "unit": note["unit"]}
+            for key, note in content["notes"].items()
+        ]
+        print(
+            f"\n{name}{'' if content['complete'] else ' (incomplete: ' + str(content['failure']) + ')'}\n{side_by_side.table(rows) if rows else ''}"
+        )
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("outputs/gpu"), help="where the numbers go")
-    parser.add_argument("--pack", type=Path, default=Path("outputs/gpu-pack"), help="what a CPU run left, made by --make-pack")
-    parser.add_argument("--make-pack", type=Path, metavar="OUTPUTS", help="fill --pack from a finished run's folder, and stop")
-    parser.add_argument("--work", type=Path, help="folder for 25 GB of random weights; memory (/dev/shm) if it has room")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/gpu"), help="where the numbers go"
+    )
+    parser.add_argument(
+        "--pack",
+        type=Path,
+        default=Path("outputs/gpu-pack"),
+        help="what a CPU run left, made by --make-pack",
+    )
+    parser.add_argument(
+        "--make-pack",
+        type=Path,
+        metavar="OUTPUTS",
+        help="fill --pack from a finished run's folder, and stop",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for 25 GB of random weights; memory (/dev/shm) if it has room",
+    )
     parser.add_argument("--sections", nargs="*", help="only these")
     parser.add_argument("--seconds", type=float, default=TOTAL, help="for all sections together")
     parser.add_argument("--dry", action="store_true", help="everything in tiny, on the CPU")
@@ -177,16 +223,30 @@ def main() -> int:
     import torch
 
     if not arguments.dry and not torch.cuda.is_available():
-        print("torch finds no CUDA card here: run it where there is one, or with --dry.", file=sys.stderr)
+        print(
+            "torch finds no CUDA card here: run it where there is one, or with --dry.",
+            file=sys.stderr,
+        )
         return 2
     unknown = set(arguments.sections or []) - gpu_sections.SECTIONS.keys()
     if unknown:
-        print(f"There is no section {min(unknown)!r}: choose from {', '.join(gpu_sections.SECTIONS)}.", file=sys.stderr)
+        print(
+            f"There is no section {min(unknown)!r}: choose from {', '.join(gpu_sections.SECTIONS)}.",
+            file=sys.stderr,
+        )
         return 2
-    sections = {name: entry for name, entry in gpu_sections.SECTIONS.items() if name in (arguments.sections or gpu_sections.SECTIONS)}
+    sections = {
+        name: entry
+        for name, entry in gpu_sections.SECTIONS.items()
+        if name in (arguments.sections or gpu_sections.SECTIONS)
+    }
     arguments.output.mkdir(parents=True, exist_ok=True)
     memory = Path("/dev/shm")
-    roomy = not arguments.dry and memory.is_dir() and os.statvfs(memory).f_bavail * os.statvfs(memory).f_frsize > 30e9
+    roomy = (
+        not arguments.dry
+        and memory.is_dir()
+        and os.statvfs(memory).f_bavail * os.statvfs(memory).f_frsize > 30e9
+    )
     with tempfile.TemporaryDirectory(dir=arguments.work or (memory if roomy else None)) as work:
         card = Card(arguments.output, Path(work), arguments.pack, arguments.dry)
         print(side_by_side.machine(), flush=True)

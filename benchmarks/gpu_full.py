@@ -52,7 +52,13 @@ def story(panels: int):
     """So many panels of different prompts."""
     from storyboard import Panel, Story
 
-    return Story([Panel(f"二次元，紫色短发女孩，第{place}格，白色衣服，教室，微笑", seed=place) for place in range(1, panels + 1)], "模糊，低质量")
+    return Story(
+        [
+            Panel(f"二次元，紫色短发女孩，第{place}格，白色衣服，教室，微笑", seed=place)
+            for place in range(1, panels + 1)
+        ],
+        "模糊，低质量",
+    )
 
 
 def training(card) -> None:
@@ -85,23 +91,33 @@ def _steps(card, base, plain: tuple[int, ...], checkpointed: tuple[int, ...]) ->
         rate = 2 * 8192**3 / card.seconds(lambda: left @ right, 10)
         del left, right
     for checkpointing, sizes in ((False, plain), (True, checkpointed)):
-        (pipe.unet.enable_gradient_checkpointing if checkpointing else pipe.unet.disable_gradient_checkpointing)()
+        (
+            pipe.unet.enable_gradient_checkpointing
+            if checkpointing
+            else pipe.unet.disable_gradient_checkpointing
+        )()
         said = "checkpointing" if checkpointing else "plain"
         cached = full_size.random_cache(pipe, chosen.resolution, 1)
         bucket, indices = loop.batches(cached, 1, 0, 0)[0]
         with FlopCounterMode(display=False) as counter:
-            loop.diffusion_loss(pipe, **loop.draw_batch(cached, bucket, indices, pipe, 0, 0)).backward()
+            loop.diffusion_loss(
+                pipe, **loop.draw_batch(cached, bucket, indices, pipe, 0, 0)
+            ).backward()
         work = counter.get_total_flops()
         card.note(f"{base.name} step, work, {said}", work / 1e12, "TFLOP a picture")
         for size in sizes:
             if card.left() < 8 and not card.dry:
                 card.note(f"{base.name} step of {size}, {said}", "no time left")
                 continue
-            for cuda_graphs in (False, True) if card.device == "cuda" and not checkpointing else (False,):
+            for cuda_graphs in (
+                (False, True) if card.device == "cuda" and not checkpointing else (False,)
+            ):
                 name = f"{base.name} step of {size}, {said}{', CUDA graphs' if cuda_graphs else ''}"
                 seconds = _timed_steps(card, pipe, chosen, size, name, cuda_graphs)
                 if seconds and rate:
-                    card.note(f"{name}, share of the matrix rate", 100 * work * size / seconds / rate, "%")
+                    card.note(
+                        f"{name}, share of the matrix rate", 100 * work * size / seconds / rate, "%"
+                    )
         if card.device == "cuda" and not checkpointing:
             _same_losses(card, pipe, chosen)
 
@@ -116,7 +132,9 @@ def _timed_steps(card, pipe, chosen, size: int, name: str, cuda_graphs: bool) ->
     times, said = [], io.StringIO()
     watch = lambda _step: times.append(time.perf_counter())
     with card.peak(f"{name}, peak"), contextlib.redirect_stdout(said):
-        loop.run(pipe, cached, again, folder, folder / "checkpoint.safetensors", size, watch, cuda_graphs)
+        loop.run(
+            pipe, cached, again, folder, folder / "checkpoint.safetensors", size, watch, cuda_graphs
+        )
     if "out of memory" in said.getvalue():
         card.note(name, "out of memory")
         return None
@@ -133,16 +151,33 @@ def _same_losses(card, pipe, chosen) -> None:
     folder, losses = card.work / "steps", {}
     again = chosen.but(train_steps=6, train_batch_size=2)
     cached = full_size.random_cache(pipe, chosen.resolution, 2)
-    named = {name: parameter for name, parameter in pipe.unet.named_parameters() if parameter.requires_grad}
+    named = {
+        name: parameter
+        for name, parameter in pipe.unet.named_parameters()
+        if parameter.requires_grad
+    }
     start = {name: parameter.detach().clone() for name, parameter in named.items()}
     for cuda_graphs in (False, True):
         for name, parameter in named.items():
             parameter.data.copy_(start[name])
         kept = losses[cuda_graphs] = []
         watch = lambda step, kept=kept: kept.append(step.loss)
-        loop.run(pipe, cached, again, fresh(folder), folder / "checkpoint.safetensors", 2, watch, cuda_graphs)
+        loop.run(
+            pipe,
+            cached,
+            again,
+            fresh(folder),
+            folder / "checkpoint.safetensors",
+            2,
+            watch,
+            cuda_graphs,
+        )
     apart = max(abs(one - other) for one, other in zip(losses[False][1:], losses[True][1:]))
-    card.note(f"{pipe.base.name}, losses with CUDA graphs, largest difference", apart, f"of {losses[False][-1]:.3f}")
+    card.note(
+        f"{pipe.base.name}, losses with CUDA graphs, largest difference",
+        apart,
+        f"of {losses[False][-1]:.3f}",
+    )
 
 
 class _Clock:
@@ -169,10 +204,16 @@ def _peer(card, base, peer: str) -> None:
     arguments = argparse.Namespace(samples=4 if card.dry else PEER_STEPS, peer_learning_rate=1e-4)
     own = chosen.but(output=str(folder / "run"))
     own.folder.mkdir(parents=True)
-    run = {"diffsynth": training_benchmark.diffsynth, "diffusers": training_benchmark.diffusers}[peer]
+    run = {"diffsynth": training_benchmark.diffsynth, "diffusers": training_benchmark.diffusers}[
+        peer
+    ]
     with card.peak(f"{base.name}, {peer}'s loop, peak"):
         run(base, memory.plan(base, own), own, folder, arguments, lambda: clock)
-    card.note(f"{base.name}, {peer}'s loop, a picture", float(median(np.diff(clock.times)[1:])), "s, batch 1, no checkpointing, text and VAE in the loop")
+    card.note(
+        f"{base.name}, {peer}'s loop, a picture",
+        float(median(np.diff(clock.times)[1:])),
+        "s, batch 1, no checkpointing, text and VAE in the loop",
+    )
 
 
 def _pictures(folder: Path, side: int, count: int = 4) -> None:
@@ -181,7 +222,9 @@ def _pictures(folder: Path, side: int, count: int = 4) -> None:
     rows = []
     for place in range(count):
         small = np.random.default_rng(place).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((side, side), Image.BICUBIC).save(folder / "images" / f"{place}.png")
+        Image.fromarray(small).resize((side, side), Image.BICUBIC).save(
+            folder / "images" / f"{place}.png"
+        )
         rows.append([f"images/{place}.png", f"二次元，第{place}张"])
     with open(folder / "metadata.csv", "w", encoding="utf-8", newline="") as lines:
         csv.writer(lines).writerows([["image", "prompt"], *rows])
@@ -210,8 +253,21 @@ def _ours(card, base) -> None:
     began = time.perf_counter()
     with card.peak(f"{base.name}, eight panels, peak"):
         render(story(PROMPTS), chosen, None)
-    card.note(f"{base.name}, eight panels, first time", time.perf_counter() - began, f"s, loading and text encoding counted, {plan}")
-    said = conditioning.encode(base, [panel[key] for panel in story(PROMPTS).resolved(chosen.seed) for key in ("prompt", "negative_prompt")], chosen, plan)
+    card.note(
+        f"{base.name}, eight panels, first time",
+        time.perf_counter() - began,
+        f"s, loading and text encoding counted, {plan}",
+    )
+    said = conditioning.encode(
+        base,
+        [
+            panel[key]
+            for panel in story(PROMPTS).resolved(chosen.seed)
+            for key in ("prompt", "negative_prompt")
+        ],
+        chosen,
+        plan,
+    )
     began = time.perf_counter()
     pipe = drawing.load_pipeline(base, plan)
     card.synchronize()
@@ -220,18 +276,33 @@ def _ours(card, base) -> None:
     at_once = plan.render_at_once
 
     def denoise():
-        batches = [panels[start:start + at_once] for start in range(0, PROMPTS, at_once)]
-        return torch.cat([
-            drawing.denoise(
-                pipe, *([said[panel[key]] for panel in batch] for key in ("prompt", "negative_prompt")), [panel["seed"] for panel in batch],
-                chosen.resolution, chosen.num_inference_steps, chosen.guidance_scale, chosen.guidance_end,
-            ) for batch in batches
-        ])
+        batches = [panels[start : start + at_once] for start in range(0, PROMPTS, at_once)]
+        return torch.cat(
+            [
+                drawing.denoise(
+                    pipe,
+                    *(
+                        [said[panel[key]] for panel in batch]
+                        for key in ("prompt", "negative_prompt")
+                    ),
+                    [panel["seed"] for panel in batch],
+                    chosen.resolution,
+                    chosen.num_inference_steps,
+                    chosen.guidance_scale,
+                    chosen.guidance_end,
+                )
+                for batch in batches
+            ]
+        )
 
     latents = denoise()
     denoised = card.seconds(denoise, 3, 0)
     decoded = card.seconds(lambda: [drawing.decode(pipe, latent[None]) for latent in latents], 3, 1)
-    card.note(f"{base.name}, eight panels denoised", denoised, f"s, {chosen.num_inference_steps} steps, {at_once} at once")
+    card.note(
+        f"{base.name}, eight panels denoised",
+        denoised,
+        f"s, {chosen.num_inference_steps} steps, {at_once} at once",
+    )
     card.note(f"{base.name}, eight panels decoded", decoded, "s, VAE in fp32")
     card.note(f"{base.name}, eight panels, warm", denoised + decoded, "s")
 
@@ -248,7 +319,11 @@ def _peer_panels(card, base, peer: str, panels: int) -> None:
         paths = draw(base, memory.plan(base, chosen), chosen, story(panels + 1), None)
     saved = [path.stat().st_mtime for path in paths]  # a panel is saved when it is drawn
     card.note(f"{base.name}, {peer}, loading and the first panel", saved[0] - began, "s")
-    card.note(f"{base.name}, {peer}, eight panels", 8 * (saved[-1] - saved[0]) / panels, f"s, {rendering.STEPS} steps, {panels} measured, times {8 // panels}")
+    card.note(
+        f"{base.name}, {peer}, eight panels",
+        8 * (saved[-1] - saved[0]) / panels,
+        f"s, {rendering.STEPS} steps, {panels} measured, times {8 // panels}",
+    )
 
 
 def text(card) -> None:
@@ -263,7 +338,9 @@ def text(card) -> None:
     card.note("text encoder on the CPU", plan.text_encoder_on_cpu)
     card.free()
     before = torch.cuda.memory_allocated() if card.device == "cuda" else 0
-    words = [panel[key] for panel in story(PROMPTS).resolved(0) for key in ("prompt", "negative_prompt")]
+    words = [
+        panel[key] for panel in story(PROMPTS).resolved(0) for key in ("prompt", "negative_prompt")
+    ]
     began = time.perf_counter()
     with card.peak("text encoder, peak"):
         conditioning.encode(base, words, chosen, plan)
@@ -304,8 +381,14 @@ def levers(card) -> None:
     plain = card.seconds(forward)
     card.note("UNet, 8 rows, as it is (channels first)", 1000 * plain, "ms")
     tried = {
-        "cudnn.benchmark": (lambda: setattr(torch.backends.cudnn, "benchmark", True), lambda: setattr(torch.backends.cudnn, "benchmark", False)),
-        "channels last": (lambda: unet.to(memory_format=torch.channels_last), lambda: unet.to(memory_format=torch.contiguous_format)),
+        "cudnn.benchmark": (
+            lambda: setattr(torch.backends.cudnn, "benchmark", True),
+            lambda: setattr(torch.backends.cudnn, "benchmark", False),
+        ),
+        "channels last": (
+            lambda: unet.to(memory_format=torch.channels_last),
+            lambda: unet.to(memory_format=torch.contiguous_format),
+        ),
         "fused QKV": (unet.fuse_qkv_projections, unet.unfuse_qkv_projections),
     }
     for name, (on, off) in tried.items():
@@ -334,9 +417,15 @@ def _unet_inputs(base, unet, rows: int, side: int) -> dict:
     config, like = unet.config, {"device": unet.device, "dtype": unet.dtype}
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     return {
-        "sample": torch.randn(rows, 4, side, side, **like), "timestep": torch.tensor(500, device=unet.device),
-        "encoder_hidden_states": torch.randn(rows, base.text_length, config.encoder_hid_dim, **like),
-        "added_cond_kwargs": {"text_embeds": torch.randn(rows, pooled, **like), "time_ids": torch.full((rows, 6), 8.0 * side, **like)},
+        "sample": torch.randn(rows, 4, side, side, **like),
+        "timestep": torch.tensor(500, device=unet.device),
+        "encoder_hidden_states": torch.randn(
+            rows, base.text_length, config.encoder_hid_dim, **like
+        ),
+        "added_cond_kwargs": {
+            "text_embeds": torch.randn(rows, pooled, **like),
+            "time_ids": torch.full((rows, 6), 8.0 * side, **like),
+        },
     }
 
 
@@ -360,7 +449,11 @@ def _decoding(card, vae, side: int) -> None:
         vae.to(dtype)
         with card.peak(f"VAE, {name}, peak"):
             card.note(f"VAE, {name}", plain / card.seconds(decode), "times as fast")
-        card.note(f"VAE, {name}, largest difference", 127.5 * (decode() - exact).abs().max().item(), "of 255 (random weights)")
+        card.note(
+            f"VAE, {name}, largest difference",
+            127.5 * (decode() - exact).abs().max().item(),
+            "of 255 (random weights)",
+        )
     vae.to(torch.float32)
     with card.peak("VAE, fp32, peak"):
         decode()
@@ -391,9 +484,15 @@ def _optimizers(card) -> None:
     import torch
 
     count = 8 if card.dry else 560
-    parameters = [torch.nn.Parameter(torch.randn(16, 1280, device=card.device)) for _ in range(2 * count)]
+    parameters = [
+        torch.nn.Parameter(torch.randn(16, 1280, device=card.device)) for _ in range(2 * count)
+    ]
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
-    for name, options in (("fused", {"fused": True}), ("foreach", {"foreach": True}), ("one by one", {"foreach": False})):
+    for name, options in (
+        ("fused", {"fused": True}),
+        ("foreach", {"foreach": True}),
+        ("one by one", {"foreach": False}),
+    ):
         optimizer = torch.optim.AdamW(parameters, lr=1e-4, **options)
         card.note(f"AdamW {name}, LoRA of Kolors", 1000 * card.seconds(optimizer.step), "ms")

@@ -21,22 +21,50 @@ def rates(card) -> None:
     side, device = (256 if card.dry else SIDE), card.device
     if card.device == "cuda":
         card.note("memory", torch.cuda.mem_get_info()[1] / 2**30, "GiB")
-    for name, dtype, tf32 in (("bf16", torch.bfloat16, False), ("fp16", torch.float16, False), ("tf32", torch.float32, True), ("fp32", torch.float32, False)):
+    for name, dtype, tf32 in (
+        ("bf16", torch.bfloat16, False),
+        ("fp16", torch.float16, False),
+        ("tf32", torch.float32, True),
+        ("fp32", torch.float32, False),
+    ):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        card.note(f"matrix {name}", 2e-12 * side**3 / card.seconds(lambda: left @ right, 10), "TFLOP/s")
+        card.note(
+            f"matrix {name}", 2e-12 * side**3 / card.seconds(lambda: left @ right, 10), "TFLOP/s"
+        )
     torch.backends.cuda.matmul.allow_tf32 = False
-    source = torch.randint(0, 255, (COPIED // (4096 if card.dry else 1),), dtype=torch.uint8, device=device)
+    source = torch.randint(
+        0, 255, (COPIED // (4096 if card.dry else 1),), dtype=torch.uint8, device=device
+    )
     target = torch.empty_like(source)
-    card.note("copy", 2e-12 * len(source) / card.seconds(lambda: target.copy_(source), 10), "TB/s read and written")
+    card.note(
+        "copy",
+        2e-12 * len(source) / card.seconds(lambda: target.copy_(source), 10),
+        "TB/s read and written",
+    )
     channels, pixels = (32, 16) if card.dry else (320, 128)
-    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device, dtype=torch.bfloat16)
+    convolution = torch.nn.Conv2d(
+        channels, channels, 3, padding=1, device=device, dtype=torch.bfloat16
+    )
     pictures = torch.randn(8, channels, pixels, pixels, device=device, dtype=torch.bfloat16)
-    for name, layout in (("channels first", torch.contiguous_format), ("channels last", torch.channels_last)):
+    for name, layout in (
+        ("channels first", torch.contiguous_format),
+        ("channels last", torch.channels_last),
+    ):
         convolution.to(memory_format=layout)
         shown = pictures.contiguous(memory_format=layout)
         with torch.no_grad():
-            card.note(f"convolution bf16 {name}", 1e-12 * 8 * 2 * 9 * channels**2 * pixels**2 / card.seconds(lambda: convolution(shown), 10), "TFLOP/s")
+            card.note(
+                f"convolution bf16 {name}",
+                1e-12
+                * 8
+                * 2
+                * 9
+                * channels**2
+                * pixels**2
+                / card.seconds(lambda: convolution(shown), 10),
+                "TFLOP/s",
+            )
 
 
 def make_pack(outputs: Path, pack: Path) -> None:
@@ -46,9 +74,19 @@ def make_pack(outputs: Path, pack: Path) -> None:
     shutil.copy(outputs / "story" / "story.json", pack)
     for path in (outputs / "story").glob("panel-?.png"):
         shutil.copy(path, pack)
-    rows = [json.loads(line) for line in (outputs / "cleaned" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    (pack / "cleaned.json").write_text(json.dumps({row["id"]: row["text"] for row in rows}, ensure_ascii=False), encoding="utf-8")
-    scores = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((outputs / "scores").glob("*.json"))}
+    rows = [
+        json.loads(line)
+        for line in (outputs / "cleaned" / "metadata.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
+    (pack / "cleaned.json").write_text(
+        json.dumps({row["id"]: row["text"] for row in rows}, ensure_ascii=False), encoding="utf-8"
+    )
+    scores = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((outputs / "scores").glob("*.json"))
+    }
     (pack / "scores.json").write_text(json.dumps(scores, ensure_ascii=False), encoding="utf-8")
     print(f"{pack}: {sum(path.stat().st_size for path in pack.iterdir()) / 1e6:.1f} MB")
 
@@ -61,8 +99,12 @@ def mini(card) -> None:
         _dry_pack(card)
     settings = _mini_settings(card)
     entries = json.loads((card.pack / "story.json").read_text(encoding="utf-8"))["panels"]
-    story = Story([Panel(entry["prompt"], entry["negative_prompt"], entry["seed"]) for entry in entries])
-    captions = _kept(collect(settings), json.loads((card.pack / "cleaned.json").read_text(encoding="utf-8")))
+    story = Story(
+        [Panel(entry["prompt"], entry["negative_prompt"], entry["seed"]) for entry in entries]
+    )
+    captions = _kept(
+        collect(settings), json.loads((card.pack / "cleaned.json").read_text(encoding="utf-8"))
+    )
     card.note("pictures kept on the CPU", len(captions))
     shown = {}
     for precision in ("fp32", "bf16"):
@@ -72,8 +114,14 @@ def mini(card) -> None:
         began = time.perf_counter()
         pictures = render(story, drawn, card.pack / "lora.safetensors")
         shown[precision] = pictures
-        card.note(f"eight panels {precision}", time.perf_counter() - began, "s, loading counted, text encoded before")
-        largest, mean = _differences(pictures.paths, [card.pack / path.name for path in pictures.paths])
+        card.note(
+            f"eight panels {precision}",
+            time.perf_counter() - began,
+            "s, loading counted, text encoded before",
+        )
+        largest, mean = _differences(
+            pictures.paths, [card.pack / path.name for path in pictures.paths]
+        )
         card.note(f"largest difference from the CPU {precision}", largest, "of 255")
         card.note(f"mean difference from the CPU {precision}", mean, "of 255")
     carried = score(shown["fp32"], settings, captions)
@@ -81,7 +129,11 @@ def mini(card) -> None:
     began = time.perf_counter()
     with card.peak("peak training"):
         lora = train(captions, trained, story)
-    card.note("training", time.perf_counter() - began, f"s, {trained.train_steps} steps of {trained.train_batch_size}, caching and previews counted")
+    card.note(
+        "training",
+        time.perf_counter() - began,
+        f"s, {trained.train_steps} steps of {trained.train_batch_size}, caching and previews counted",
+    )
     last = max(1, len(lora.losses) // 10)
     card.note("loss", sum(lora.losses[-last:]) / last, "mean of the last tenth")
     pictures = render(story, trained, lora)
@@ -114,17 +166,29 @@ def _dry_pack(card) -> None:
     settings = _mini_settings(card).but(output=str(card.work / "dry"))
     captions = collect(settings)
     captions = _kept(captions, {row["id"]: row["text"] for row in captions.rows[:12]})
-    story = Story([Panel("二次元，紫色短发女孩，微笑", seed=1), Panel("anime, a boy with short red hair", seed=2)], "模糊")
+    story = Story(
+        [
+            Panel("二次元，紫色短发女孩，微笑", seed=1),
+            Panel("anime, a boy with short red hair", seed=2),
+        ],
+        "模糊",
+    )
     render(story, settings, train(captions, settings))
     (settings.folder / "cleaned").mkdir()
-    (settings.folder / "cleaned" / "metadata.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in captions.rows), encoding="utf-8")
+    (settings.folder / "cleaned" / "metadata.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in captions.rows),
+        encoding="utf-8",
+    )
     card.pack = card.work / "pack"
     make_pack(settings.folder, card.pack)
 
 
 def _differences(paths: list[Path], others: list[Path]) -> tuple[int, float]:
     """Largest and mean difference of two sets of pictures, in 255ths."""
-    apart = [np.abs(np.asarray(Image.open(one), dtype=int) - np.asarray(Image.open(other), dtype=int)) for one, other in zip(paths, others, strict=True)]
+    apart = [
+        np.abs(np.asarray(Image.open(one), dtype=int) - np.asarray(Image.open(other), dtype=int))
+        for one, other in zip(paths, others, strict=True)
+    ]
     return int(max(each.max() for each in apart)), float(np.mean([each.mean() for each in apart]))
 
 

@@ -17,30 +17,56 @@ from side_by_side import ROOT
 
 def run(output: Path, parameters: list[list[str]]) -> tuple[float, dict[str, float]]:
     """Wall seconds of the whole, seconds of each cell by its first words."""
-    passed = [word for name, value in [*parameters, ["output", str(output)]] for word in ("-p", name, value)]
+    passed = [
+        word
+        for name, value in [*parameters, ["output", str(output)]]
+        for word in ("-p", name, value)
+    ]
     began = time.perf_counter()
-    process = subprocess.run([sys.executable, "-m", "storyboard", *passed], cwd=ROOT, stdout=sys.stderr)
+    process = subprocess.run(
+        [sys.executable, "-m", "storyboard", *passed], cwd=ROOT, stdout=sys.stderr
+    )
     seconds = time.perf_counter() - began
     if process.returncode:
         sys.exit(f"The notebook ended with exit code {process.returncode}; what it said is above.")
     cells = json.loads((output / "baseline.executed.ipynb").read_text(encoding="utf-8"))["cells"]
     named = {}
     for cell in cells:
-        if cell["cell_type"] == "code" and (duration := cell["metadata"].get("papermill", {}).get("duration")):
-            lines = [line for line in "".join(cell["source"]).splitlines() if line.strip() and not line.startswith(("from ", "#", "import "))]
+        if cell["cell_type"] == "code" and (
+            duration := cell["metadata"].get("papermill", {}).get("duration")
+        ):
+            lines = [
+                line
+                for line in "".join(cell["source"]).splitlines()
+                if line.strip() and not line.startswith(("from ", "#", "import "))
+            ]
             named[lines[0].strip()[:48]] = duration
     return seconds, named
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmark-notebook")
     arguments = parser.parse_args()
     output = side_by_side.fresh(arguments.output.resolve())
     (first, cells), (second, again) = (run(output, arguments.parameter) for _ in range(2))
-    rows = [{"cell": name, "first run s": seconds, "second run s": again.get(name)} for name, seconds in cells.items() if seconds >= 0.05]
-    rows.append({"cell": "all, with Python's and the kernel's start", "first run s": first, "second run s": second})
+    rows = [
+        {"cell": name, "first run s": seconds, "second run s": again.get(name)}
+        for name, seconds in cells.items()
+        if seconds >= 0.05
+    ]
+    rows.append(
+        {
+            "cell": "all, with Python's and the kernel's start",
+            "first run s": first,
+            "second run s": second,
+        }
+    )
     print(f"\n{side_by_side.machine()}\n\n{side_by_side.table(rows)}\n")
     print(json.dumps({"first_s": round(first, 1), "second_s": round(second, 1)}))
 

@@ -37,32 +37,52 @@ def prompts(quick: bool = False) -> list[dict]:
 def real_renders() -> tuple[np.ndarray, list[dict]]:
     """uint8 (n, 128, 128, 3) held-out pictures of the art itself, and what they show."""
     rows = json.loads((HERE / "renders" / "meta.json").read_text(encoding="utf-8"))
-    return np.stack([classifier.pixels(HERE / "renders" / f"{row['id']}.webp") for row in rows]), rows
+    return np.stack(
+        [classifier.pixels(HERE / "renders" / f"{row['id']}.webp") for row in rows]
+    ), rows
 
 
-def drawn(asked: list[dict], language: str, settings: Settings, lora: Path | None, folder: Path) -> np.ndarray:
+def drawn(
+    asked: list[dict], language: str, settings: Settings, lora: Path | None, folder: Path
+) -> np.ndarray:
     """Pictures of ``asked`` as uint8 (n, 128, 128, 3); the pair of a prompt in the other language shares its seed."""
     panels = [Panel(caption(row, language), seed=1000 + place) for place, row in enumerate(asked)]
     paths = []
     for start in range(0, len(panels), STORY):
-        story = Story(panels[start:start + STORY], NEGATIVE[language])
+        story = Story(panels[start : start + STORY], NEGATIVE[language])
         paths += render(story, settings.but(output=str(folder / f"{language}-{start}")), lora).paths
     return np.stack([classifier.pixels(path) for path in paths])
 
 
-def score(asked: list[dict], settings: Settings, lora: Path | None, folder: Path, model: classifier.Classifier) -> dict[str, dict[str, float]]:
+def score(
+    asked: list[dict],
+    settings: Settings,
+    lora: Path | None,
+    folder: Path,
+    model: classifier.Classifier,
+) -> dict[str, dict[str, float]]:
     """language -> attribute -> percent as asked."""
-    return {language: classifier.accuracy(classifier.read(model, drawn(asked, language, settings, lora, folder)), asked) for language in LANGUAGES}
+    return {
+        language: classifier.accuracy(
+            classifier.read(model, drawn(asked, language, settings, lora, folder)), asked
+        )
+        for language in LANGUAGES
+    }
 
 
 def both(by_language: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {name: round(mean(by_language[language][name] for language in LANGUAGES), 1) for name in classifier.VALUES}
+    return {
+        name: round(mean(by_language[language][name] for language in LANGUAGES), 1)
+        for name in classifier.VALUES
+    }
 
 
 def table(columns: dict[str, dict[str, float]]) -> str:
     lines = [f"{'percent as asked':<18}" + "".join(f"{title:>14}" for title in columns)]
     for name in classifier.VALUES:
-        lines.append(f"{name:<18}" + "".join(f"{column[name]:>14.1f}" for column in columns.values()))
+        lines.append(
+            f"{name:<18}" + "".join(f"{column[name]:>14.1f}" for column in columns.values())
+        )
     return "\n".join(lines)
 
 
@@ -82,19 +102,41 @@ def measure(quick: bool, lora: Path | None, output: Path, **changes: object) -> 
     tuned = None
     if lora is not None:
         style = "lorelei"
-        tuned = score([row | {"style": style} for row in asked], settings, lora, output / "benchmark" / "lora", model)
+        tuned = score(
+            [row | {"style": style} for row in asked],
+            settings,
+            lora,
+            output / "benchmark" / "lora",
+            model,
+        )
         columns |= {f"LoRA {language}": tuned[language] for language in LANGUAGES}
-    print(f"\n{2 * len(asked)} prompts, {settings.num_inference_steps} steps, {settings.resolution} x {settings.resolution}; classifier on {len(rows)} real renders\n\n{table(columns)}\n")
+    print(
+        f"\n{2 * len(asked)} prompts, {settings.num_inference_steps} steps, {settings.resolution} x {settings.resolution}; classifier on {len(rows)} real renders\n\n{table(columns)}\n"
+    )
     reported = lambda scores: {name: scores[name] for name in REPORTED}
-    result = {"base": reported(both(base)), "lora": reported(both(tuned)) if tuned else None, "classifier": reported(columns["classifier"])}
-    return result | {language: round(mean(base[language][name] for name in REPORTED), 1) for language in LANGUAGES}
+    result = {
+        "base": reported(both(base)),
+        "lora": reported(both(tuned)) if tuned else None,
+        "classifier": reported(columns["classifier"]),
+    }
+    return result | {
+        language: round(mean(base[language][name] for name in REPORTED), 1)
+        for language in LANGUAGES
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--lora", type=Path, help="a LoRA file instead of the pipeline's own")
-    parser.add_argument("--output", type=Path, default=Path("outputs"), help="where the LoRA of a notebook run may lie already")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("outputs"),
+        help="where the LoRA of a notebook run may lie already",
+    )
     arguments = parser.parse_args()
     print(json.dumps(measure(arguments.quick, arguments.lora, arguments.output)))
 

@@ -21,10 +21,14 @@ BEGAN = time.perf_counter()  # of this process, Python's own start left out
 def contender(script: str, name: str, *arguments: str) -> dict:
     """Run one contender alone in a process of its own -> the JSON of its last line, and ``wall_s`` with Python's start."""
     began = time.perf_counter()
-    process = subprocess.run([sys.executable, script, "--contender", name, *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.run(
+        [sys.executable, script, "--contender", name, *arguments], stdout=subprocess.PIPE, text=True
+    )
     if process.returncode:
         sys.exit(f"{name} ended with exit code {process.returncode}; what it said is above.")
-    return json.loads(process.stdout.splitlines()[-1]) | {"wall_s": round(time.perf_counter() - began, 2)}
+    return json.loads(process.stdout.splitlines()[-1]) | {
+        "wall_s": round(time.perf_counter() - began, 2)
+    }
 
 
 def matrix_rate(dtype: str = "float32") -> float:
@@ -33,7 +37,9 @@ def matrix_rate(dtype: str = "float32") -> float:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     side = 8192 if device == "cuda" else 2048
-    left, right = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    left, right = (
+        torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2)
+    )
     seconds = []
     for _ in range(12):
         began = time.perf_counter()
@@ -63,7 +69,15 @@ def _versions(*packages: str) -> Iterator[str]:
 
 
 def _processor() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")] if Path("/proc/cpuinfo").is_file() else []
+    names = (
+        [
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if Path("/proc/cpuinfo").is_file()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -87,6 +101,21 @@ def base_named(name: str, folder: Path) -> str:
 def table(rows: list[dict]) -> str:
     """Rows of the same keys, the first left, numbers right."""
     heads = list(rows[0])
-    cells = [heads, *([f"{value:,.2f}" if isinstance(value, float) else "" if value is None else str(value) for value in row.values()] for row in rows)]
+    cells = [
+        heads,
+        *(
+            [
+                f"{value:,.2f}" if isinstance(value, float) else "" if value is None else str(value)
+                for value in row.values()
+            ]
+            for row in rows
+        ),
+    ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
-    return "\n".join("  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths))) for line in cells)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in cells
+    )

@@ -22,9 +22,21 @@ from storyboard.scoring import classifier  # noqa: E402
 
 def main() -> None:
     output, *changes = sys.argv[1:]
-    changed = {name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)}
-    mini.BASE = replace(mini.BASE, **{name.removeprefix("base."): value for name, value in changed.items() if name.startswith("base.")})
-    settings = Settings(output=output, **{name: value for name, value in changed.items() if not name.startswith("base.")})
+    changed = {
+        name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)
+    }
+    mini.BASE = replace(
+        mini.BASE,
+        **{
+            name.removeprefix("base."): value
+            for name, value in changed.items()
+            if name.startswith("base.")
+        },
+    )
+    settings = Settings(
+        output=output,
+        **{name: value for name, value in changed.items() if not name.startswith("base.")},
+    )
     captions = clean(collect(settings), settings).captions
     began = time.perf_counter()
     lora = train(captions, settings)
@@ -32,7 +44,16 @@ def main() -> None:
     asked = [row | {"style": "lorelei"} for row in prompt_following.prompts()[::3]]
     pictures = prompt_following.drawn(asked, "zh", settings, lora.path, Path(output) / "benchmark")
     scores = classifier.accuracy(classifier.read(classifier.load(), pictures), asked)
-    print(json.dumps({"settings": changed, "training_seconds": round(seconds), "loss": round(mean(lora.losses[-100:]), 4)} | scores))
+    print(
+        json.dumps(
+            {
+                "settings": changed,
+                "training_seconds": round(seconds),
+                "loss": round(mean(lora.losses[-100:]), 4),
+            }
+            | scores
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -6,10 +6,29 @@ Names are imported when they are first used, so that importing the package takes
 from importlib import import_module
 
 _WHERE = {
-    "Settings": "settings", "Story": "story", "Panel": "story", "Reference": "reference", "check": "machine", "files": "machine", "installed": "machine",
-    "collect": "dataset", "clean": "cleaning", "train": "training", "render": "rendering", "import_lora": "lora_import", "score": "scoring", "best": "scoring",
-    "Pair": "show", "StoryboardError": "errors", "bundle": "exporting.bundle", "reproduce": "exporting.reproduce", "publish": "exporting.publish",
-    "convert": "exporting.formats", "merge": "exporting.merging", "workflow": "exporting.comfy", "save_workflow": "exporting.comfy",
+    "Settings": "settings",
+    "Story": "story",
+    "Panel": "story",
+    "Reference": "reference",
+    "check": "machine",
+    "files": "machine",
+    "installed": "machine",
+    "collect": "dataset",
+    "clean": "cleaning",
+    "train": "training",
+    "render": "rendering",
+    "import_lora": "lora_import",
+    "score": "scoring",
+    "best": "scoring",
+    "Pair": "show",
+    "StoryboardError": "errors",
+    "bundle": "exporting.bundle",
+    "reproduce": "exporting.reproduce",
+    "publish": "exporting.publish",
+    "convert": "exporting.formats",
+    "merge": "exporting.merging",
+    "workflow": "exporting.comfy",
+    "save_workflow": "exporting.comfy",
 }
 __all__ = sorted(_WHERE)
 

@@ -26,18 +26,36 @@ def main() -> int:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    parser = argparse.ArgumentParser(prog="python -m storyboard", description="Run baseline.ipynb from top to bottom.")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="override a name of the settings cell, e.g. -p train_steps 200")
-    parser.add_argument("--notebook", type=Path, default=Path(__file__).resolve().parents[1] / "baseline.ipynb")
+    parser = argparse.ArgumentParser(
+        prog="python -m storyboard", description="Run baseline.ipynb from top to bottom."
+    )
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="override a name of the settings cell, e.g. -p train_steps 200",
+    )
+    parser.add_argument(
+        "--notebook", type=Path, default=Path(__file__).resolve().parents[1] / "baseline.ipynb"
+    )
     arguments = parser.parse_args()
 
     if not arguments.notebook.is_file():
-        print(f"There is no notebook at {arguments.notebook}: give the path of baseline.ipynb.", file=sys.stderr)
+        print(
+            f"There is no notebook at {arguments.notebook}: give the path of baseline.ipynb.",
+            file=sys.stderr,
+        )
         return 2
     parameters = {name: value_of(text) for name, text in arguments.parameter}
     known = set(papermill.inspect_notebook(str(arguments.notebook)))
     if unknown := parameters.keys() - known:
-        print(f"The notebook has no setting {min(unknown)!r}: choose from {', '.join(sorted(known))}.", file=sys.stderr)
+        print(
+            f"The notebook has no setting {min(unknown)!r}: choose from {', '.join(sorted(known))}.",
+            file=sys.stderr,
+        )
         return 2
     output = Path(str(parameters.get("output", "outputs")))
     output.mkdir(parents=True, exist_ok=True)
@@ -45,16 +63,30 @@ def main() -> int:
     os.environ[show.TERMINAL] = "1"
     try:
         papermill.execute_notebook(
-            str(arguments.notebook), str(executed), parameters=parameters, kernel_name="python3", progress_bar=False,
-            stdout_file=sys.stdout, stderr_file=sys.stderr, cwd=str(Path.cwd()),
+            str(arguments.notebook),
+            str(executed),
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            cwd=str(Path.cwd()),
         )
     except PapermillExecutionError as error:
-        print(f"Cell {error.exec_count} of the notebook stopped with {error.ename}: {error.evalue}", file=sys.stderr)
+        print(
+            f"Cell {error.exec_count} of the notebook stopped with {error.ename}: {error.evalue}",
+            file=sys.stderr,
+        )
         return 1
     except DeadKernelError:
-        print("The notebook's kernel died, most often for lack of memory: close other programs, or lower train_batch_size and render_batch_size.", file=sys.stderr)
+        print(
+            "The notebook's kernel died, most often for lack of memory: close other programs, or lower train_batch_size and render_batch_size.",
+            file=sys.stderr,
+        )
         return 1
-    print(f"The story is drawn: {output / 'story' / 'story.png'} (the executed notebook: {executed})")
+    print(
+        f"The story is drawn: {output / 'story' / 'story.png'} (the executed notebook: {executed})"
+    )
     return 0
 
 

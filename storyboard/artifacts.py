@@ -29,7 +29,13 @@ def digest_of_file(path: Path) -> str:
 
 def fingerprint(**inputs: object) -> str:
     """SHA-256 over the canonical JSON of ``inputs``: equal inputs, equal fingerprint, in any process."""
-    canonical = json.dumps(inputs | {"release": RELEASE}, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    canonical = json.dumps(
+        inputs | {"release": RELEASE},
+        sort_keys=True,
+        ensure_ascii=False,
+        separators=(",", ":"),
+        default=str,
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -57,7 +63,8 @@ def write_manifest(folder: Path, stage: str, mark: str, **facts: object) -> dict
     """List every file of ``folder`` with its size under the fingerprint ``mark``, and any further ``facts``."""
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
     }
     manifest = {"stage": stage, "fingerprint": mark, **facts, "files": files}
     write_json(folder / MANIFEST, manifest)

@@ -45,14 +45,18 @@ def check_trained_on(base: Base, lora: Path, facts: Mapping[str, str]) -> None:
         )
 
 
-def check_fit(base: Base, lora: Path, shapes: Mapping[str, tuple[int, ...]], parts: Mapping[str, nn.Module]) -> None:
+def check_fit(
+    base: Base, lora: Path, shapes: Mapping[str, tuple[int, ...]], parts: Mapping[str, nn.Module]
+) -> None:
     """Raise LoraError unless every module of a kohya-form file has a place of its shape in ``parts``, by component."""
     layers = {
         lora_file.module_key(component, name): layer
         for component, part in parts.items()
         for name, layer in _layers(part).items()
     }
-    names = sorted(key.removesuffix(".lora_down.weight") for key in shapes if key.endswith(".lora_down.weight"))
+    names = sorted(
+        key.removesuffix(".lora_down.weight") for key in shapes if key.endswith(".lora_down.weight")
+    )
     if strangers := [name for name in names if lora_file.module_key_of(name) not in layers]:
         raise LoraError(
             f"{len(strangers)} of the {len(names)} modules in {lora} have no place in the base {base.name!r} "
@@ -80,7 +84,11 @@ def _layers(part: nn.Module) -> dict[str, nn.Module]:
 
 def _shape(layer: nn.Module) -> tuple[int, ...]:
     """That of the layer's weight; a quantised one's is packed."""
-    return (layer.out_features, layer.in_features) if isinstance(layer, nn.Linear) else tuple(layer.weight.shape)
+    return (
+        (layer.out_features, layer.in_features)
+        if isinstance(layer, nn.Linear)
+        else tuple(layer.weight.shape)
+    )
 
 
 def attach(pipe, base: Base, lora: Path) -> int:
@@ -94,16 +102,22 @@ def attach(pipe, base: Base, lora: Path) -> int:
     """
     shapes = lora_file.shapes(lora)
     check_trained_on(base, lora, lora_file.metadata(lora))
-    held = {component for component in base.components if getattr(pipe, component, None) is not None}
+    held = {
+        component for component in base.components if getattr(pipe, component, None) is not None
+    }
     # what belongs to a component of the base that is loaded elsewhere is attached there
     here = {
         key: shape
         for key, shape in shapes.items()
         if lora_file.component_of(key) in held or lora_file.component_of(key) not in base.components
     }
-    check_fit(base, lora, here, {component: getattr(pipe, component) for component in held - {"vae"}})
+    check_fit(
+        base, lora, here, {component: getattr(pipe, component) for component in held - {"vae"}}
+    )
     tensors = {key: tensor for key, tensor in load_file(lora).items() if key in here}
-    if broken := sorted(key for key, tensor in tensors.items() if not torch.isfinite(tensor.float()).all()):
+    if broken := sorted(
+        key for key, tensor in tensors.items() if not torch.isfinite(tensor.float()).all()
+    ):
         raise LoraError(
             f"{lora} holds values that are not finite (such as {broken[0]}): get it again, "
             "or give an earlier checkpoint of it."
@@ -111,7 +125,11 @@ def attach(pipe, base: Base, lora: Path) -> int:
 
     attached = 0
     for component in sorted(held - {"vae"}):
-        part = {key: tensor for key, tensor in tensors.items() if lora_file.component_of(key) == component}
+        part = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if lora_file.component_of(key) == component
+        }
         if not part:
             continue
         try:
@@ -176,7 +194,9 @@ def _count(part: nn.Module, component: str, tensors: dict[str, torch.Tensor], lo
                 f"{name} of {lora} did not attach as it stands in the file: bring the file in with import_lora."
             )
     if len(layers) != len(names):
-        raise LoraError(f"{len(layers)} modules were changed where {lora} has {len(names)}: load the base again.")
+        raise LoraError(
+            f"{len(layers)} modules were changed where {lora} has {len(names)}: load the base again."
+        )
     return len(names)
 
 

@@ -10,7 +10,10 @@ from .quiet import quiet
 from .settings import Settings
 
 # what a camera, a browser or a hurried person calls a picture
-LAZY = re.compile(r"(?:img|dsc[fn]?|pxl|image|photo|picture|pic|screenshot|untitled|unnamed|caption|none|null|n/a|todo|图片?|照片|截图|图像|未命名|无标题|无)?[\W\d_]*(?:copy|副本)?[\W\d_]*", re.IGNORECASE)
+LAZY = re.compile(
+    r"(?:img|dsc[fn]?|pxl|image|photo|picture|pic|screenshot|untitled|unnamed|caption|none|null|n/a|todo|图片?|照片|截图|图像|未命名|无标题|无)?[\W\d_]*(?:copy|副本)?[\W\d_]*",
+    re.IGNORECASE,
+)
 
 
 def lazy(text: str) -> bool:
@@ -33,19 +36,45 @@ def write(paths: Sequence[Path], model: str, seed: int) -> list[str]:
 
     folder = weights.fetch_module(model, "the captioning model")
     if not list(folder.glob("*.safetensors")):
-        raise SettingsError(f"captioner={model!r} has no safetensors weights in {folder}: set another, such as \"Salesforce/blip-image-captioning-large\".")
+        raise SettingsError(
+            f'captioner={model!r} has no safetensors weights in {folder}: set another, such as "Salesforce/blip-image-captioning-large".'
+        )
     with juicer.data_juicer() as load_ops, quiet():
         from data_juicer.utils.mm_utils import SpecialTokens
 
         try:
             _check_weights(folder)
-            operator, = load_ops([{"image_captioning_mapper": {"hf_img2seq": str(folder), "keep_original_sample": False, "num_proc": 1, "skip_op_error": False}}])
+            (operator,) = load_ops(
+                [
+                    {
+                        "image_captioning_mapper": {
+                            "hf_img2seq": str(folder),
+                            "keep_original_sample": False,
+                            "num_proc": 1,
+                            "skip_op_error": False,
+                        }
+                    }
+                ]
+            )
             operator.process_batched(_row(paths[0], SpecialTokens.image))
         # whatever a strange model brings about
-        except (BaseError, OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
-            raise SettingsError(f"captioner={model!r} cannot describe pictures ({type(error).__name__}: {str(error).splitlines()[0]}): set another, such as \"Salesforce/blip-image-captioning-large\".") from error
+        except (
+            BaseError,
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            RuntimeError,
+        ) as error:
+            raise SettingsError(
+                f'captioner={model!r} cannot describe pictures ({type(error).__name__}: {str(error).splitlines()[0]}): set another, such as "Salesforce/blip-image-captioning-large".'
+            ) from error
         with show.Live("caption", len(paths)) as live:
-            return [_caption(operator, path, seed + place, SpecialTokens, live) for place, path in enumerate(paths)]
+            return [
+                _caption(operator, path, seed + place, SpecialTokens, live)
+                for place, path in enumerate(paths)
+            ]
 
 
 def _check_weights(folder: Path) -> None:
@@ -68,11 +97,21 @@ def _caption(operator, path: Path, seed: int, tokens, live: show.Live) -> str:
         try:
             text = operator.process_batched(_row(path, tokens.image))["text"][0]
         except (OSError, ValueError, RuntimeError) as error:
-            raise DatasetError(f"The captioning model failed over {path.name} ({type(error).__name__}: {str(error).splitlines()[0]}): give that picture a caption of your own.") from error
+            raise DatasetError(
+                f"The captioning model failed over {path.name} ({type(error).__name__}: {str(error).splitlines()[0]}): give that picture a caption of your own."
+            ) from error
     live.step(live.number + 1)
     return " ".join(text.replace(tokens.image, "").replace(tokens.eoc, "").split())
 
 
 def mark(settings: Settings) -> list | None:
     """What the captions depend on, for a fingerprint; None where ``settings`` name no model."""
-    return [settings.captioner, settings.seed, artifacts.versions("py-data-juicer", "transformers", "torch")] if settings.captioner else None
+    return (
+        [
+            settings.captioner,
+            settings.seed,
+            artifacts.versions("py-data-juicer", "transformers", "torch"),
+        ]
+        if settings.captioner
+        else None
+    )

@@ -28,7 +28,9 @@ from .quiet import quiet
 from .settings import Settings
 
 CLIP_LENGTH = 77  # tokens
-MOST_CHUNKS = 12  # that prompts of different lengths are repeated to: the least common multiple of 1 to 4
+MOST_CHUNKS = (
+    12  # that prompts of different lengths are repeated to: the least common multiple of 1 to 4
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ class Embedding:
 
 
 def encode(
-    base: Base, prompts: Iterable[str], settings: Settings, plan: Plan, captions: Iterable[str] = (),
+    base: Base,
+    prompts: Iterable[str],
+    settings: Settings,
+    plan: Plan,
+    captions: Iterable[str] = (),
     lora: Path | None = None,
 ) -> dict[str, Embedding]:
     """The embedding of every different prompt, from ``<output>/cache/text`` where it lies there already.
@@ -69,7 +75,11 @@ def encode(
     device = "cpu" if plan.text_encoder_on_cpu else plan.device
     left_out = _layers_left_out(base, settings)
     mark = artifacts.fingerprint(
-        base=base.fingerprint(), syntax="A1111, chunks", precision=plan.precision, bits=settings.text_encoder_bits, clip_layers_left_out=left_out,
+        base=base.fingerprint(),
+        syntax="A1111, chunks",
+        precision=plan.precision,
+        bits=settings.text_encoder_bits,
+        clip_layers_left_out=left_out,
         versions=artifacts.versions("torch", "diffusers", "transformers", "compel"),
     )
     folder = settings.folder / "cache" / "text" / mark[:16]
@@ -77,11 +87,16 @@ def encode(
         if other != folder:
             shutil.rmtree(other)  # of another base or precision
     if lora is not None and lora_file.trains_text(lora):
-        folder /= artifacts.fingerprint(lora=artifacts.digest_of_file(lora), versions=artifacts.versions("peft"))[:16]
+        folder /= artifacts.fingerprint(
+            lora=artifacts.digest_of_file(lora), versions=artifacts.versions("peft")
+        )[:16]
     else:
         lora = None
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {prompt: folder / f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.safetensors" for prompt in prompts}
+    paths = {
+        prompt: folder / f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.safetensors"
+        for prompt in prompts
+    }
     missing = [prompt for prompt, path in paths.items() if not path.is_file()]
     if missing:
         absent = {prompt: paths[prompt] for prompt in missing}
@@ -95,7 +110,12 @@ def encode(
 @quiet()
 @torch.no_grad()
 def _compute(
-    base: Base, missing: dict[str, Path], device: str, dtype: torch.dtype, bits: int | None, left_out: int,
+    base: Base,
+    missing: dict[str, Path],
+    device: str,
+    dtype: torch.dtype,
+    bits: int | None,
+    left_out: int,
     lora: Path | None,
 ) -> None:
     pipe = _text_pipeline(base, device, dtype, bits)
@@ -103,8 +123,12 @@ def _compute(
         attaching.attach(pipe, base, lora)
     zeros = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
     clip = base.pipeline != "KolorsPipeline"
-    if clip and (foreign := [prompt for prompt in missing if re.search(r"[\u4e00-\u9fff]", prompt)]):
-        print(f"text: {base.title} was taught in English; {len(foreign)} prompts and captions are in Chinese, such as {foreign[0][:40]}")
+    if clip and (
+        foreign := [prompt for prompt in missing if re.search(r"[\u4e00-\u9fff]", prompt)]
+    ):
+        print(
+            f"text: {base.title} was taught in English; {len(foreign)} prompts and captions are in Chinese, such as {foreign[0][:40]}"
+        )
     pieces = {prompt: syntax.parse(prompt) for prompt in missing}
     words = {prompt: syntax.plain(prompt) for prompt in missing}
     lengths = {prompt: len(pipe.tokenizer(text)["input_ids"]) for prompt, text in words.items()}
@@ -120,7 +144,9 @@ def _compute(
         elif syntax.weighted(pieces[prompt]):
             found = _weighted_chatglm(pipe, pieces[prompt], base.text_length, found)
         if not all(torch.isfinite(tensor).all() for tensor in found.values()):
-            raise BaseError(f"The text encoder of {base.name!r} gave values that are not finite: its weights are damaged, get them again.")
+            raise BaseError(
+                f"The text encoder of {base.name!r} gave values that are not finite: its weights are damaged, get them again."
+            )
         if zeros and not words[prompt]:
             found = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
         _write(path, found, chunks)
@@ -139,9 +165,17 @@ def _read(path: Path) -> Embedding:
 
 def _encoded(pipe, text: str, device: str, left_out: int = 0) -> dict[str, torch.Tensor]:
     """What the pipeline itself makes of ``text``, unweighted and cut where the encoder ends; ``pooled`` is of all layers."""
-    encode = lambda: pipe.encode_prompt(prompt=text, device=torch.device(device), num_images_per_prompt=1, do_classifier_free_guidance=False)
+    encode = lambda: pipe.encode_prompt(
+        prompt=text,
+        device=torch.device(device),
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+    )
     parts = encode()
-    found = {"tokens": parts[0][0], "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0)}
+    found = {
+        "tokens": parts[0][0],
+        "pooled": parts[2][0] if len(parts) == 4 else parts[0].new_zeros(0),
+    }
     if left_out:
         with _without_last_layers(pipe, left_out):
             found["tokens"] = encode()[0][0]
@@ -158,7 +192,9 @@ def _layers_left_out(base: Base, settings: Settings) -> int:
         return 0
     layers = base.config("text_encoder")["num_hidden_layers"]
     if settings.clip_skip > layers:
-        raise SettingsError(f"clip_skip={settings.clip_skip} is more than the {layers} layers of the text encoder of {base.name!r}: set it to {layers} or less.")
+        raise SettingsError(
+            f"clip_skip={settings.clip_skip} is more than the {layers} layers of the text encoder of {base.name!r}: set it to {layers} or less."
+        )
     return settings.clip_skip - base.clip_layer
 
 
@@ -169,8 +205,12 @@ def _without_last_layers(pipe, count: int) -> Iterator[None]:
     That is diffusers' own ``clip_skip``, final normalisation included, for compel as well; diffusers 0.42's of SD 1.5 asks
     ``CLIPTextModel`` for ``text_model``, which transformers 5 has no longer.
     """
-    found = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")] if count else []
-    encoders = [getattr(encoder, "text_model", encoder).encoder for encoder in found if encoder is not None]
+    found = (
+        [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")] if count else []
+    )
+    encoders = [
+        getattr(encoder, "text_model", encoder).encoder for encoder in found if encoder is not None
+    ]
     whole = [encoder.layers for encoder in encoders]
     try:
         for encoder in encoders:
@@ -181,7 +221,9 @@ def _without_last_layers(pipe, count: int) -> Iterator[None]:
             encoder.layers = layers
 
 
-def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> tuple[torch.Tensor, list[str]]:
+def _weighted_clip(
+    pipe, pieces: list[tuple[str, float]], device: str
+) -> tuple[torch.Tensor, list[str]]:
     """Tokens (77 n, d) of weighted pieces in n chunks of 75, cut where a phrase ends, by compel; and their ``_chunks``.
 
     A weight w of 1 or more puts a token z at ``empty + w (z - empty)``, empty being the empty prompt's embedding; one
@@ -197,7 +239,13 @@ def _weighted_clip(pipe, pieces: list[tuple[str, float]], device: str) -> tuple[
         kind = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
     said, weights = [list(side) for side in zip(*pieces)]
     providers = [
-        EmbeddingsProvider(tokenizer, encoder, truncate=False, returned_embeddings_type=kind, split_long_text_mode=SplitLongTextMode.PHRASES)
+        EmbeddingsProvider(
+            tokenizer,
+            encoder,
+            truncate=False,
+            returned_embeddings_type=kind,
+            split_long_text_mode=SplitLongTextMode.PHRASES,
+        )
         for tokenizer, encoder in encoders
     ]
     tokens = [
@@ -217,10 +265,15 @@ def _chunks(tokenizer, pieces: list[tuple[str, float]], ids: torch.Tensor) -> li
     length = tokenizer.model_max_length
     if len(ids) == length:
         return []
-    chunks = [chunk[1:chunk.index(tokenizer.eos_token_id)] for chunk in ids.reshape(-1, length).tolist()]
+    chunks = [
+        chunk[1 : chunk.index(tokenizer.eos_token_id)] for chunk in ids.reshape(-1, length).tolist()
+    ]
     ends = [
-        (piece, end) for piece, (text, _) in enumerate(pieces)
-        for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        (piece, end)
+        for piece, (text, _) in enumerate(pieces)
+        for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
     ]
 
     found, start, token = [], (0, 0), 0
@@ -232,13 +285,19 @@ def _chunks(tokenizer, pieces: list[tuple[str, float]], ids: torch.Tensor) -> li
 
     # a word that was cut in two has other tokens when each half is read alone
     said = [
-        [token for text, _ in parts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+        [
+            token
+            for text, _ in parts
+            for token in tokenizer(text, add_special_tokens=False)["input_ids"]
+        ]
         for parts in found
     ]
     return [syntax.written(parts) for parts in found] if said == chunks else []
 
 
-def _between(pieces: list[tuple[str, float]], start: tuple[int, int], stop: tuple[int, int]) -> list[tuple[str, float]]:
+def _between(
+    pieces: list[tuple[str, float]], start: tuple[int, int], stop: tuple[int, int]
+) -> list[tuple[str, float]]:
     """The part of ``pieces`` from ``start`` to ``stop``, each the index of a piece and a place in its text."""
     parts = []
     for index in range(start[0], stop[0] + 1):
@@ -248,7 +307,9 @@ def _between(pieces: list[tuple[str, float]], start: tuple[int, int], stop: tupl
     return parts
 
 
-def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _weighted_chatglm(
+    pipe, pieces: list[tuple[str, float]], length: int, found: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """``found``, the unweighted embedding z, and for each piece of weight w the sum of ``(w - 1) (z - without)``.
 
     ``without`` is the embedding of the prompt without that piece, so that a weight of 0 is as if it had not been said.
@@ -256,21 +317,37 @@ def _weighted_chatglm(pipe, pieces: list[tuple[str, float]], length: int, found:
     ``pooled``, the last one's state, and the padding, which alone sees the whole prompt, carry its meaning.
     """
     text = "".join(said for said, _ in pieces)
-    offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")["offsets"]
-    first = max(2, length - len(offsets))  # padded on the left; behind [gMASK] and sop where it is cut
+    offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")[
+        "offsets"
+    ]
+    first = max(
+        2, length - len(offsets)
+    )  # padded on the left; behind [gMASK] and sop where it is cut
     tokens, pooled, start = found["tokens"].clone(), found["pooled"].clone(), 0
     for place, (said, weight) in enumerate(pieces):
         end = start + len(said)
         if weight != 1:
-            without = _encoded(pipe, "".join(other for there, (other, _) in enumerate(pieces) if there != place), found["tokens"].device)
+            without = _encoded(
+                pipe,
+                "".join(other for there, (other, _) in enumerate(pieces) if there != place),
+                found["tokens"].device,
+            )
             padding = slice(0, first - 2)  # before [gMASK] and sop
-            own = [first + at for at, (low, high) in enumerate(offsets) if low < end and high > start and first + at < length]
+            own = [
+                first + at
+                for at, (low, high) in enumerate(offsets)
+                if low < end and high > start and first + at < length
+            ]
             whole = sum(low < end and high > start for low, high in offsets)
-            shift = first - max(2, length - len(offsets) + whole) + whole  # where both are cut, what is behind stands further left in the shorter one
+            shift = (
+                first - max(2, length - len(offsets) + whole) + whole
+            )  # where both are cut, what is behind stands further left in the shorter one
             behind = own[-1] + 1 if own else length
             for places in (padding, own):
                 tokens[places] += (weight - 1) * (found["tokens"][places] - without["tokens"][0])
-            tokens[behind:] += (weight - 1) * (found["tokens"][behind:] - without["tokens"][behind - shift:length - shift])
+            tokens[behind:] += (weight - 1) * (
+                found["tokens"][behind:] - without["tokens"][behind - shift : length - shift]
+            )
             pooled += (weight - 1) * (found["pooled"] - without["pooled"])
         start = end
     return found | {"tokens": tokens, "pooled": pooled}
@@ -307,7 +384,9 @@ def _text_pipeline(base: Base, device: str, dtype: torch.dtype, bits: int | None
     for component in base.components:
         if component.startswith("text_encoder"):
             parts[component] = models.load(base, component, dtype, device, **options)
-            parts[component.replace("text_encoder", "tokenizer")] = models.tokenizer(base, component)
+            parts[component.replace("text_encoder", "tokenizer")] = models.tokenizer(
+                base, component
+            )
     return models.pipeline(base, **parts)
 
 
@@ -316,10 +395,16 @@ def _quantised(bits: int | None, dtype: torch.dtype) -> dict[str, object]:
         return {}
     from transformers import BitsAndBytesConfig
 
-    how = BitsAndBytesConfig(load_in_8bit=True) if bits == 8 else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    how = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if bits == 8
+        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    )
     return {"quantization_config": how, "device_map": {"": 0}}
 
 
 def _warn_of_cuts(base: Base, lengths: dict[str, int]) -> None:
     if cut := [prompt for prompt, length in lengths.items() if length > base.text_length]:
-        print(f"text: {len(cut)} prompts and captions are longer than {base.text_length} tokens, the rest of them is not read, such as {cut[-1][:60]}…")
+        print(
+            f"text: {len(cut)} prompts and captions are longer than {base.text_length} tokens, the rest of them is not read, such as {cut[-1][:60]}…"
+        )

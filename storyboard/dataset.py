@@ -22,7 +22,9 @@ from .settings import Settings
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 FILE_KEYS = ("file_name", "image", "images", "path", "image_path")
-KOHYA = re.compile(r"(\d+)_(.+)")  # repeats and concept (https://github.com/kohya-ss/sd-scripts/blob/main/docs/train_README-en.md)
+KOHYA = re.compile(
+    r"(\d+)_(.+)"
+)  # repeats and concept (https://github.com/kohya-ss/sd-scripts/blob/main/docs/train_README-en.md)
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,17 @@ class Captions:
         manifest = artifacts.read_manifest(folder) or {}
         with open(folder / "metadata.jsonl", encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
-        return cls(folder, rows, manifest.get("unreadable", []), manifest.get("digest") or digest_of(folder, rows))
+        return cls(
+            folder,
+            rows,
+            manifest.get("unreadable", []),
+            manifest.get("digest") or digest_of(folder, rows),
+        )
 
     def __str__(self) -> str:
-        return f"{len(self)} captioned pictures in {self.folder}" + (f", {len(self.unreadable)} left out as unreadable" if self.unreadable else "")
+        return f"{len(self)} captioned pictures in {self.folder}" + (
+            f", {len(self.unreadable)} left out as unreadable" if self.unreadable else ""
+        )
 
     def _repr_html_(self) -> str:
         from . import show
@@ -67,7 +76,9 @@ class Captions:
 
 def digest_of(folder: Path, rows: list[dict]) -> str:
     """SHA-256 over every caption and every picture's content."""
-    return artifacts.fingerprint(rows=[[row["text"], artifacts.digest_of_file(folder / row["images"][0])] for row in rows])
+    return artifacts.fingerprint(
+        rows=[[row["text"], artifacts.digest_of_file(folder / row["images"][0])] for row in rows]
+    )
 
 
 def collect(settings: Settings) -> Captions:
@@ -88,31 +99,51 @@ def collect(settings: Settings) -> Captions:
     source = SAMPLE if settings.dataset == "sample" else Path(settings.dataset).expanduser()
     if not source.is_dir():
         if settings.dataset == "sample" or not hub.looks_like_id(settings.dataset):
-            raise DatasetError(f"There is no folder {str(source)!r}: set dataset to \"sample\", to a folder of pictures, or to a ModelScope id such as {hub.DEFAULT!r}.")
+            raise DatasetError(
+                f'There is no folder {str(source)!r}: set dataset to "sample", to a folder of pictures, or to a ModelScope id such as {hub.DEFAULT!r}.'
+            )
         source = hub.fetch(settings.dataset, settings.folder / "hub")
-    listed = [_filled(item, source, settings.caption_template) for item in read_folder(source, settings.folder)]
+    listed = [
+        _filled(item, source, settings.caption_template)
+        for item in read_folder(source, settings.folder)
+    ]
     if not any(item["file"] for item in listed):
-        raise DatasetError(f"No picture in {str(source)!r}: put .png, .jpg or .webp files there, each with a caption of the same name in .txt, or a metadata.jsonl.")
+        raise DatasetError(
+            f"No picture in {str(source)!r}: put .png, .jpg or .webp files there, each with a caption of the same name in .txt, or a metadata.jsonl."
+        )
     _tell(listed, source, settings.captioner)
     stamps = [[item["name"], item["text"], *_stamp(item["file"])] for item in listed]
     captioner = None if all(item["text"] for item in listed) else captioning.mark(settings)
-    mark = artifacts.fingerprint(stage="collect", items=stamps, captioner=captioner, versions=artifacts.versions("pillow"))
+    mark = artifacts.fingerprint(
+        stage="collect", items=stamps, captioner=captioner, versions=artifacts.versions("pillow")
+    )
     if artifacts.finished(target, mark):
         captions = Captions.load(target)
         print(f"collect: nothing to do, {captions}")
         return captions
     needed = sum(size for *_, size, _ in stamps) * 2
     if missing := artifacts.free_space_needed(target, needed):
-        raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for {len(listed)} pictures: free some space or set output to another disk.")
+        raise ResourceError(
+            f"The disk of {target} lacks {missing / 1e6:,.0f} MB for {len(listed)} pictures: free some space or set output to another disk."
+        )
     try:
         with artifacts.building(target) as folder:
             captions = _bring(listed, folder, target, settings)
-            artifacts.write_manifest(folder, "collect", mark, source=settings.dataset, digest=captions.digest, unreadable=captions.unreadable)
+            artifacts.write_manifest(
+                folder,
+                "collect",
+                mark,
+                source=settings.dataset,
+                digest=captions.digest,
+                unreadable=captions.unreadable,
+            )
     except OSError as error:
         if not artifacts.disk_is_full(error):
             raise
         said = f"The disk of {target} became full while {len(listed)} pictures were brought in"  # a re-encoded one may grow
-        raise ResourceError(f"{said}, nothing was kept: free some space or set output to another disk.") from error
+        raise ResourceError(
+            f"{said}, nothing was kept: free some space or set output to another disk."
+        ) from error
     print(f"collect: {captions}")
     return captions
 
@@ -127,7 +158,9 @@ def read_folder(folder: Path, output: Path | None = None) -> Iterator[dict]:
     made = output.resolve() if output else None
     if (folder / "metadata.jsonl").is_file():
         lines = read_text(folder / "metadata.jsonl").split("\n")
-        rows = [_parsed(line, number, folder) for number, line in enumerate(lines, 1) if line.strip()]
+        rows = [
+            _parsed(line, number, folder) for number, line in enumerate(lines, 1) if line.strip()
+        ]
         yield from (_listed(row, folder, "metadata.jsonl") for row in rows)
     elif (folder / "metadata.csv").is_file():
         lines = io.StringIO(read_text(folder / "metadata.csv"), newline="")
@@ -136,10 +169,26 @@ def read_folder(folder: Path, output: Path | None = None) -> Iterator[dict]:
         for path in sorted(folder.rglob("*")):
             inside = path.relative_to(folder)
             hidden = any(part.startswith(".") for part in inside.parts)
-            if path.suffix.lower() not in PICTURES or hidden or not path.is_file() or (made and path.resolve().is_relative_to(made)):
+            if (
+                path.suffix.lower() not in PICTURES
+                or hidden
+                or not path.is_file()
+                or (made and path.resolve().is_relative_to(made))
+            ):
                 continue
-            text = next((p for p in (path.with_suffix(".txt"), path.with_suffix(".caption")) if p.is_file()), None)
-            yield {"name": inside.as_posix(), "text": read_text(text).strip() if text else "", "file": path}
+            text = next(
+                (
+                    p
+                    for p in (path.with_suffix(".txt"), path.with_suffix(".caption"))
+                    if p.is_file()
+                ),
+                None,
+            )
+            yield {
+                "name": inside.as_posix(),
+                "text": read_text(text).strip() if text else "",
+                "file": path,
+            }
 
 
 def _filled(item: dict, source: Path, template: str | None) -> dict:
@@ -150,20 +199,32 @@ def _filled(item: dict, source: Path, template: str | None) -> dict:
     concept = KOHYA.fullmatch(place.parent.name)
     if template is None:
         return item | {"text": concept[2].strip() if concept else ""}
-    return item | {"text": template.replace("{folder}", concept[2] if concept else place.parent.name).replace("{file}", place.stem).strip()}
+    return item | {
+        "text": template.replace("{folder}", concept[2] if concept else place.parent.name)
+        .replace("{file}", place.stem)
+        .strip()
+    }
 
 
 def _tell(listed: list[dict], source: Path, captioner: str | None) -> None:
-    repeats = {concept[1] for item in listed if (concept := KOHYA.fullmatch((source.resolve().name / Path(item["name"])).parent.name))}
+    repeats = {
+        concept[1]
+        for item in listed
+        if (concept := KOHYA.fullmatch((source.resolve().name / Path(item["name"])).parent.name))
+    }
     if len(repeats) > 1:
-        print(f"collect: the numbers of the folders ({', '.join(sorted(repeats, key=int))}) are not used as repeats, an epoch has every picture once; copy pictures to weigh them")
+        print(
+            f"collect: the numbers of the folders ({', '.join(sorted(repeats, key=int))}) are not used as repeats, an epoch has every picture once; copy pictures to weigh them"
+        )
     bare = sum(not item["text"] for item in listed)
     if bare and captioner:
-        print(f"collect: {bare} of {len(listed)} pictures have no caption that says anything, {captioner} writes one for each")
+        print(
+            f"collect: {bare} of {len(listed)} pictures have no caption that says anything, {captioner} writes one for each"
+        )
     elif bare and source != SAMPLE:
         print(
             f"collect: {bare} of {len(listed)} pictures have no caption that says anything, and cleaning may drop them: write a .txt of the same name beside each, or set "
-            "caption_template, such as \"二次元，{folder}\", or captioner, such as \"Salesforce/blip-image-captioning-large\""
+            'caption_template, such as "二次元，{folder}", or captioner, such as "Salesforce/blip-image-captioning-large"'
         )
 
 
@@ -182,9 +243,13 @@ def _parsed(line: str, number: int, folder: Path) -> dict:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DatasetError(f"Line {number} of {folder / 'metadata.jsonl'} is not JSON ({error.msg}): correct or remove it.") from error
+        raise DatasetError(
+            f"Line {number} of {folder / 'metadata.jsonl'} is not JSON ({error.msg}): correct or remove it."
+        ) from error
     if not isinstance(row, dict):
-        raise DatasetError(f"Line {number} of {folder / 'metadata.jsonl'} is not an object: write {{\"file_name\": ..., \"text\": ...}}.")
+        raise DatasetError(
+            f'Line {number} of {folder / "metadata.jsonl"} is not an object: write {{"file_name": ..., "text": ...}}.'
+        )
     return row
 
 
@@ -193,13 +258,17 @@ def _listed(row: dict, folder: Path, listing: str) -> dict:
     if isinstance(name, list):
         name = name[0]
     if not isinstance(name, str):
-        raise DatasetError(f"A row of {folder / listing} names no picture: give each a {FILE_KEYS[0]!r}.")
+        raise DatasetError(
+            f"A row of {folder / listing} names no picture: give each a {FILE_KEYS[0]!r}."
+        )
     text = next((row[key] for key in hub.TEXT_KEYS if row.get(key)), "")
     item = {"name": name, "text": str(text).strip(), "file": None}
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         return item | {"reason": "lies outside the folder"}
-    return item | ({"file": path} if path.is_file() else {"reason": str(row.get("reason") or "no such file")})
+    return item | (
+        {"file": path} if path.is_file() else {"reason": str(row.get("reason") or "no such file")}
+    )
 
 
 def _stamp(path: Path | None) -> tuple[int, int]:
@@ -225,22 +294,43 @@ def _bring(listed: list[dict], folder: Path, target: Path, settings: Settings) -
         except pictures.UNREADABLE as error:
             if artifacts.disk_is_full(error):
                 raise
-            return {"source": item["name"], "reason": f"{type(error).__name__}: {str(error).replace(str(item['file']), item['name'])}"}
-        return {"id": written.stem, "text": item["text"], "images": [f"images/{written.name}"], "source": item["name"], "digest": artifacts.digest_of_file(written)}
+            return {
+                "source": item["name"],
+                "reason": f"{type(error).__name__}: {str(error).replace(str(item['file']), item['name'])}",
+            }
+        return {
+            "id": written.stem,
+            "text": item["text"],
+            "images": [f"images/{written.name}"],
+            "source": item["name"],
+            "digest": artifacts.digest_of_file(written),
+        }
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(bring, range(len(listed)), listed))
     rows = [row for row in results if "id" in row]
     unreadable = [row for row in results if "id" not in row]
     if not rows:
-        raise DatasetError(f"None of the {len(listed)} pictures could be read, the first because: {unreadable[0]['reason']}.")
+        raise DatasetError(
+            f"None of the {len(listed)} pictures could be read, the first because: {unreadable[0]['reason']}."
+        )
     bare = [row for row in rows if not row["text"]]
     if bare and settings.captioner:
-        for row, text in zip(bare, captioning.write([folder / row["images"][0] for row in bare], settings.captioner, settings.seed)):
+        for row, text in zip(
+            bare,
+            captioning.write(
+                [folder / row["images"][0] for row in bare], settings.captioner, settings.seed
+            ),
+        ):
             row["text"] = text
-    digest = artifacts.fingerprint(rows=[[row["text"], row["digest"]] for row in rows])  # digest_of, its hashes at hand
+    digest = artifacts.fingerprint(
+        rows=[[row["text"], row["digest"]] for row in rows]
+    )  # digest_of, its hashes at hand
     lines = [{key: value for key, value in row.items() if key != "digest"} for row in rows]
-    artifacts.write_atomically(folder / "metadata.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    artifacts.write_atomically(
+        folder / "metadata.jsonl",
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
+    )
     return Captions(target, lines, unreadable, digest)
 
 
@@ -258,7 +348,11 @@ def normalise(source: Path, stem: Path) -> Path:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     with Image.open(source) as image:
         image.load()
-        fits = image.mode == "RGB" and image.getexif().get(pictures.ORIENTATION, 1) == 1 and "icc_profile" not in image.info
+        fits = (
+            image.mode == "RGB"
+            and image.getexif().get(pictures.ORIENTATION, 1) == 1
+            and "icc_profile" not in image.info
+        )
         if fits and image.format in ("PNG", "JPEG"):
             written = stem.with_suffix(".png" if image.format == "PNG" else ".jpg")
             shutil.copyfile(source, written)
@@ -271,7 +365,12 @@ def normalise(source: Path, stem: Path) -> Path:
         upright = Image.alpha_composite(white, upright)
     if profile and upright.mode in ("RGB", "L", "CMYK"):
         try:
-            upright = ImageCms.profileToProfile(upright, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB")
+            upright = ImageCms.profileToProfile(
+                upright,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
         except ImageCms.PyCMSError as error:
             raise ValueError(f"its colour profile cannot be read ({error})") from error
     written = stem.with_suffix(".png")

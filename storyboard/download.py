@@ -64,7 +64,11 @@ class Hub:
     def missing(self, sizes: dict[str, int]) -> int:
         """Bytes of the files ``sizes`` that no earlier call has brought into the cache."""
         snapshots = list(self.folder.glob("snapshots/*"))
-        return sum(size for name, size in sizes.items() if not any(_has(folder / name, size) for folder in snapshots))
+        return sum(
+            size
+            for name, size in sizes.items()
+            if not any(_has(folder / name, size) for folder in snapshots)
+        )
 
 
 def hubs(model: HubModel) -> list[Hub]:
@@ -84,12 +88,17 @@ def failures() -> tuple[type[Exception], ...]:
 
 def disk_is_full(error: Exception) -> bool:
     """Whether a client failed because the disk is full; ModelScope's keeps the errors of several files in one."""
-    return any(artifacts.disk_is_full(each) for each in (error, *getattr(error, "failed_files", {}).values()))
+    return any(
+        artifacts.disk_is_full(each)
+        for each in (error, *getattr(error, "failed_files", {}).values())
+    )
 
 
 def modelscope_cache() -> Path:
     """Where ModelScope's client puts what it fetches."""
-    named = os.environ.get("MODELSCOPE_CACHE") or os.environ.get("MS_CACHE_HOME")  # the second is an old name
+    named = os.environ.get("MODELSCOPE_CACHE") or os.environ.get(
+        "MS_CACHE_HOME"
+    )  # the second is an old name
     return Path(named or Path.home() / ".cache" / "modelscope").expanduser()
 
 
@@ -125,11 +134,19 @@ def _modelscope(model: str) -> Hub:
 
     def files() -> dict[str, int]:
         listed = HubApi(endpoint=endpoint).get_model_files(model, recursive=True)
-        return {file["Path"]: int(file.get("Size") or 0) for file in listed if file.get("Type") != "tree"}
+        return {
+            file["Path"]: int(file.get("Size") or 0)
+            for file in listed
+            if file.get("Type") != "tree"
+        }
 
     def download(names: list[str]) -> Path:
         named = os.environ.get("MODELSCOPE_CACHE")
-        return Path(snapshot_download(model, allow_patterns=_literal(names), endpoint=endpoint, cache_dir=named))
+        return Path(
+            snapshot_download(
+                model, allow_patterns=_literal(names), endpoint=endpoint, cache_dir=named
+            )
+        )
 
     return Hub("ModelScope", model, files, download, cache, modelscope_folder(model))
 
@@ -140,13 +157,23 @@ def _huggingface(model: str, revision: str | None) -> Hub:
     endpoint, cache = os.environ.get("HF_ENDPOINT"), huggingface_cache()
 
     def files() -> dict[str, int]:
-        listed = HfApi(endpoint=endpoint).model_info(model, revision=revision, files_metadata=True, timeout=TIMEOUT).siblings
+        listed = (
+            HfApi(endpoint=endpoint)
+            .model_info(model, revision=revision, files_metadata=True, timeout=TIMEOUT)
+            .siblings
+        )
         return {file.rfilename: file.size or 0 for file in listed}
 
     def download(names: list[str]) -> Path:
-        return Path(snapshot_download(
-            model, revision=revision, allow_patterns=_literal(names), endpoint=endpoint, cache_dir=cache,
-        ))
+        return Path(
+            snapshot_download(
+                model,
+                revision=revision,
+                allow_patterns=_literal(names),
+                endpoint=endpoint,
+                cache_dir=cache,
+            )
+        )
 
     return Hub("Hugging Face", model, files, download, cache, huggingface_folder(model))
 

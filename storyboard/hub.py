@@ -76,11 +76,16 @@ def fetch(dataset_id: str, cache: Path) -> Path:
     root = os.environ.get(LOCAL_ROOT)
     location = Path(root).expanduser() / dataset_id if root else None
     if root and not location.is_dir():
-        raise DatasetError(f"{LOCAL_ROOT} holds no {dataset_id}: put it at {location} or unset {LOCAL_ROOT} to use the network.")
+        raise DatasetError(
+            f"{LOCAL_ROOT} holds no {dataset_id}: put it at {location} or unset {LOCAL_ROOT} to use the network."
+        )
     at = 0
     try:
         with _local(location) if root else _hub(dataset_id) as source:
-            print(f"collect: streaming {dataset_id} from {root or 'ModelScope'} ({source}) into {folder}", flush=True)
+            print(
+                f"collect: streaming {dataset_id} from {root or 'ModelScope'} ({source}) into {folder}",
+                flush=True,
+            )
             _check_disk(folder, dataset_id, source)
             folder.mkdir(parents=True, exist_ok=True)
             for at in _write(source, folder, dataset_id):
@@ -89,10 +94,12 @@ def fetch(dataset_id: str, cache: Path) -> Path:
     except _failures() as error:
         if artifacts.disk_is_full(error):
             said = f"The disk of {folder} became full at picture {at + 1} of {dataset_id}"
-            raise ResourceError(f"{said}: free some space and run this cell again to go on from there.") from error
+            raise ResourceError(
+                f"{said}: free some space and run this cell again to go on from there."
+            ) from error
         what = f"broke off after {at} pictures" if at else "cannot be read"
         said = f"{dataset_id} {what} ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
-        mend = "check the name and the network and run this cell again to go on from there, or set dataset to \"sample\""
+        mend = 'check the name and the network and run this cell again to go on from there, or set dataset to "sample"'
         raise DatasetError(f"{said}: {mend}.") from error
     done.touch()
     return folder
@@ -105,7 +112,9 @@ def _check_disk(folder: Path, dataset_id: str, source: Source) -> None:
         raise ResourceError(f"{said}: set output to another disk.")
 
 
-ARCHIVE = re.compile(r"(?:zip|tar|gzip|bz2|lz4|xz|zstd)://")  # a hop of fsspec's paths, ``zip://inside::outside``
+ARCHIVE = re.compile(
+    r"(?:zip|tar|gzip|bz2|lz4|xz|zstd)://"
+)  # a hop of fsspec's paths, ``zip://inside::outside``
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)  # what a spoilt archive raises
 
 
@@ -135,7 +144,9 @@ def _listing(api, dataset_id: str) -> dict[str, int]:
     sizes = {}
     for page in itertools.count(1):
         files = api.get_dataset_files(dataset_id, page_number=page, page_size=FILES_A_PAGE)
-        sizes |= {file["Path"]: int(file.get("Size") or 0) for file in files if file.get("Type") != "tree"}
+        sizes |= {
+            file["Path"]: int(file.get("Size") or 0) for file in files if file.get("Type") != "tree"
+        }
         if len(files) < FILES_A_PAGE:
             return sizes
 
@@ -151,7 +162,13 @@ def _local(folder: Path) -> Iterator[Source]:
     files = inside or [path for path in folder.rglob("*") if path.is_file()]
     sizes = {str(path): path.stat().st_size for path in files}
     rows, columns = _undecoded(builder.as_streaming_dataset(split=SPLIT))
-    yield Source(rows, columns, sizes, bool(inside), lambda path: Path(path).resolve().is_relative_to(folder.resolve()))
+    yield Source(
+        rows,
+        columns,
+        sizes,
+        bool(inside),
+        lambda path: Path(path).resolve().is_relative_to(folder.resolve()),
+    )
 
 
 def _undecoded(rows: Iterable[dict]) -> tuple[Iterable[dict], list[str]]:
@@ -191,7 +208,7 @@ def _write(source: Source, folder: Path, dataset_id: str) -> Iterator[int]:
 def _tell_columns(row: dict, dataset_id: str) -> None:
     if not any(key in row for key in TEXT_KEYS):
         said = f"{dataset_id} has the columns {', '.join(row)} and no captions in {', '.join(TEXT_KEYS)}"
-        print(f"collect: {said}: set caption_template, such as \"二次元\", or captioner", flush=True)
+        print(f'collect: {said}: set caption_template, such as "二次元", or captioner', flush=True)
 
 
 def _repair(listing: Path) -> int:
@@ -199,7 +216,7 @@ def _repair(listing: Path) -> int:
     if not listing.is_file():
         return 0
     text = listing.read_text(encoding="utf-8")
-    whole = text[:text.rfind("\n") + 1]
+    whole = text[: text.rfind("\n") + 1]
     if whole != text:
         artifacts.write_atomically(listing, whole)
     return whole.count("\n")
@@ -212,19 +229,32 @@ def _picture(row: dict, columns: list[str], dataset_id: str) -> dict | None:
         DatasetError: No column is one of pictures.
     """
     values = [row.get(name) for name in columns or row]
-    found = next((value for value in values if isinstance(value, dict) and {"bytes", "path"} <= value.keys()), None)
+    found = next(
+        (
+            value
+            for value in values
+            if isinstance(value, dict) and {"bytes", "path"} <= value.keys()
+        ),
+        None,
+    )
     if found is None and not columns:
-        raise DatasetError(f"{dataset_id} holds no pictures, only {', '.join(row)}: choose a data set of pictures.")
+        raise DatasetError(
+            f"{dataset_id} holds no pictures, only {', '.join(row)}: choose a data set of pictures."
+        )
     return found
 
 
-def _save(image: dict | None, holds: Callable[[str], bool], folder: Path, place: int) -> dict[str, str]:
+def _save(
+    image: dict | None, holds: Callable[[str], bool], folder: Path, place: int
+) -> dict[str, str]:
     """Write the picture of row ``place`` as it is; what a line of the listing says of it.
 
     A picture that the data set does not hold gets a line with a ``reason``, so that rows keep their numbers.
     """
     suffix = Path((image or {}).get("path") or "").suffix.lower()
-    name = f"{place:06d}{suffix if SUFFIX.fullmatch(suffix) else '.png'}"  # readers go by the content
+    name = (
+        f"{place:06d}{suffix if SUFFIX.fullmatch(suffix) else '.png'}"  # readers go by the content
+    )
     try:
         artifacts.write_atomically(folder / name, _content(image, holds))
     except (FileNotFoundError, *DAMAGED) as error:
@@ -246,7 +276,9 @@ def _content(image: dict | None, holds: Callable[[str], bool]) -> bytes:
     if not (path := image.get("path")):
         raise FileNotFoundError("it holds no picture")
     *inside, outside = path.split("::")
-    if not holds(outside) or not all(map(ARCHIVE.match, inside)):  # a first hop without a protocol would be a file of this machine
+    if not holds(outside) or not all(
+        map(ARCHIVE.match, inside)
+    ):  # a first hop without a protocol would be a file of this machine
         raise FileNotFoundError(f"{path} is not in the data set")
     with xopen(path, "rb") as file:
         return file.read()

@@ -27,7 +27,9 @@ ROWS_PER_PROCESS = 1000  # below this a second process costs more than it saves
 UNMEASURED = "could not be measured: the picture may be broken"
 
 
-def run(captions: Captions, process: list[dict], path: Path) -> tuple[dict[str, str], list[dict], list[dict], dict]:
+def run(
+    captions: Captions, process: list[dict], path: Path
+) -> tuple[dict[str, str], list[dict], list[dict], dict]:
     """Run the recipe ``process``, read from ``path``.
 
     Returns:
@@ -96,7 +98,9 @@ def _put_off_executors() -> None:
 
 
 def _refuse_to_install(cls, specification, *_):
-    raise SettingsError(f"The recipe has an operator that needs {specification}: install it (pip install {specification}) or take the operator out.")
+    raise SettingsError(
+        f"The recipe has an operator that needs {specification}: install it (pip install {specification}) or take the operator out."
+    )
 
 
 def _quieten() -> None:
@@ -114,37 +118,79 @@ def _instantiate(load_ops, process: list[dict], path: Path, workers: int) -> lis
 
     made = []
     for entry in process:
-        (name, parameters), = entry.items()
+        ((name, parameters),) = entry.items()
         if name not in OPERATORS.modules:
             near = difflib.get_close_matches(name, OPERATORS.modules, 1)
-            raise SettingsError(f"{path} names the operator {name!r}, which Data-Juicer does not have" + (f": did you mean {near[0]!r}?" if near else "."))
+            raise SettingsError(
+                f"{path} names the operator {name!r}, which Data-Juicer does not have"
+                + (f": did you mean {near[0]!r}?" if near else ".")
+            )
         operator = OPERATORS.modules[name]
         if not issubclass(operator, (Filter, Deduplicator, Mapper)):
-            raise SettingsError(f"{path} names {name}, which neither filters, deduplicates nor maps single rows: take it out.")
-        taken = {parameter for cls in operator.__mro__ if cls is not object for parameter in inspect.signature(cls.__init__).parameters} | OP._BASE_PARAMS.keys()
+            raise SettingsError(
+                f"{path} names {name}, which neither filters, deduplicates nor maps single rows: take it out."
+            )
+        taken = {
+            parameter
+            for cls in operator.__mro__
+            if cls is not object
+            for parameter in inspect.signature(cls.__init__).parameters
+        } | OP._BASE_PARAMS.keys()
         if strange := parameters.keys() - taken:
-            raise SettingsError(f"{path} gives {name} the parameter {min(strange)!r}, which it does not take: it takes {', '.join(sorted(inspect.signature(operator.__init__).parameters.keys() - {'self', 'args', 'kwargs'}))}.")
+            raise SettingsError(
+                f"{path} gives {name} the parameter {min(strange)!r}, which it does not take: it takes {', '.join(sorted(inspect.signature(operator.__init__).parameters.keys() - {'self', 'args', 'kwargs'}))}."
+            )
         try:
-            made += load_ops([{name: {**parameters, "num_proc": workers, "batch_size": 1, "skip_op_error": True}}])
+            made += load_ops(
+                [
+                    {
+                        name: {
+                            **parameters,
+                            "num_proc": workers,
+                            "batch_size": 1,
+                            "skip_op_error": True,
+                        }
+                    }
+                ]
+            )
         except (TypeError, ValueError) as error:
-            raise SettingsError(f"{path} gives {name} parameters that it does not take: {error}") from error
+            raise SettingsError(
+                f"{path} gives {name} parameters that it does not take: {error}"
+            ) from error
     return made
 
 
-def _run(captions: Captions, operators: list, workers: int, work: Path) -> tuple[dict[str, str], list[dict], list[dict], dict]:
+def _run(
+    captions: Captions, operators: list, workers: int, work: Path
+) -> tuple[dict[str, str], list[dict], list[dict], dict]:
     import datasets
 
     source = work / "captions.jsonl"
     with open(source, "w", encoding="utf-8") as lines:
         for row in captions.rows:
-            lines.write(json.dumps({"id": row["id"], "text": row["text"], "images": [str(captions.path(row).resolve())]}, ensure_ascii=False) + "\n")
+            lines.write(
+                json.dumps(
+                    {
+                        "id": row["id"],
+                        "text": row["text"],
+                        "images": [str(captions.path(row).resolve())],
+                    },
+                    ensure_ascii=False,
+                )
+                + "\n"
+            )
     data = datasets.load_dataset("json", data_files=str(source), split="train", cache_dir=str(work))
     book = _Book({row["id"]: row for row in captions.rows})
     for together, group in groupby(operators, _looks):
         for part in [list(group)] if together else [[op] for op in group]:
             if len(data):
                 data = _look(part, data, workers, book) if together else _apply(part[0], data, book)
-    return dict(zip(_column(data, "id"), _column(data, "text"))), book.counts, book.dropped, book.statistics
+    return (
+        dict(zip(_column(data, "id"), _column(data, "text"))),
+        book.counts,
+        book.dropped,
+        book.statistics,
+    )
 
 
 def _column(data, name: str) -> list:
@@ -158,23 +204,46 @@ class _Book:
     def __init__(self, rows: dict[str, dict]) -> None:
         self.rows, self.counts, self.dropped, self.statistics = rows, [], [], {}
 
-    def enter(self, op, before: list[str], after: list[str], reasons: dict[str, str], seconds: float) -> None:
+    def enter(
+        self, op, before: list[str], after: list[str], reasons: dict[str, str], seconds: float
+    ) -> None:
         """``op`` was given ``before`` and left ``after``."""
         left = set(after)
         if len(left) != len(after):
-            raise SettingsError(f"The recipe's {op._name} makes several rows of one, which would count a picture more than once: take it out.")
+            raise SettingsError(
+                f"The recipe's {op._name} makes several rows of one, which would count a picture more than once: take it out."
+            )
         for row_id in before:
             if row_id not in left:
                 row = self.rows[row_id]
-                self.dropped.append({"id": row_id, "text": row["text"], "image": row["images"][0], "operator": op._name, "reason": reasons.get(row_id, UNMEASURED)})
-        self.counts.append({"operator": op._name, "kept": len(left), "dropped": len(before) - len(left), "seconds": round(seconds, 2)})
+                self.dropped.append(
+                    {
+                        "id": row_id,
+                        "text": row["text"],
+                        "image": row["images"][0],
+                        "operator": op._name,
+                        "reason": reasons.get(row_id, UNMEASURED),
+                    }
+                )
+        self.counts.append(
+            {
+                "operator": op._name,
+                "kept": len(left),
+                "dropped": len(before) - len(left),
+                "seconds": round(seconds, 2),
+            }
+        )
 
 
 def _looks(op) -> bool:
     """Whether ``op`` judges single rows, or hashes pictures, and so can share a look at them."""
     from data_juicer.ops import Deduplicator, Filter
 
-    return isinstance(op, Filter) or isinstance(op, Deduplicator) and bool(_sharing(type(op).compute_hash))
+    return (
+        isinstance(op, Filter)
+        or isinstance(op, Deduplicator)
+        and bool(_sharing(type(op).compute_hash))
+    )
 
 
 @functools.cache  # asked for each row
@@ -202,16 +271,32 @@ def _look(operators: list, data, workers: int, book: _Book):
     """Let ``operators`` look at every row, one row after another, then take out what each refuses."""
     from data_juicer.ops import Deduplicator
 
-    looked = data.map(_Look(operators), num_proc=workers if workers > 1 else None, remove_columns=[name for name in data.column_names if name != "id"])
-    seen = {row_id: json.loads(found) for row_id, found in zip(_column(looked, "id"), _column(looked, "seen"))}
+    looked = data.map(
+        _Look(operators),
+        num_proc=workers if workers > 1 else None,
+        remove_columns=[name for name in data.column_names if name != "id"],
+    )
+    seen = {
+        row_id: json.loads(found)
+        for row_id, found in zip(_column(looked, "id"), _column(looked, "seen"))
+    }
     for row_id, found in seen.items():
         book.statistics.setdefault(row_id, {}).update(found["statistics"])
     left = list(seen)
     for place, op in enumerate(operators):
         began, before = time.perf_counter(), left
-        reasons = {row_id: seen[row_id]["reason"] for row_id in before if seen[row_id]["left_at"] == place}
+        reasons = {
+            row_id: seen[row_id]["reason"] for row_id in before if seen[row_id]["left_at"] == place
+        }
         if isinstance(op, Deduplicator):
-            reasons |= _repeats(op, {row_id: seen[row_id]["hashes"][str(place)] for row_id in before if row_id not in reasons})
+            reasons |= _repeats(
+                op,
+                {
+                    row_id: seen[row_id]["hashes"][str(place)]
+                    for row_id in before
+                    if row_id not in reasons
+                },
+            )
         left = [row_id for row_id in before if row_id not in reasons]
         looking = sum(found["seconds"][place] for found in seen.values()) / workers
         book.enter(op, before, left, reasons, time.perf_counter() - began + looking)
@@ -228,10 +313,16 @@ def _repeats(op, hashes: dict[str, dict]) -> dict[str, str]:
     if not hashes:
         return {}
     names = next(iter(hashes.values()))
-    hashed = datasets.Dataset.from_dict({"id": list(hashes)} | {name: [found[name] for found in hashes.values()] for name in names})
+    hashed = datasets.Dataset.from_dict(
+        {"id": list(hashes)} | {name: [found[name] for found in hashes.values()] for name in names}
+    )
     left = set(_column(op.process(hashed)[0], "id"))
     named = getattr(op, "repeats", {})  # Data-Juicer's own deduplicators do not say which
-    return {row_id: f"repeats {named.get(row_id, 'another picture')}" for row_id in hashes if row_id not in left}
+    return {
+        row_id: f"repeats {named.get(row_id, 'another picture')}"
+        for row_id in hashes
+        if row_id not in left
+    }
 
 
 class _Look:
@@ -248,8 +339,20 @@ class _Look:
         from data_juicer.ops import Filter
         from data_juicer.utils.constant import Fields
 
-        row = {"id": row["id"], "text": row["text"], "images": list(row["images"]), Fields.stats: {}, Fields.context: {}}
-        seen = {"left_at": -1, "reason": "", "statistics": {}, "hashes": {}, "seconds": [0.0] * len(self.operators)}
+        row = {
+            "id": row["id"],
+            "text": row["text"],
+            "images": list(row["images"]),
+            Fields.stats: {},
+            Fields.context: {},
+        }
+        seen = {
+            "left_at": -1,
+            "reason": "",
+            "statistics": {},
+            "hashes": {},
+            "seconds": [0.0] * len(self.operators),
+        }
         for place, op in enumerate(self.operators):
             began, known = time.perf_counter(), set(row[Fields.stats])
             try:
@@ -257,7 +360,11 @@ class _Look:
                     row, kept = _judge(op, row)
                     if not kept:
                         facts = {key: _plain(value) for key, value in row[Fields.stats].items()}
-                        seen["reason"] = _reason(op, {key: value for key, value in facts.items() if key not in known} or facts)
+                        seen["reason"] = _reason(
+                            op,
+                            {key: value for key, value in facts.items() if key not in known}
+                            or facts,
+                        )
                 else:
                     kept, columns = True, set(row)
                     row = type(op).compute_hash(op, row, context=True)
@@ -270,7 +377,9 @@ class _Look:
             if not kept:
                 seen["left_at"] = place
                 break
-        seen["statistics"] = {key: _plain(value) for key, value in row[Fields.stats].items() if value is not None}
+        seen["statistics"] = {
+            key: _plain(value) for key, value in row[Fields.stats].items() if value is not None
+        }
         return {"seen": json.dumps(seen)}
 
 
@@ -278,10 +387,14 @@ def _judge(op, row: dict) -> tuple[dict, bool]:
     """Measure and judge one row by a filter -> the row with its statistics, whether it stays."""
     from data_juicer.ops import Filter
 
-    if type(op).compute_stats_batched is not Filter.compute_stats_batched:  # that one only calls compute_stats_single, and hides its context
+    if (
+        type(op).compute_stats_batched is not Filter.compute_stats_batched
+    ):  # that one only calls compute_stats_single, and hides its context
         batch = {key: [value] for key, value in row.items()}
         batch = op.compute_stats_batched(batch, **_sharing(type(op).compute_stats_batched))
-        return {key: values[0] for key, values in batch.items()}, bool(next(iter(op.process_batched(batch))))
+        return {key: values[0] for key, values in batch.items()}, bool(
+            next(iter(op.process_batched(batch)))
+        )
     row = op.compute_stats_single(row, **_sharing(type(op).compute_stats_single))
     return row, bool(op.process_single(row))
 
@@ -296,6 +409,8 @@ def _plain(value):
 
 def _reason(op, measured: dict) -> str:
     """What the operator measured of a row beside what the recipe asks."""
-    asked = {key: value for key, value in op._init_kwargs.items() if key.split("_")[0] in ("min", "max")}
+    asked = {
+        key: value for key, value in op._init_kwargs.items() if key.split("_")[0] in ("min", "max")
+    }
     listed = lambda facts: ", ".join(f"{key} {value}" for key, value in facts.items())
     return f"{listed(measured)} ({listed(asked)})"

@@ -9,7 +9,10 @@ from safetensors import SafetensorError
 from .errors import BaseError
 from .quiet import quiet
 
-COMPUTED = ("position_ids", "inv_freq")  # ends of the names of tensors that follow from the config; in older files
+COMPUTED = (
+    "position_ids",
+    "inv_freq",
+)  # ends of the names of tensors that follow from the config; in older files
 ROTARY = "rotary_pos_emb.inv_freq"
 
 
@@ -27,9 +30,14 @@ def renamed(model: torch.nn.Module, names: Iterable[str]) -> dict[str, str]:
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
     # other transforms than renamings compute tensors: none of our bases has such, and what stays unnamed is refused
-    renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
+    renamings = [
+        each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)
+    ]
     expected = dict.fromkeys(model.state_dict(), True)
-    return {name: rename_source_key(name, renamings, [], model.base_model_prefix, expected)[0] for name in names}
+    return {
+        name: rename_source_key(name, renamings, [], model.base_model_prefix, expected)[0]
+        for name in names
+    }
 
 
 def differences(model: torch.nn.Module, found: Mapping[str, Sequence[int]]) -> list[str]:
@@ -44,7 +52,11 @@ def differences(model: torch.nn.Module, found: Mapping[str, Sequence[int]]) -> l
         for name, shape in expected.items()
         if not (_same_numbers(list(found[name]), shape) if name in found else computed(name))
     ]
-    return wrong + [f"{name} has no place there" for name in found if name not in expected and not computed(name)]
+    return wrong + [
+        f"{name} has no place there"
+        for name in found
+        if name not in expected and not computed(name)
+    ]
 
 
 def _same_numbers(found: list[int], expected: list[int]) -> bool:
@@ -70,7 +82,12 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
             model, report = kind.from_pretrained(folder, **options)
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: another shape
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # RuntimeError: another shape
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         said = f"{folder} cannot be loaded as {kind.__name__} ({reason})"
         raise BaseError(f"{said}: get the config and the weights of the same model.") from error

@@ -18,7 +18,12 @@ from .errors import LoraError
 
 PREFIX = "lora_unet_"
 # kohya's prefixes (sd-scripts, networks/lora.py), and the component of a base that each names
-COMPONENTS = {PREFIX: "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
+COMPONENTS = {
+    PREFIX: "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+}
 PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 PLAIN = "give a plain LoRA (lora_down and lora_up) for Kolors, SDXL or SD 1.5"
 FOREIGN = {  # names of tensors and what a file with one of them is; families before kinds
@@ -38,7 +43,9 @@ FOREIGN = {  # names of tensors and what a file with one of them is; families be
     r"^lllite_": "a ControlNet-LLLite",
     r"^(emb_params|string_to_param|string_to_token|clip_[lg])$": "an embedding (textual inversion)",
 }
-WORD = re.compile(r"<[^<>]+>|bundle_emb\..+")  # an embedding that a LoRA brings along: cloneofsimo/lora's, kohya's form
+WORD = re.compile(
+    r"<[^<>]+>|bundle_emb\..+"
+)  # an embedding that a LoRA brings along: cloneofsimo/lora's, kohya's form
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Lora:
         return [*sorted((self.path.parent / "checkpoints").glob("step-*.safetensors")), self.path]
 
     def __str__(self) -> str:
-        tail = self.losses[-max(1, len(self.losses) // 10):]
+        tail = self.losses[-max(1, len(self.losses) // 10) :]
         return f"{self.path} ({self.path.stat().st_size / 1e6:.1f} MB, {len(self.losses)} steps, loss {sum(tail) / len(tail):.4f} over the last tenth)"
 
     def _repr_html_(self) -> str:
@@ -74,7 +81,9 @@ class Lora:
         return show.training(self)
 
 
-def to_kohya(state: dict[str, torch.Tensor], alpha: float | dict[str, float]) -> dict[str, torch.Tensor]:
+def to_kohya(
+    state: dict[str, torch.Tensor], alpha: float | dict[str, float]
+) -> dict[str, torch.Tensor]:
     """peft's ``a.b.lora_A.default.weight`` -> ``lora_unet_a_b.lora_down.weight``, ``.lora_up.weight`` and ``.alpha``.
 
     Names as kohya-ss/sd-scripts writes them (networks/lora.py); values in fp32 on the CPU.
@@ -86,12 +95,18 @@ def to_kohya(state: dict[str, torch.Tensor], alpha: float | dict[str, float]) ->
     for key, value in state.items():
         module, side = key.replace(".default.", ".").rsplit(".lora_", 1)
         name = PREFIX + module.replace(".", "_")
-        converted[f"{name}.lora_{'down' if side.startswith('A') else 'up'}.weight"] = value.detach().float().cpu().contiguous()
-        converted[f"{name}.alpha"] = torch.tensor(float(alpha[module] if isinstance(alpha, dict) else alpha))
+        converted[f"{name}.lora_{'down' if side.startswith('A') else 'up'}.weight"] = (
+            value.detach().float().cpu().contiguous()
+        )
+        converted[f"{name}.alpha"] = torch.tensor(
+            float(alpha[module] if isinstance(alpha, dict) else alpha)
+        )
     return converted
 
 
-def save(path: Path, state: dict[str, torch.Tensor], alpha: float, metadata: dict[str, object]) -> None:
+def save(
+    path: Path, state: dict[str, torch.Tensor], alpha: float, metadata: dict[str, object]
+) -> None:
     """Write peft's ``state`` to ``path`` in kohya's form; metadata values become strings, as safetensors asks.
 
     Raises:
@@ -99,9 +114,13 @@ def save(path: Path, state: dict[str, torch.Tensor], alpha: float, metadata: dic
     """
     tensors = to_kohya(state, alpha)
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise LoraError("The LoRA holds values that are not finite: lower learning_rate and run the training cell again.")
+        raise LoraError(
+            "The LoRA holds values that are not finite: lower learning_rate and run the training cell again."
+        )
     if not any(tensor.any() for name, tensor in tensors.items() if "lora_up" in name):
-        raise LoraError("The LoRA is all zeros, it has learnt nothing: raise train_steps and run the training cell again.")
+        raise LoraError(
+            "The LoRA is all zeros, it has learnt nothing: raise train_steps and run the training cell again."
+        )
     path.write_bytes(serialised(tensors, metadata))
 
 
@@ -109,16 +128,18 @@ def serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) ->
     """A safetensors file, byte for byte the same for the same content: its metadata, a hash map upstream, is sorted."""
     content = serialise(tensors, {key: str(value) for key, value in metadata.items()})
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:8 + length])
+    header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned
-    return len(text).to_bytes(8, "little") + text + content[8 + length:]
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def component_of(name: str) -> str | None:
     """The component of a base that the kohya-form module ``name`` belongs to; None if its prefix is not known."""
-    return next((component for prefix, component in COMPONENTS.items() if name.startswith(prefix)), None)
+    return next(
+        (component for prefix, component in COMPONENTS.items() if name.startswith(prefix)), None
+    )
 
 
 def kohya_name(component: str, module: str, sdxl: bool) -> str:
@@ -163,7 +184,11 @@ def modules(path: Path) -> set[str]:
     Raises:
         LoraError: It is no safetensors file, no LoRA in kohya's form, one of another kind, or modules lack a half.
     """
-    return {key.removesuffix(".lora_down.weight") for key in shapes(path) if key.endswith(".lora_down.weight")}
+    return {
+        key.removesuffix(".lora_down.weight")
+        for key in shapes(path)
+        if key.endswith(".lora_down.weight")
+    }
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -172,10 +197,16 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
     except (OSError, SafetensorError) as error:
-        raise LoraError(f"{path} is not a whole safetensors file ({error}): train it again or give another file.") from error
+        raise LoraError(
+            f"{path} is not a whole safetensors file ({error}): train it again or give another file."
+        ) from error
 
     refuse_foreign(path, found)
-    names = {key.rpartition(".lora_")[0] for key in found if key.endswith((".lora_down.weight", ".lora_up.weight"))}
+    names = {
+        key.rpartition(".lora_")[0]
+        for key in found
+        if key.endswith((".lora_down.weight", ".lora_up.weight"))
+    }
     names = {name for name in names if component_of(name)}
     if not names:
         raise LoraError(
@@ -195,7 +226,9 @@ def refuse_foreign(path: Path, keys: Iterable[str]) -> None:
     """Raise LoraError where names of tensors tell that a file is of another kind, or for another family."""
     keys = list(keys)
     words = [key for key in keys if WORD.fullmatch(key)]
-    kinds = {kind: [key for key in keys if re.search(pattern, key)] for pattern, kind in FOREIGN.items()}
+    kinds = {
+        kind: [key for key in keys if re.search(pattern, key)] for pattern, kind in FOREIGN.items()
+    }
     if len(words) == len(keys):
         kinds["an embedding (textual inversion)"] = words
 
@@ -215,8 +248,12 @@ def refuse_foreign(path: Path, keys: Iterable[str]) -> None:
 def refuse_halves(path: Path, names: Iterable[str], keys: Iterable[str]) -> None:
     """Raise LoraError where a module lacks ``lora_down`` or ``lora_up``."""
     keys = set(keys)
-    if lacking := sorted(f"{name}.{part}" for name in names for part in PARTS[:2] if f"{name}.{part}" not in keys):
-        raise LoraError(f"{path} lacks {len(lacking)} tensors (such as {lacking[0]}): it is not whole, get it again.")
+    if lacking := sorted(
+        f"{name}.{part}" for name in names for part in PARTS[:2] if f"{name}.{part}" not in keys
+    ):
+        raise LoraError(
+            f"{path} lacks {len(lacking)} tensors (such as {lacking[0]}): it is not whole, get it again."
+        )
 
 
 def trains_text(path: Path) -> bool:

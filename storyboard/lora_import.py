@@ -17,22 +17,35 @@ from .settings import Settings
 
 # DiffSynth-Studio 1.1.9 numbered the blocks of its own SDXL UNet (diffsynth/models/sdxl_unet.py); those with attention:
 LEGACY_BLOCKS = {
-    7: "down_blocks.1.attentions.0", 10: "down_blocks.1.attentions.1",
-    15: "down_blocks.2.attentions.0", 18: "down_blocks.2.attentions.1",
+    7: "down_blocks.1.attentions.0",
+    10: "down_blocks.1.attentions.1",
+    15: "down_blocks.2.attentions.0",
+    18: "down_blocks.2.attentions.1",
     21: "mid_block.attentions.0",
-    25: "up_blocks.0.attentions.0", 28: "up_blocks.0.attentions.1", 31: "up_blocks.0.attentions.2",
-    35: "up_blocks.1.attentions.0", 38: "up_blocks.1.attentions.1", 41: "up_blocks.1.attentions.2",
+    25: "up_blocks.0.attentions.0",
+    28: "up_blocks.0.attentions.1",
+    31: "up_blocks.0.attentions.2",
+    35: "up_blocks.1.attentions.0",
+    38: "up_blocks.1.attentions.1",
+    41: "up_blocks.1.attentions.2",
 }
 LEGACY_NAMES = ((".to_out", ".to_out.0"), (".act_fn.proj", ".ff.net.0.proj"), (".ff", ".ff.net.2"))
 ORIGINAL = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.+)")
 OUTSIDE = {  # of SDXL's own UNet, what lies outside its blocks
-    "input_blocks_0_0": "conv_in", "out_2": "conv_out",
-    "time_embed_0": "time_embedding_linear_1", "time_embed_2": "time_embedding_linear_2",
-    "label_emb_0_0": "add_embedding_linear_1", "label_emb_0_2": "add_embedding_linear_2",
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1",
+    "label_emb_0_2": "add_embedding_linear_2",
 }
 RESNET = {
-    "in_layers_0": "norm1", "in_layers_2": "conv1", "emb_layers_1": "time_emb_proj",
-    "out_layers_0": "norm2", "out_layers_3": "conv2", "skip_connection": "conv_shortcut",
+    "in_layers_0": "norm1",
+    "in_layers_2": "conv1",
+    "emb_layers_1": "time_emb_proj",
+    "out_layers_0": "norm2",
+    "out_layers_3": "conv2",
+    "skip_connection": "conv_shortcut",
 }
 CONFIGURATION = "lora_adapter_metadata"  # diffusers/loaders/lora_base.py
 LAYERS = 3  # original blocks to one of diffusers' in Kolors, SDXL and SD 1.5
@@ -40,26 +53,52 @@ LEGACY_ALPHA = 4.0  # the 2024 course's script trained with it and wrote it nowh
 
 # peft's a.b.lora_A.weight, diffusers' of 2023 (a.b.lora.down.weight, a.b.lora_linear_layer.down.weight) and of 2022
 # (attn1.processor.to_q_lora.down.weight)
-DOTTED = re.compile(r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.\w+)?\.weight")
-SIDES = {"A": "lora_down.weight", "B": "lora_up.weight", "down": "lora_down.weight", "up": "lora_up.weight"}
-OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}  # of text encoders
+DOTTED = re.compile(
+    r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.\w+)?\.weight"
+)
+SIDES = {
+    "A": "lora_down.weight",
+    "B": "lora_up.weight",
+    "down": "lora_down.weight",
+    "up": "lora_up.weight",
+}
+OLD_ATTENTION = {
+    "to_q": "q_proj",
+    "to_k": "k_proj",
+    "to_v": "v_proj",
+    "to_out": "out_proj",
+}  # of text encoders
 
 # cloneofsimo/lora numbered modules in the order of named_modules() in diffusers 0.11 and transformers 4.25
 # (lora_diffusion/lora.py, _find_modules)
 FIRST = re.compile(r"(unet|text_encoder):(\d+):(up|down)")
-FIRST_TARGETS = {"unet": ({"CrossAttention", "Attention"}, {"GEGLU"}), "text_encoder": ({"CLIPAttention"},)}
+FIRST_TARGETS = {
+    "unet": ({"CrossAttention", "Attention"}, {"GEGLU"}),
+    "text_encoder": ({"CLIPAttention"},),
+}
 FIRST_BLOCKS = [
     *(f"down_blocks.{block}.attentions.{layer}" for block in (0, 1, 2) for layer in (0, 1)),
     *(f"up_blocks.{block}.attentions.{layer}" for block in (1, 2, 3) for layer in (0, 1, 2)),
     "mid_block.attentions.0",
 ]
 FIRST_LAYERS = (
-    "attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj",
-    "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0",
+    "attn1.to_q",
+    "attn1.to_k",
+    "attn1.to_v",
+    "attn1.to_out.0",
+    "ff.net.0.proj",
+    "attn2.to_q",
+    "attn2.to_k",
+    "attn2.to_v",
+    "attn2.to_out.0",
 )
-FIRST_UNET = [f"{block}.transformer_blocks.0.{layer}" for block in FIRST_BLOCKS for layer in FIRST_LAYERS]
+FIRST_UNET = [
+    f"{block}.transformer_blocks.0.{layer}" for block in FIRST_BLOCKS for layer in FIRST_LAYERS
+]
 FIRST_TEXT = ("k_proj", "v_proj", "q_proj", "out_proj")
-STEM = 200  # bytes of a file's name, which with suffix and digest stays below the 255 of file systems
+STEM = (
+    200  # bytes of a file's name, which with suffix and digest stays below the 255 of file systems
+)
 
 
 def import_lora(path: Path | str, settings: Settings, alpha: float | None = None) -> Path:
@@ -89,9 +128,13 @@ def import_lora(path: Path | str, settings: Settings, alpha: float | None = None
         tensors = {key: tensor for key, tensor in tensors.items() if key not in words}
 
     layers = base.config("unet").get("layers_per_block", LAYERS - 1)
-    converted = _convert(path, tensors, facts, alpha, layers + 1, base.pipeline == "StableDiffusionXLPipeline")
+    converted = _convert(
+        path, tensors, facts, alpha, layers + 1, base.pipeline == "StableDiffusionXLPipeline"
+    )
     converted = {key: tensor.float() for key, tensor in converted.items()}
-    if broken := sorted(key for key, tensor in converted.items() if not torch.isfinite(tensor).all()):
+    if broken := sorted(
+        key for key, tensor in converted.items() if not torch.isfinite(tensor).all()
+    ):
         raise LoraError(
             f"{path} holds values that are not finite (such as {broken[0]}): get it again, "
             "or give an earlier checkpoint of it."
@@ -135,7 +178,9 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a file, by its content, whatever it is called."""
     if not path.is_file():
-        raise LoraError(f"There is no LoRA at {path}: give the path of a .safetensors or .ckpt file.")
+        raise LoraError(
+            f"There is no LoRA at {path}: give the path of a .safetensors or .ckpt file."
+        )
     with open(path, "rb") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
@@ -144,12 +189,18 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             "or download it from the page of the repository."
         )
     if start.lstrip().startswith(b"<"):
-        raise LoraError(f"{path} is a web page, not a LoRA: download it again, signed in where the site asks for it.")
+        raise LoraError(
+            f"{path} is a web page, not a LoRA: download it again, signed in where the site asks for it."
+        )
     safe = path.suffix.lower() == ".safetensors" or start[8:9] == b"{"
     try:
-        tensors = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        tensors = (
+            load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
-        raise LoraError(f"{path} is not a whole LoRA file ({type(error).__name__}): get it again.") from error
+        raise LoraError(
+            f"{path} is not a whole LoRA file ({type(error).__name__}): get it again."
+        ) from error
     except Exception as error:  # pickle's own error; what is no tensor is never unpickled
         if type(error).__name__ != "UnpicklingError":
             raise
@@ -161,7 +212,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         keys = [str(key) for key in tensors]
         lora.refuse_foreign(path, [key for key in keys if not lora.WORD.fullmatch(key)])
         tensors = tensors.get("state_dict", tensors)
-    whole = isinstance(tensors, dict) and all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+    whole = isinstance(tensors, dict) and all(
+        isinstance(tensor, torch.Tensor) for tensor in tensors.values()
+    )
     if not whole or not tensors:
         raise LoraError(f"{path} holds no LoRA: give the file that training wrote.")
     return tensors, lora.metadata(path) if safe else {}
@@ -198,18 +251,28 @@ def _convert(
     for key, (component, module, part) in places.items():
         name = lora.kohya_name(component, module, sdxl)
         if part in state.setdefault(name, {}):
-            raise LoraError(f"{path} has {name}.{part} twice, under two names (such as {key}): get it again.")
+            raise LoraError(
+                f"{path} has {name}.{part} twice, under two names (such as {key}): get it again."
+            )
         state[name][part] = tensors[key].contiguous()
         dotted[name] = f"{component}.{module}"
-    lora.refuse_halves(path, state, {f"{name}.{part}" for name, parts in state.items() for part in parts})
+    lora.refuse_halves(
+        path, state, {f"{name}.{part}" for name, parts in state.items() for part in parts}
+    )
 
     said = _alphas(path, facts, dotted)
     for name, parts in state.items():
         down = parts["lora_down.weight"]
         if alpha is not None or "alpha" not in parts:
-            value = alpha if alpha is not None else said.get(name, LEGACY_ALPHA if legacy else float(len(down)))
+            value = (
+                alpha
+                if alpha is not None
+                else said.get(name, LEGACY_ALPHA if legacy else float(len(down)))
+            )
             parts["alpha"] = _number(value, down.dtype)
-    return {f"{name}.{part}": tensor for name, parts in state.items() for part, tensor in parts.items()}
+    return {
+        f"{name}.{part}": tensor for name, parts in state.items() for part, tensor in parts.items()
+    }
 
 
 def _number(value: float, dtype: torch.dtype) -> torch.Tensor:
@@ -222,7 +285,8 @@ def _is_sdxl(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> b
     """Whether a LoRA is one of SDXL's: by its second encoder, transformers deeper than one block, or metadata."""
     told = facts.get("ss_base_model_version", "") + facts.get("modelspec.architecture", "")
     return "xl" in told or any(
-        re.search(r"lora_te[12]_|text_encoder_2\.|transformer_blocks[._][1-9]", key) for key in tensors
+        re.search(r"lora_te[12]_|text_encoder_2\.|transformer_blocks[._][1-9]", key)
+        for key in tensors
     )
 
 
@@ -230,17 +294,28 @@ def _place(key: str, step: int) -> tuple[str, str, str] | None:
     """Component, module (dotted, or with kohya's underscores) and part of a tensor in any known form; else None."""
     if component := lora.component_of(key):
         module, _, part = key.partition(".")
-        module = module.removeprefix(next(prefix for prefix in lora.COMPONENTS if module.startswith(prefix)))
+        module = module.removeprefix(
+            next(prefix for prefix in lora.COMPONENTS if module.startswith(prefix))
+        )
         module = _diffusers_name(module, step) if component == "unet" else module
         return (component, module, part) if part in lora.PARTS else None
 
     name = key.removeprefix("base_model.model.")
-    component = next((each for each in ("text_encoder_2", "text_encoder", "unet") if name.startswith(f"{each}.")), None)
+    component = next(
+        (
+            each
+            for each in ("text_encoder_2", "text_encoder", "unet")
+            if name.startswith(f"{each}.")
+        ),
+        None,
+    )
     name = name.removeprefix(f"{component}.")
     found = DOTTED.fullmatch(name)
     if not found and not name.endswith(".alpha"):
         return None
-    module, part = (found["module"], SIDES[found["side"]]) if found else (name.removesuffix(".alpha"), "alpha")
+    module, part = (
+        (found["module"], SIDES[found["side"]]) if found else (name.removesuffix(".alpha"), "alpha")
+    )
     if (component or "unet") == "unet":
         module = _unet_name(module)
     else:
@@ -306,9 +381,17 @@ def _first_trainer(
         numbers = {int(match[2]) for match in found.values() if match and match[1] == component}
         if component == "text_encoder":
             layers = range(-(-len(numbers) // len(FIRST_TEXT)))
-            names[component] = [f"encoder.layers.{layer}.self_attn.{part}" for layer in layers for part in FIRST_TEXT]
+            names[component] = [
+                f"encoder.layers.{layer}.self_attn.{part}"
+                for layer in layers
+                for part in FIRST_TEXT
+            ]
         targets = set(re.findall(r"\w+", facts.get(component, "")))  # a list of classes in JSON
-        right = all(targets & kind for kind in kinds) and targets <= set().union(*kinds) and all(found.values())
+        right = (
+            all(targets & kind for kind in kinds)
+            and targets <= set().union(*kinds)
+            and all(found.values())
+        )
         if numbers and (not right or numbers != set(range(len(names[component])))):
             classes = ", ".join(sorted(targets)) or "unnamed classes"
             raise LoraError(
@@ -340,10 +423,16 @@ def _alphas(path: Path, facts: Mapping[str, str], dotted: Mapping[str, str]) -> 
             plain = rest.removeprefix("text_model.")
             # as peft matches (peft/utils/other.py, get_pattern_key), whether the pattern has text_model. or not
             matches = (
-                value for pattern, value in patterns.items()
-                if any(re.match(rf"(.*\.)?({pattern})$", each) for each in (plain, f"text_model.{plain}"))
+                value
+                for pattern, value in patterns.items()
+                if any(
+                    re.match(rf"(.*\.)?({pattern})$", each)
+                    for each in (plain, f"text_model.{plain}")
+                )
             )
             alphas[name] = float(next(matches, configuration[f"{component}.lora_alpha"]))
         return alphas
     except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-        raise LoraError(f"{path} has damaged metadata ({CONFIGURATION}: {error}): get it again.") from error
+        raise LoraError(
+            f"{path} has damaged metadata ({CONFIGURATION}: {error}): get it again."
+        ) from error

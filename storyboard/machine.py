@@ -15,7 +15,10 @@ from .settings import Settings
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
 MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
-MINUTES = {"cpu": 0.001, "cuda": 0.0002}  # a training picture of mini at 256 x 256: measured on two cores, guessed for a card
+MINUTES = {
+    "cpu": 0.001,
+    "cuda": 0.0002,
+}  # a training picture of mini at 256 x 256: measured on two cores, guessed for a card
 DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
 
 
@@ -48,15 +51,31 @@ def check(settings: Settings) -> Facts:
     _check_disks(room)
     plan = memory.plan(base, settings)
     memory.check(base, settings)
-    found = Facts([
-        ("Python", f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory"),
-        ("packages", ", ".join(f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items())),
-        ("device", _device()),
-        ("memory", str(plan)),
-        ("disk", "; ".join(f"{artifacts.free_space(folder) / 1e9:.0f} GB free for {what}" for what, folder, *_ in room)),
-        ("base", f"{base.title}, {_weights(base, at_hand)}"),
-        ("time", _time(base, settings, MINUTES[plan.device])),
-    ])
+    found = Facts(
+        [
+            (
+                "Python",
+                f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory",
+            ),
+            (
+                "packages",
+                ", ".join(
+                    f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items()
+                ),
+            ),
+            ("device", _device()),
+            ("memory", str(plan)),
+            (
+                "disk",
+                "; ".join(
+                    f"{artifacts.free_space(folder) / 1e9:.0f} GB free for {what}"
+                    for what, folder, *_ in room
+                ),
+            ),
+            ("base", f"{base.title}, {_weights(base, at_hand)}"),
+            ("time", _time(base, settings, MINUTES[plan.device])),
+        ]
+    )
     show.tell(found)
     return found
 
@@ -88,8 +107,18 @@ def _weights(base: bases.Base, at_hand: bool) -> str:
     if at_hand:
         return "weights present"
     if base.checkpoint:
-        return f"{base.checkpoint.stat().st_size / 1e9:.1f} GB to be read once into {weights.cache()}"
-    hubs = " or ".join(filter(None, (base.modelscope and f"ModelScope ({base.modelscope})", base.huggingface and "Hugging Face")))
+        return (
+            f"{base.checkpoint.stat().st_size / 1e9:.1f} GB to be read once into {weights.cache()}"
+        )
+    hubs = " or ".join(
+        filter(
+            None,
+            (
+                base.modelscope and f"ModelScope ({base.modelscope})",
+                base.huggingface and "Hugging Face",
+            ),
+        )
+    )
     return f"about {base.download / 1e9:.1f} GB to be fetched from {hubs}"
 
 
@@ -103,8 +132,17 @@ def _time(base: bases.Base, settings: Settings, minutes: float) -> str:
 def installed() -> Facts:
     """Versions of what the notebook stands on, and whether the kernel still holds older ones."""
     found = artifacts.versions(*PACKAGES)
-    stale = [name for name, number in found.items() if getattr(sys.modules.get(MODULES.get(name, name)), "__version__", number).split("+")[0] != number.split("+")[0]]
-    advice = f"restart the kernel, it still holds an older {', '.join(stale)}" if stale else "no restart needed"
+    stale = [
+        name
+        for name, number in found.items()
+        if getattr(sys.modules.get(MODULES.get(name, name)), "__version__", number).split("+")[0]
+        != number.split("+")[0]
+    ]
+    advice = (
+        f"restart the kernel, it still holds an older {', '.join(stale)}"
+        if stale
+        else "no restart needed"
+    )
     return Facts([*found.items(), ("kernel", advice)], "Packages")
 
 
@@ -118,14 +156,24 @@ def _device() -> str:
     driver = _driver()
     if driver and torch.version.cuda:
         return f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} is too old for (update it, or install a torch for an older CUDA)"
-    return "CPU (no NVIDIA driver)" if not driver else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}"
+    return (
+        "CPU (no NVIDIA driver)"
+        if not driver
+        else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}"
+    )
 
 
 def _driver() -> str | None:
     if not shutil.which("nvidia-smi"):
         return None
     try:
-        answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return None
     return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None
@@ -140,8 +188,17 @@ def _memory() -> str:
 
 def files(settings: Settings) -> Facts:
     """What the run left behind, with sizes: the last cell's table."""
-    wanted = ("lora/lora.safetensors", "lora/loss.csv", "story/story.png", "story/story.json", "cleaned/metadata.csv", "cleaned/metadata.jsonl")
-    paths = [settings.folder / name for name in wanted] + sorted((settings.folder / "story").glob("panel-*.png"), key=lambda p: int(p.stem.split("-")[1]))
+    wanted = (
+        "lora/lora.safetensors",
+        "lora/loss.csv",
+        "story/story.png",
+        "story/story.json",
+        "cleaned/metadata.csv",
+        "cleaned/metadata.jsonl",
+    )
+    paths = [settings.folder / name for name in wanted] + sorted(
+        (settings.folder / "story").glob("panel-*.png"), key=lambda p: int(p.stem.split("-")[1])
+    )
     return Facts([(_size(path), str(path)) for path in paths if path.is_file()], "Yours to take")
 
 

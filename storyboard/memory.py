@@ -11,7 +11,11 @@ from .settings import Settings
 GIB = 2**30
 # GiB that a free card must have, per picture of 1024 x 1024 where pictures count. Measured on an H200 with Kolors and SDXL
 # (benchmarks/RESULTS.md, "A CUDA card"); SD 1.5's, OVERHEAD and DRAWING are estimated.
-UNET = {"KolorsPipeline": 5.2, "StableDiffusionXLPipeline": 5.2, "StableDiffusionPipeline": 1.8}  # weights, LoRA, AdamW's moments
+UNET = {
+    "KolorsPipeline": 5.2,
+    "StableDiffusionXLPipeline": 5.2,
+    "StableDiffusionPipeline": 1.8,
+}  # weights, LoRA, AdamW's moments
 TEXT = {"KolorsPipeline": 12.0, "StableDiffusionXLPipeline": 1.8, "StableDiffusionPipeline": 0.4}
 SMALL = 0.3  # UNet or text encoders of a base that is small, such as mini
 OVERHEAD = 1.5  # CUDA context, VAE, what the allocator cannot use
@@ -49,7 +53,9 @@ class Plan:
         """torch's type of ``precision``."""
         import torch
 
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            self.precision
+        ]
 
     def __str__(self) -> str:
         train = f"{self.train_at_once} at once{' with gradient checkpointing' if self.gradient_checkpointing else ''}{' as CUDA graphs' if self.cuda_graphs else ''}"
@@ -64,17 +70,27 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
     large = _large(base)
     if not torch.cuda.is_available() and free is None:
         if large:
-            raise ResourceError(f"base={base.name!r} needs a CUDA card, and torch finds none here: set base=\"mini\", or open the notebook on a machine with a card.")
+            raise ResourceError(
+                f'base={base.name!r} needs a CUDA card, and torch finds none here: set base="mini", or open the notebook on a machine with a card.'
+            )
         return
     free = _free() if free is None else free
-    needed = OVERHEAD + _need(UNET, base) * (2 if settings.precision == "fp32" else 1) + ACTIVATIONS[True] * (settings.resolution / 1024) ** 2
+    needed = (
+        OVERHEAD
+        + _need(UNET, base) * (2 if settings.precision == "fp32" else 1)
+        + ACTIVATIONS[True] * (settings.resolution / 1024) ** 2
+    )
     if large and free / GIB < needed:
-        raise ResourceError(f"base={base.name!r} at {settings.resolution} needs about {needed:.0f} GiB of the card's memory, and {free / GIB:.1f} are free: set resolution={settings.resolution // 2}, or base=\"sd15\", or close what else uses the card.")
+        raise ResourceError(
+            f'base={base.name!r} at {settings.resolution} needs about {needed:.0f} GiB of the card\'s memory, and {free / GIB:.1f} are free: set resolution={settings.resolution // 2}, or base="sd15", or close what else uses the card.'
+        )
 
 
 def _large(base: Base) -> bool:
     """Whether the base is one for a card, by the size of its weights."""
-    weights = [base.checkpoint] if base.checkpoint else base.weight_files("unet") if base.folder else []
+    weights = (
+        [base.checkpoint] if base.checkpoint else base.weight_files("unet") if base.folder else []
+    )
     return sum(path.stat().st_size for path in weights) > GIB if weights else base.download > GIB
 
 
@@ -95,32 +111,56 @@ def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
     import torch
 
     if settings.text_encoder_bits and not importlib.util.find_spec("bitsandbytes"):
-        raise SettingsError(f"text_encoder_bits={settings.text_encoder_bits} needs bitsandbytes: run %pip install bitsandbytes, or set text_encoder_bits=None.")
+        raise SettingsError(
+            f"text_encoder_bits={settings.text_encoder_bits} needs bitsandbytes: run %pip install bitsandbytes, or set text_encoder_bits=None."
+        )
     if not torch.cuda.is_available() and free is None:
         _refuse_bits_on_cpu(settings)
-        return Plan("cpu", settings.precision or "fp32", bool(settings.gradient_checkpointing), settings.train_batch_size, settings.render_batch_size, vae_tiling=bool(settings.vae_tiling))
+        return Plan(
+            "cpu",
+            settings.precision or "fp32",
+            bool(settings.gradient_checkpointing),
+            settings.train_batch_size,
+            settings.render_batch_size,
+            vae_tiling=bool(settings.vae_tiling),
+        )
     if free is None:
         free = _free()
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_bf16 = True
     # a small base gains nothing from 16 bits, and in fp32 it draws the CPU's pictures
-    precision = settings.precision or ("fp32" if not _large(base) else "bf16" if has_bf16 else "fp16")
+    precision = settings.precision or (
+        "fp32" if not _large(base) else "bf16" if has_bf16 else "fp16"
+    )
     room = free / GIB - OVERHEAD - _need(UNET, base) * (2 if precision == "fp32" else 1)
     area = (settings.resolution / 1024) ** 2
     chosen = lambda wanted, needed: needed if wanted is None else wanted
     fits = lambda need, wanted: max(1, min(wanted, int(room / (need * area))))
-    checkpointing = chosen(settings.gradient_checkpointing, room < ACTIVATIONS[False] * area * settings.train_batch_size)
+    checkpointing = chosen(
+        settings.gradient_checkpointing,
+        room < ACTIVATIONS[False] * area * settings.train_batch_size,
+    )
     train_at_once = fits(ACTIVATIONS[checkpointing], settings.train_batch_size)
     # in fp32 the padding is counted on the CPU, and fp16 was not measured; previews need room beside a graph's activations
-    cuda_graphs = precision == "bf16" and not checkpointing and room > 2 * ACTIVATIONS[False] * area * train_at_once
+    cuda_graphs = (
+        precision == "bf16"
+        and not checkpointing
+        and room > 2 * ACTIVATIONS[False] * area * train_at_once
+    )
     text = OVERHEAD + _need(TEXT, base) * {None: 1, 8: 0.55, 4: 0.35}[settings.text_encoder_bits]
     text_encoder_on_cpu = chosen(settings.text_encoder_on_cpu, free / GIB < text)
     if text_encoder_on_cpu:
         _refuse_bits_on_cpu(settings)
     return Plan(
-        "cuda", precision, checkpointing, train_at_once, fits(DRAWING, settings.render_batch_size),
-        text_encoder_on_cpu=text_encoder_on_cpu, offload=chosen(settings.offload, room < DRAWING * area), vae_tiling=chosen(settings.vae_tiling, room < DECODING * area),
+        "cuda",
+        precision,
+        checkpointing,
+        train_at_once,
+        fits(DRAWING, settings.render_batch_size),
+        text_encoder_on_cpu=text_encoder_on_cpu,
+        offload=chosen(settings.offload, room < DRAWING * area),
+        vae_tiling=chosen(settings.vae_tiling, room < DECODING * area),
         cuda_graphs=cuda_graphs,
     )
 
@@ -136,4 +176,6 @@ def _free() -> int:
 
 def _refuse_bits_on_cpu(settings: Settings) -> None:
     if settings.text_encoder_bits:
-        raise SettingsError(f"text_encoder_bits={settings.text_encoder_bits} needs a CUDA card with room for the text encoder: set text_encoder_bits=None, it runs on the CPU then.")
+        raise SettingsError(
+            f"text_encoder_bits={settings.text_encoder_bits} needs a CUDA card with room for the text encoder: set text_encoder_bits=None, it runs on the CPU then."
+        )

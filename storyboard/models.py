@@ -19,7 +19,10 @@ CHATGLM = "diffusers.pipelines.kolors.text_encoder", "ChatGLMModel"
 CLIP = "transformers", "CLIPTextModel"
 CLASSES = {  # by pipeline, then component: module and class
     "KolorsPipeline": {"text_encoder": CHATGLM},
-    "StableDiffusionXLPipeline": {"text_encoder": CLIP, "text_encoder_2": ("transformers", "CLIPTextModelWithProjection")},
+    "StableDiffusionXLPipeline": {
+        "text_encoder": CLIP,
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    },
     "StableDiffusionPipeline": {"text_encoder": CLIP},
 }
 SHARED = {
@@ -28,7 +31,14 @@ SHARED = {
     "vae": ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL"),
 }
 TOKENIZERS = {"KolorsPipeline": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")}
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+}
 
 
 def class_of(base: Base, component: str) -> type:
@@ -37,7 +47,9 @@ def class_of(base: Base, component: str) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def load(base: Base, component: str, dtype: torch.dtype, device: str = "cpu", **quantised: object) -> torch.nn.Module:
+def load(
+    base: Base, component: str, dtype: torch.dtype, device: str = "cpu", **quantised: object
+) -> torch.nn.Module:
     """The module of ``component`` with its weights, in evaluation mode.
 
     Args:
@@ -52,11 +64,15 @@ def load(base: Base, component: str, dtype: torch.dtype, device: str = "cpu", **
     check(model, files)
     if quantised:
         variant = base.variant(component)
-        return pretrained(type(model), base.folder / component, variant=variant, dtype=dtype, **quantised)
+        return pretrained(
+            type(model), base.folder / component, variant=variant, dtype=dtype, **quantised
+        )
     return filled(model, files, dtype, device)
 
 
-def filled(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype, device: str = "cpu") -> torch.nn.Module:
+def filled(
+    model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype, device: str = "cpu"
+) -> torch.nn.Module:
     """``model``, until now without weights, with those in ``files``, which ``check`` found to be its own."""
     tensors = rotary_frequencies(model, dtype) | dict(_tensors(model, files, dtype, device))
     model.load_state_dict(tensors, assign=True)
@@ -68,7 +84,9 @@ def read(base: Base, component: str, dtype: torch.dtype) -> Iterator[tuple[str, 
     return _tensors(skeleton(base, component), base.weight_files(component), dtype, "cpu")
 
 
-def _tensors(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype, device: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(
+    model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype, device: str
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Names in ``model`` and tensors in the order of ``files``, each in memory of its own.
 
     Not by memory map: the file's pages would count beside the cast copies, and tensors would lie at addresses at which
@@ -91,14 +109,21 @@ def _tensors(model: torch.nn.Module, files: Sequence[Path], dtype: torch.dtype, 
 
                 # kernels of convolutions lie as they will be used: to turn them round later would leave holes in memory
                 layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-                yield name, tensor.to(device, dtype, memory_format=layout) if tensor.is_floating_point() else tensor.to(device)
+                yield (
+                    name,
+                    tensor.to(device, dtype, memory_format=layout)
+                    if tensor.is_floating_point()
+                    else tensor.to(device),
+                )
 
 
 def tokenizer(base: Base, component: str):
     """The tokenizer that belongs to the text encoder ``component``."""
     module, name = TOKENIZERS.get(base.pipeline, ("transformers", "CLIPTokenizer"))
     with quiet():
-        return getattr(importlib.import_module(module), name).from_pretrained(base.folder / component.replace("text_encoder", "tokenizer"), local_files_only=True)
+        return getattr(importlib.import_module(module), name).from_pretrained(
+            base.folder / component.replace("text_encoder", "tokenizer"), local_files_only=True
+        )
 
 
 def pipeline(base: Base, **parts: object):
@@ -108,9 +133,19 @@ def pipeline(base: Base, **parts: object):
     kind = getattr(diffusers, base.pipeline)
     settings = json.loads((base.folder / "model_index.json").read_text(encoding="utf-8"))
     signature = inspect.signature(kind.__init__).parameters
-    arguments = {name: None for name, parameter in signature.items() if name != "self" and parameter.default is inspect.Parameter.empty}
-    arguments |= {name: settings[name] for name in ("force_zeros_for_empty_prompt",) if name in settings and name in signature}
-    arguments |= {name: False for name in ("requires_safety_checker", "add_watermarker") if name in signature}
+    arguments = {
+        name: None
+        for name, parameter in signature.items()
+        if name != "self" and parameter.default is inspect.Parameter.empty
+    }
+    arguments |= {
+        name: settings[name]
+        for name in ("force_zeros_for_empty_prompt",)
+        if name in settings and name in signature
+    }
+    arguments |= {
+        name: False for name in ("requires_safety_checker", "add_watermarker") if name in signature
+    }
     with quiet():
         pipe = kind(**arguments | parts)
     pipe.set_progress_bar_config(disable=True)
@@ -132,14 +167,18 @@ def check(model: torch.nn.Module, files: Sequence[Path]) -> None:
     for path in files:
         header = read_header(path)
         if strange := sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys()):
-            raise BaseError(f"{path} holds numbers of the type {strange[0]}: get the weights in fp16, bf16 or fp32.")
+            raise BaseError(
+                f"{path} holds numbers of the type {strange[0]}: get the weights in fp16, bf16 or fp32."
+            )
         names = renamed(model, header)
         found |= {names[old]: entry["shape"] for old, entry in header.items()}
 
     if wrong := differences(model, found):
         where = files[0] if len(files) == 1 else files[0].parent
         said = f"{where} does not hold the {type(model).__name__} that the config.json beside it describes"
-        such = f"{len(wrong)} of {len(model.state_dict())} tensors are missing or differ ({wrong[0]})"
+        such = (
+            f"{len(wrong)} of {len(model.state_dict())} tensors are missing or differ ({wrong[0]})"
+        )
         raise BaseError(f"{said}: {such}: get the weights and the config of the same model.")
 
 

@@ -15,7 +15,9 @@ BLOCKS = 4  # in each direction
 
 def _picture(op, sample: dict, context: bool) -> Image.Image:
     """The row's picture in RGB, decoded unless an operator before has done so."""
-    _, images = load_data_with_context(sample, context, sample[op.image_key][:1], load_image, mm_bytes_key=op.image_bytes_key)
+    _, images = load_data_with_context(
+        sample, context, sample[op.image_key][:1], load_image, mm_bytes_key=op.image_bytes_key
+    )
     return images[sample[op.image_key][0]]
 
 
@@ -38,10 +40,16 @@ class ImageSharpnessFilter(Filter):
         if "image_sharpness" not in sample[Fields.stats]:
             image = _picture(self, sample, context).convert("L")
             scale = 256 / min(image.size)
-            image = image.resize([max(8, round(side * scale)) for side in image.size], Image.BICUBIC)
+            image = image.resize(
+                [max(8, round(side * scale)) for side in image.size], Image.BICUBIC
+            )
             rows, columns = np.gradient(np.asarray(image, np.float32))
-            edge = np.percentile(rows * rows + columns * columns, 99) ** 0.5  # one root instead of one for each pixel
-            low, high = np.searchsorted(np.cumsum(image.histogram()), np.multiply([0.02, 0.98], image.width * image.height))
+            edge = (
+                np.percentile(rows * rows + columns * columns, 99) ** 0.5
+            )  # one root instead of one for each pixel
+            low, high = np.searchsorted(
+                np.cumsum(image.histogram()), np.multiply([0.02, 0.98], image.width * image.height)
+            )
             sample[Fields.stats]["image_sharpness"] = float(edge / max(high - low, 8))
         return sample
 
@@ -68,23 +76,34 @@ class ImageNearDeduplicator(Deduplicator):
 
     def compute_hash(self, sample, context=False):
         if "thumbnail" not in sample:
-            sample["thumbnail"] = _picture(self, sample, context).resize((THUMBNAIL, THUMBNAIL), Image.BOX).tobytes().hex()
+            sample["thumbnail"] = (
+                _picture(self, sample, context)
+                .resize((THUMBNAIL, THUMBNAIL), Image.BOX)
+                .tobytes()
+                .hex()
+            )
         return sample
 
     def process(self, dataset, show_num=0):
-        thumbnails = np.stack([np.frombuffer(bytes.fromhex(raw), np.uint8) for raw in dataset["thumbnail"][:]]).astype(np.float32)
+        thumbnails = np.stack(
+            [np.frombuffer(bytes.fromhex(raw), np.uint8) for raw in dataset["thumbnail"][:]]
+        ).astype(np.float32)
         means = thumbnails.mean(1)
         centred = thumbnails - means[:, None]
         limits = np.minimum(self.max_difference, 0.15 * np.ptp(thumbnails, axis=1))
         # a block's mean differs by no more than its cells do: most pairs are told apart by 48 numbers instead of 1,728
         side = THUMBNAIL // BLOCKS
-        blocks = centred.reshape(-1, BLOCKS, side, BLOCKS, side, 3).mean((2, 4)).reshape(len(centred), -1)
+        blocks = (
+            centred.reshape(-1, BLOCKS, side, BLOCKS, side, 3)
+            .mean((2, 4))
+            .reshape(len(centred), -1)
+        )
         order = np.argsort(means, kind="stable")
         ascending = means[order]
         first = np.arange(len(means))  # of each picture, the earliest one that it repeats
         for place, here in enumerate(order):
             end = np.searchsorted(ascending, means[here] + self.max_exposure, "right")
-            near = order[place + 1:end]
+            near = order[place + 1 : end]
             near = near[np.abs(blocks[near] - blocks[here]).max(1) <= limits[here] + 0.01]
             differences = np.abs(centred[near] - centred[here]).max(1)
             for there in near[differences <= np.minimum(limits[near], limits[here])]:
@@ -92,4 +111,6 @@ class ImageNearDeduplicator(Deduplicator):
                 first[first == first[dropped]] = kept
         ids = dataset["id"][:]
         self.repeats = {ids[i]: ids[first[i]] for i in range(len(ids)) if first[i] != i}
-        return dataset.select([i for i in range(len(ids)) if first[i] == i]).remove_columns("thumbnail"), {}
+        return dataset.select([i for i in range(len(ids)) if first[i] == i]).remove_columns(
+            "thumbnail"
+        ), {}

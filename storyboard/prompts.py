@@ -34,13 +34,19 @@ def parse(prompt: str) -> list[tuple[str, float]]:
             opened.append((token, place, len(pieces)))
         elif token in ")]":
             if not opened or opened[-1][0] != {")": "(", "]": "["}[token]:
-                raise _unbalanced(prompt, *opened[-1][:2]) if opened else _unbalanced(prompt, token, place)
+                raise (
+                    _unbalanced(prompt, *opened[-1][:2])
+                    if opened
+                    else _unbalanced(prompt, token, place)
+                )
             scale(opened.pop()[2], 1 / STEP if token == "]" else STEP if said is None else said)
             said = None
         elif match[1] and opened and opened[-1][0] == "(":
             said = float(match[1])
             if not 0 <= said <= MAX_WEIGHT:
-                raise SettingsError(f"The prompt {prompt!r} gives the weight {match[1]} at character {place + 2} ({_around(prompt, place)}): write one from 0 to {MAX_WEIGHT:g}.")
+                raise SettingsError(
+                    f"The prompt {prompt!r} gives the weight {match[1]} at character {place + 2} ({_around(prompt, place)}): write one from 0 to {MAX_WEIGHT:g}."
+                )
         else:
             pieces.append((token[-1] if token[0] == "\\" else token, 1.0))
     if opened:
@@ -69,7 +75,10 @@ def literal(text: str) -> str:
 
 def written(pieces: list[tuple[str, float]]) -> str:
     """The prompt that ``parse`` reads as ``pieces``."""
-    return "".join(literal(text) if weight == 1 else f"({literal(text)}:{number(weight)})" for text, weight in pieces)
+    return "".join(
+        literal(text) if weight == 1 else f"({literal(text)}:{number(weight)})"
+        for text, weight in pieces
+    )
 
 
 def number(weight: float) -> str:
@@ -101,7 +110,9 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 def _unbalanced(prompt: str, bracket: str, place: int) -> SettingsError:
     wrong = "never closed" if bracket in "([" else "never opened"
-    return SettingsError(f"The prompt {prompt!r} has a {bracket!r} at character {place + 1} that is {wrong} ({_around(prompt, place)}): write its partner, or \\{bracket} for the sign itself.")
+    return SettingsError(
+        f"The prompt {prompt!r} has a {bracket!r} at character {place + 1} that is {wrong} ({_around(prompt, place)}): write its partner, or \\{bracket} for the sign itself."
+    )
 
 
 def _around(prompt: str, place: int) -> str:

@@ -41,14 +41,26 @@ class Reference:
 
     def __post_init__(self) -> None:
         if not isinstance(self.picture, (str, Path)) or not str(self.picture).strip():
-            raise SettingsError(f"Reference(picture={self.picture!r}) must be the path of a picture.")
+            raise SettingsError(
+                f"Reference(picture={self.picture!r}) must be the path of a picture."
+            )
         if self.control not in CONTROLS:
-            raise SettingsError(f"Reference(control={self.control!r}) must be one of {', '.join(map(repr, CONTROLS))}.")
+            raise SettingsError(
+                f"Reference(control={self.control!r}) must be one of {', '.join(map(repr, CONTROLS))}."
+            )
         if self.strength is None:
             object.__setattr__(self, "strength", STRENGTH.get(self.control, 1.0))
         for name, high in (("strength", 0.95 if self.control == "image" else 2.0), ("end", 1.0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= high:
-                raise SettingsError(f"Reference({name}={value!r}) must be a number from 0 to {high:g} for control={self.control!r}.")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value <= high
+            ):
+                raise SettingsError(
+                    f"Reference({name}={value!r}) must be a number from 0 to {high:g} for control={self.control!r}."
+                )
         if self.control == "image" and (self.end != 1 or self.prepared or self.weights):
-            raise SettingsError("Reference(control=\"image\") knows no end, prepared or weights, which belong to a ControlNet: leave them out.")
+            raise SettingsError(
+                'Reference(control="image") knows no end, prepared or weights, which belong to a ControlNet: leave them out.'
+            )

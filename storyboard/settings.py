@@ -101,44 +101,77 @@ class Settings:
         self._in_range("guidance_end", 0.0, 1.0)
         self._in_range("render_batch_size", 1, 64, whole=True)
         if self.precision not in (None, "fp32", "bf16", "fp16"):
-            raise SettingsError(f"precision={self.precision!r} must be \"bf16\", \"fp16\", \"fp32\" or None.")
+            raise SettingsError(
+                f'precision={self.precision!r} must be "bf16", "fp16", "fp32" or None.'
+            )
         for name in ("gradient_checkpointing", "text_encoder_on_cpu", "offload", "vae_tiling"):
             if not isinstance(getattr(self, name), bool | None):
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be True, False or None.")
         self._check_heroine(base)
         if self.clip_skip is not None:
             if base.clip_layer is None:
-                raise SettingsError(f"clip_skip={self.clip_skip!r} belongs to CLIP, which the base {self.base!r} does not have: leave it None.")
+                raise SettingsError(
+                    f"clip_skip={self.clip_skip!r} belongs to CLIP, which the base {self.base!r} does not have: leave it None."
+                )
             self._in_range("clip_skip", base.clip_layer, CLIP_LAYER_LIMIT, whole=True)
         if self.text_encoder_bits not in (None, 4, 8):
-            raise SettingsError(f"text_encoder_bits={self.text_encoder_bits!r} must be 8, 4 or None.")
+            raise SettingsError(
+                f"text_encoder_bits={self.text_encoder_bits!r} must be 8, 4 or None."
+            )
         if self.resolution % base.resolution_step:
-            raise SettingsError(f"resolution={self.resolution} must be a multiple of {base.resolution_step} for the base {self.base!r}.")
+            raise SettingsError(
+                f"resolution={self.resolution} must be a multiple of {base.resolution_step} for the base {self.base!r}."
+            )
         if self.caption_template is not None:
-            words = self.caption_template.replace("{folder}", "").replace("{file}", "") if isinstance(self.caption_template, str) else "{"
+            words = (
+                self.caption_template.replace("{folder}", "").replace("{file}", "")
+                if isinstance(self.caption_template, str)
+                else "{"
+            )
             if "{" in words or "}" in words:
-                raise SettingsError(f"caption_template={self.caption_template!r} must be text with no brackets but {{folder}} and {{file}}, or None.")
-        for name in ("base", "dataset", "recipe", "output", *(["captioner"] if self.captioner is not None else [])):
+                raise SettingsError(
+                    f"caption_template={self.caption_template!r} must be text with no brackets but {{folder}} and {{file}}, or None."
+                )
+        for name in (
+            "base",
+            "dataset",
+            "recipe",
+            "output",
+            *(["captioner"] if self.captioner is not None else []),
+        ):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be a name or a path.")
 
     def _check_heroine(self, base: bases.Base) -> None:
         if self.heroine not in (None, *HEROINE_STRENGTH):
-            raise SettingsError(f"heroine={self.heroine!r} must be \"shared\", \"ip-adapter\" or None.")
+            raise SettingsError(f'heroine={self.heroine!r} must be "shared", "ip-adapter" or None.')
         if self.heroine == "ip-adapter" and base.ip_adapter is None:
-            raise SettingsError(f"The base {self.base!r} has no IP-Adapter: set heroine=\"shared\", or another base.")
-        if self.heroine is None and self.heroine_strength is not None or self.heroine != "ip-adapter" and self.heroine_picture is not None:
-            raise SettingsError("heroine_strength belongs to a heroine, and heroine_picture to heroine=\"ip-adapter\": set that too, or leave them out.")
+            raise SettingsError(
+                f'The base {self.base!r} has no IP-Adapter: set heroine="shared", or another base.'
+            )
+        if (
+            self.heroine is None
+            and self.heroine_strength is not None
+            or self.heroine != "ip-adapter"
+            and self.heroine_picture is not None
+        ):
+            raise SettingsError(
+                'heroine_strength belongs to a heroine, and heroine_picture to heroine="ip-adapter": set that too, or leave them out.'
+            )
         if self.heroine:
             if self.heroine_strength is None:
                 object.__setattr__(self, "heroine_strength", HEROINE_STRENGTH[self.heroine])
-            self._in_range("heroine_strength", *((0.01, 10) if self.heroine == "shared" else (0, 2)))
+            self._in_range(
+                "heroine_strength", *((0.01, 10) if self.heroine == "shared" else (0, 2))
+            )
 
     def _in_range(self, name: str, low: float, high: float, whole: bool = False) -> None:
         value = getattr(self, name)
         kind = int if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-            raise SettingsError(f"{name}={value!r} must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}.")
+            raise SettingsError(
+                f"{name}={value!r} must be {'a whole number' if whole else 'a number'} from {low:g} to {high:g}."
+            )
 
     @property
     def folder(self) -> Path:
@@ -152,4 +185,6 @@ class Settings:
     def _repr_html_(self) -> str:
         from . import show
 
-        return show.table("Settings", ["setting", "value"], [[k, v] for k, v in asdict(self).items()])
+        return show.table(
+            "Settings", ["setting", "value"], [[k, v] for k, v in asdict(self).items()]
+        )

@@ -13,7 +13,9 @@ from PIL import Image
 
 GAP = 8  # pixels between pictures of a grid
 EVERY = 2.0  # seconds between redraws of a running cell
-TERMINAL = "STORYBOARD_TERMINAL"  # set by `python -m storyboard`: print progress, nobody sees the cells
+TERMINAL = (
+    "STORYBOARD_TERMINAL"  # set by `python -m storyboard`: print progress, nobody sees the cells
+)
 CSS = (
     "<style>.sb{font:13px/1.5 system-ui,sans-serif}.sb table{border-collapse:collapse}.sb td,.sb th{padding:2px 10px;text-align:left!important}"
     ".sb figure{display:inline-block;margin:4px;vertical-align:top}.sb figcaption{font-size:11px;max-width:150px}.sb img{display:block;border-radius:4px}"
@@ -28,7 +30,10 @@ def _page(*parts: str) -> str:
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """An HTML table; every cell is escaped."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
     return _page(f"<b>{html.escape(title)}</b><table><tr>{head}</tr>{body}</table>")
 
 
@@ -44,32 +49,57 @@ def image(path: Path, side: int) -> str:
 
 def gallery(pictures: Iterable[tuple[Path, str]], side: int = 120) -> str:
     """Pictures with a line of text under each."""
-    return "".join(f"<figure>{image(path, side)}<figcaption>{html.escape(text)}</figcaption></figure>" for path, text in pictures)
+    return "".join(
+        f"<figure>{image(path, side)}<figcaption>{html.escape(text)}</figcaption></figure>"
+        for path, text in pictures
+    )
 
 
 def captions(found) -> str:
     """Counts and twelve pictures of a caption set, evenly spread."""
     step = max(1, len(found) // 12)
     some = found.rows[::step][:12]
-    left_out = "".join(f"<li>{html.escape(item['source'])}: {html.escape(item['reason'])}</li>" for item in found.unreadable[:20])
+    left_out = "".join(
+        f"<li>{html.escape(item['source'])}: {html.escape(item['reason'])}</li>"
+        for item in found.unreadable[:20]
+    )
     return _page(
-        f"<b>{len(found)} captioned pictures</b><br>", gallery((found.path(row), row["text"]) for row in some),
-        f"<details><summary>{len(found.unreadable)} left out as unreadable</summary><ul>{left_out}</ul></details>" if left_out else "",
+        f"<b>{len(found)} captioned pictures</b><br>",
+        gallery((found.path(row), row["text"]) for row in some),
+        f"<details><summary>{len(found.unreadable)} left out as unreadable</summary><ul>{left_out}</ul></details>"
+        if left_out
+        else "",
     )
 
 
 def cleaning(report) -> str:
     """The funnel, operator by operator, and what was dropped with the reason."""
     width = lambda count: round(300 * count / report.total)
-    stages = [{"operator": "readable", "kept": report.total - len(report.unreadable), "dropped": len(report.unreadable)}, *report.operators]
+    stages = [
+        {
+            "operator": "readable",
+            "kept": report.total - len(report.unreadable),
+            "dropped": len(report.unreadable),
+        },
+        *report.operators,
+    ]
     rows = "".join(
         f"<tr><td>{html.escape(s['operator'])}</td><td><span class='bar' style='width:{width(s['kept'])}px'></span>"
-        f"<span class='bar out' style='width:{width(s['dropped'])}px'></span></td><td>{s['kept']}</td><td>{-s['dropped'] or ''}</td></tr>" for s in stages
+        f"<span class='bar out' style='width:{width(s['dropped'])}px'></span></td><td>{s['kept']}</td><td>{-s['dropped'] or ''}</td></tr>"
+        for s in stages
     )
-    dropped = gallery(((report.origin / row["image"], f"{row['operator']}: {row['reason']}") for row in report.dropped[:24]), 90)
+    dropped = gallery(
+        (
+            (report.origin / row["image"], f"{row['operator']}: {row['reason']}")
+            for row in report.dropped[:24]
+        ),
+        90,
+    )
     return _page(
         f"<b>kept {len(report.captions)} of {report.total}</b> (dropped {len(report.dropped)}, unreadable {len(report.unreadable)})<table>{rows}</table>",
-        f"<details><summary>what was dropped, and why</summary>{dropped}</details>" if report.dropped else "",
+        f"<details><summary>what was dropped, and why</summary>{dropped}</details>"
+        if report.dropped
+        else "",
     )
 
 
@@ -90,7 +120,10 @@ def curve(losses: Sequence[float], total: int) -> str:
     low, high = min(points), max(points)
     spread = (high - low) or 1.0
     stride = max(1, len(points) // 400)
-    line = " ".join(f"{40 + 440 * i / max(1, total - 1):.1f},{110 - 95 * (points[i] - low) / spread:.1f}" for i in range(0, len(points), stride))
+    line = " ".join(
+        f"{40 + 440 * i / max(1, total - 1):.1f},{110 - 95 * (points[i] - low) / spread:.1f}"
+        for i in range(0, len(points), stride)
+    )
     return (
         "<svg width='500' height='130' style='font:10px sans-serif'><rect x='40' y='10' width='440' height='102' fill='none' stroke='#ccc'/>"
         f"<polyline points='{line}' fill='none' stroke='#8e44ad' stroke-width='2'/><text x='2' y='18'>{high:.3f}</text><text x='2' y='112'>{low:.3f}</text>"
@@ -100,26 +133,40 @@ def curve(losses: Sequence[float], total: int) -> str:
 
 def training(lora) -> str:
     """Loss curve and the panels drawn along the way."""
-    rows = [f"<div>step {shot['step']}<br>{gallery(((lora.path.parent / name, '') for name in shot['pictures']), 130)}</div>" for shot in lora.previews]
-    return _page(f"<b>{html.escape(str(lora))}</b><br>", curve(lora.losses, len(lora.losses)), *rows)
+    rows = [
+        f"<div>step {shot['step']}<br>{gallery(((lora.path.parent / name, '') for name in shot['pictures']), 130)}</div>"
+        for shot in lora.previews
+    ]
+    return _page(
+        f"<b>{html.escape(str(lora))}</b><br>", curve(lora.losses, len(lora.losses)), *rows
+    )
 
 
 def grid(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
     """All pictures in rows on white: up to three in one row, then two rows, then as square as it goes."""
     count = len(pictures)
-    columns = columns or (count if count <= 3 else -(-count // 2) if count <= 8 else round(count**0.5 + 0.49))
+    columns = columns or (
+        count if count <= 3 else -(-count // 2) if count <= 8 else round(count**0.5 + 0.49)
+    )
     width, height = pictures[0].size
     rows = -(-count // columns)
-    sheet = Image.new("RGB", (columns * width + (columns + 1) * GAP, rows * height + (rows + 1) * GAP), "white")
+    sheet = Image.new(
+        "RGB", (columns * width + (columns + 1) * GAP, rows * height + (rows + 1) * GAP), "white"
+    )
     for place, picture in enumerate(pictures):
-        sheet.paste(picture, (GAP + place % columns * (width + GAP), GAP + place // columns * (height + GAP)))
+        sheet.paste(
+            picture,
+            (GAP + place % columns * (width + GAP), GAP + place // columns * (height + GAP)),
+        )
     return sheet
 
 
 def story(pictures) -> str:
     """The panels with their prompts."""
     side = 230 if len(pictures.panels) > 1 else 460
-    shown = gallery(((path, panel["prompt"]) for path, panel in zip(pictures.paths, pictures.panels)), side)
+    shown = gallery(
+        ((path, panel["prompt"]) for path, panel in zip(pictures.paths, pictures.panels)), side
+    )
     return _page(f"<div style='max-width:{4 * (side + 12)}px'>{shown}</div>")
 
 
@@ -139,11 +186,21 @@ class Pair:
         total = 0.0
         for one, other in zip(self.base.paths, self.lora.paths, strict=True):
             with Image.open(one) as a, Image.open(other) as b:
-                total += sum(ImageStat.Stat(ImageChops.difference(a.convert("RGB"), b.convert("RGB"))).mean) / 3
+                total += (
+                    sum(
+                        ImageStat.Stat(
+                            ImageChops.difference(a.convert("RGB"), b.convert("RGB"))
+                        ).mean
+                    )
+                    / 3
+                )
         return total / len(self.base.paths)
 
     def _repr_html_(self) -> str:
-        rows = [f"<div><b>{name}</b><br>{gallery(((path, '') for path in side.paths), 120)}</div>" for name, side in (("base", self.base), ("LoRA", self.lora))]
+        rows = [
+            f"<div><b>{name}</b><br>{gallery(((path, '') for path in side.paths), 120)}</div>"
+            for name, side in (("base", self.base), ("LoRA", self.lora))
+        ]
         return _page(*rows, f"mean difference {self.difference():.0f} of 255")
 
 
@@ -180,19 +237,25 @@ class Live:
             self.pictures, self.losses = [], []
         self._draw(force=True)
 
-    def step(self, number: int, loss: float | None = None, seconds_left: float | None = None) -> None:
+    def step(
+        self, number: int, loss: float | None = None, seconds_left: float | None = None
+    ) -> None:
         """``number`` of ``total`` is done."""
         if loss is not None:
             self.losses.append(loss)
         self.number = number
         elapsed = time.perf_counter() - self.began
-        self.left = elapsed / number * (self.total - number) if seconds_left is None else seconds_left
+        self.left = (
+            elapsed / number * (self.total - number) if seconds_left is None else seconds_left
+        )
         self._draw()
 
     def picture(self, title: str, paths: list[Path]) -> None:
         """Show what has just been drawn."""
         if self.handle is not None:
-            self.pictures.append(f"<div>{html.escape(title)}<br>{gallery(((path, '') for path in paths), 130)}</div>")
+            self.pictures.append(
+                f"<div>{html.escape(title)}<br>{gallery(((path, '') for path in paths), 130)}</div>"
+            )
         self._draw(force=True)
 
     def _draw(self, force: bool = False) -> None:

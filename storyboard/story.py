@@ -19,7 +19,9 @@ def join(parts: Iterable[str]) -> str:
     said = [part.strip() for part in parts if part.strip()]
     if len(said) == 1:
         return said[0]
-    return ("，" if re.search(r"[\u4e00-\u9fff]", "".join(said)) else ", ").join(part.strip("，, ") for part in said)
+    return ("，" if re.search(r"[\u4e00-\u9fff]", "".join(said)) else ", ").join(
+        part.strip("，, ") for part in said
+    )
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,32 @@ class Panel:
     def __post_init__(self) -> None:
         for name in PARTS:
             if not isinstance(getattr(self, name), str):
-                raise SettingsError(f"Panel({name}={getattr(self, name)!r}) must be text" + ("." if name == "prompt" else ", or be left out."))
+                raise SettingsError(
+                    f"Panel({name}={getattr(self, name)!r}) must be text"
+                    + ("." if name == "prompt" else ", or be left out.")
+                )
         if not prompts.plain(self.text).strip():
-            raise SettingsError(f"Panel(prompt={self.prompt!r}) has nothing to draw: write what the picture shows.")
-        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED):
-            raise SettingsError(f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, or be left out.")
+            raise SettingsError(
+                f"Panel(prompt={self.prompt!r}) has nothing to draw: write what the picture shows."
+            )
+        if self.seed is not None and (
+            isinstance(self.seed, bool)
+            or not isinstance(self.seed, int)
+            or not 0 <= self.seed <= MAX_SEED
+        ):
+            raise SettingsError(
+                f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, or be left out."
+            )
         if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
-            raise SettingsError(f"Panel(negative_prompt={self.negative_prompt!r}) must be text, or be left out.")
+            raise SettingsError(
+                f"Panel(negative_prompt={self.negative_prompt!r}) must be text, or be left out."
+            )
         if isinstance(self.reference, str):
             object.__setattr__(self, "reference", Reference(self.reference))
         if not isinstance(self.reference, Reference | None):
-            raise SettingsError(f"Panel(reference={self.reference!r}) must be a Reference, the path of a picture, or be left out.")
+            raise SettingsError(
+                f"Panel(reference={self.reference!r}) must be a Reference, the path of a picture, or be left out."
+            )
         prompts.check(self.negative_prompt or "")
 
     @property
@@ -83,16 +100,33 @@ class Story(Sequence[Panel]):
         SettingsError: No panel, more than sixty-four, something that is neither a Panel nor a string, or a bracket without its partner.
     """
 
-    def __init__(self, panels: Iterable[Panel | str], negative_prompt: str = "", *, common: str = "", trigger: str = "") -> None:
+    def __init__(
+        self,
+        panels: Iterable[Panel | str],
+        negative_prompt: str = "",
+        *,
+        common: str = "",
+        trigger: str = "",
+    ) -> None:
         if isinstance(panels, str):
-            raise SettingsError("Story takes a list of panels, not one string: write Story([Panel(\"...\"), ...]).")
+            raise SettingsError(
+                'Story takes a list of panels, not one string: write Story([Panel("..."), ...]).'
+            )
         self.panels = tuple(Panel(panel) if isinstance(panel, str) else panel for panel in panels)
         for place, panel in enumerate(self.panels, 1):
             if not isinstance(panel, Panel):
-                raise SettingsError(f"Panel {place} of the story is {type(panel).__name__}: write Panel(\"...\") or a plain string.")
+                raise SettingsError(
+                    f'Panel {place} of the story is {type(panel).__name__}: write Panel("...") or a plain string.'
+                )
         if not 1 <= len(self.panels) <= MAX_PANELS:
-            raise SettingsError(f"The story has {len(self.panels)} panels: give it 1 to {MAX_PANELS} (the contest asks for 8).")
-        for name, text in {"negative_prompt": negative_prompt, "common": common, "trigger": trigger}.items():
+            raise SettingsError(
+                f"The story has {len(self.panels)} panels: give it 1 to {MAX_PANELS} (the contest asks for 8)."
+            )
+        for name, text in {
+            "negative_prompt": negative_prompt,
+            "common": common,
+            "trigger": trigger,
+        }.items():
             if not isinstance(text, str):
                 raise SettingsError(f"Story({name}={text!r}) must be text; leave it out for none.")
             prompts.check(text)
@@ -134,7 +168,9 @@ class Story(Sequence[Panel]):
         return [
             {
                 "prompt": join([self.trigger, self.common, panel.text]),
-                "negative_prompt": (self.negative_prompt if panel.negative_prompt is None else panel.negative_prompt).strip(),
+                "negative_prompt": (
+                    self.negative_prompt if panel.negative_prompt is None else panel.negative_prompt
+                ).strip(),
                 "seed": seed + place if panel.seed is None else panel.seed,
             }
             for place, panel in enumerate(self.panels)

@@ -3,12 +3,27 @@
 import re
 
 HAIR = {
-    "purple": ("紫色", "purple"), "black": ("黑色", "black"), "brown": ("棕色", "brown"), "blonde": ("金色", "blonde"),
-    "red": ("红色", "red"), "pink": ("粉色", "pink"), "blue": ("蓝色", "blue"), "green": ("绿色", "green"), "white": ("白色", "white"),
+    "purple": ("紫色", "purple"),
+    "black": ("黑色", "black"),
+    "brown": ("棕色", "brown"),
+    "blonde": ("金色", "blonde"),
+    "red": ("红色", "red"),
+    "pink": ("粉色", "pink"),
+    "blue": ("蓝色", "blue"),
+    "green": ("绿色", "green"),
+    "white": ("白色", "white"),
 }
 COLORS = {
-    "red": ("红色", "red"), "blue": ("蓝色", "blue"), "green": ("绿色", "green"), "yellow": ("黄色", "yellow"), "purple": ("紫色", "purple"),
-    "white": ("白色", "white"), "black": ("黑色", "black"), "pink": ("粉色", "pink"), "orange": ("橙色", "orange"), "gray": ("灰色", "gray"),
+    "red": ("红色", "red"),
+    "blue": ("蓝色", "blue"),
+    "green": ("绿色", "green"),
+    "yellow": ("黄色", "yellow"),
+    "purple": ("紫色", "purple"),
+    "white": ("白色", "white"),
+    "black": ("黑色", "black"),
+    "pink": ("粉色", "pink"),
+    "orange": ("橙色", "orange"),
+    "gray": ("灰色", "gray"),
 }
 LENGTH = {"short": ("短发", "short"), "long": ("长发", "long")}
 PERSON = {"girl": ("女孩", "girl"), "boy": ("男孩", "boy")}
@@ -22,24 +37,39 @@ EXPRESSION = {
     "winking": (["眨眼", "眨一只眼"], ["winking", "with a wink"]),
 }
 SCENE = {
-    "seaside": (["海边", "沙滩"], ["seaside", "beach"]), "forest": (["森林", "树林"], ["forest", "woods"]),
-    "night": (["夜空", "星空"], ["night sky", "starry night"]), "rain": (["雨天", "下雨"], ["rain", "rainy day"]),
-    "snow": (["雪地", "下雪"], ["snow", "snowy day"]), "sunset": (["日落", "夕阳"], ["sunset", "evening sun"]),
-    "classroom": (["教室", "黑板前"], ["classroom", "blackboard"]), "home": (["家里", "客厅沙发"], ["home", "living room sofa"]),
-    "city": (["城市", "高楼"], ["city", "skyscrapers"]), "stage": (["舞台", "舞台灯光"], ["stage", "stage lights"]),
-    "garden": (["花园", "草地鲜花"], ["garden", "meadow with flowers"]), "space": (["太空", "宇宙"], ["space", "outer space"]),
+    "seaside": (["海边", "沙滩"], ["seaside", "beach"]),
+    "forest": (["森林", "树林"], ["forest", "woods"]),
+    "night": (["夜空", "星空"], ["night sky", "starry night"]),
+    "rain": (["雨天", "下雨"], ["rain", "rainy day"]),
+    "snow": (["雪地", "下雪"], ["snow", "snowy day"]),
+    "sunset": (["日落", "夕阳"], ["sunset", "evening sun"]),
+    "classroom": (["教室", "黑板前"], ["classroom", "blackboard"]),
+    "home": (["家里", "客厅沙发"], ["home", "living room sofa"]),
+    "city": (["城市", "高楼"], ["city", "skyscrapers"]),
+    "stage": (["舞台", "舞台灯光"], ["stage", "stage lights"]),
+    "garden": (["花园", "草地鲜花"], ["garden", "meadow with flowers"]),
+    "space": (["太空", "宇宙"], ["space", "outer space"]),
 }
 PROP = {
-    "balloon": (["拿着气球", "气球"], ["holding a balloon", "balloon"]), "umbrella": (["撑着雨伞", "雨伞"], ["under an umbrella", "umbrella"]),
-    "book": (["看书", "书本"], ["reading a book", "book"]), "guitar": (["弹吉他", "吉他"], ["playing the guitar", "guitar"]),
-    "cat": (["抱着小猫", "小猫"], ["with a cat", "cat"]), "flowers": (["捧着花束", "花束"], ["holding a bouquet", "bouquet"]),
-    "cup": (["喝咖啡", "咖啡"], ["drinking coffee", "coffee"]), "ice_cream": (["吃冰淇淋", "冰淇淋"], ["eating ice cream", "ice cream"]),
-    "camera": (["拿着相机", "拍照"], ["with a camera", "taking photos"]), "microphone": (["拿着话筒", "唱歌"], ["with a microphone", "singing"]),
-    "lantern": (["提着灯笼", "灯笼"], ["carrying a lantern", "lantern"]), "gift": (["拿着礼物", "礼物"], ["holding a gift", "gift"]),
+    "balloon": (["拿着气球", "气球"], ["holding a balloon", "balloon"]),
+    "umbrella": (["撑着雨伞", "雨伞"], ["under an umbrella", "umbrella"]),
+    "book": (["看书", "书本"], ["reading a book", "book"]),
+    "guitar": (["弹吉他", "吉他"], ["playing the guitar", "guitar"]),
+    "cat": (["抱着小猫", "小猫"], ["with a cat", "cat"]),
+    "flowers": (["捧着花束", "花束"], ["holding a bouquet", "bouquet"]),
+    "cup": (["喝咖啡", "咖啡"], ["drinking coffee", "coffee"]),
+    "ice_cream": (["吃冰淇淋", "冰淇淋"], ["eating ice cream", "ice cream"]),
+    "camera": (["拿着相机", "拍照"], ["with a camera", "taking photos"]),
+    "microphone": (["拿着话筒", "唱歌"], ["with a microphone", "singing"]),
+    "lantern": (["提着灯笼", "灯笼"], ["carrying a lantern", "lantern"]),
+    "gift": (["拿着礼物", "礼物"], ["holding a gift", "gift"]),
 }
 STYLE = {
-    "avataaars": ("扁平插画", "flat illustration"), "personas": ("极简头像", "minimal avatar"),
-    "toonHead": ("卡通", "cartoon"), "micah": ("手绘头像", "hand-drawn avatar"), "lorelei": ("二次元", "anime"),
+    "avataaars": ("扁平插画", "flat illustration"),
+    "personas": ("极简头像", "minimal avatar"),
+    "toonHead": ("卡通", "cartoon"),
+    "micah": ("手绘头像", "hand-drawn avatar"),
+    "lorelei": ("二次元", "anime"),
 }
 
 _ZH_CLOTHES = "(?:衣服|上衣|衣|裙子|连衣裙|衬衫|外套|毛衣|T恤)"
@@ -52,10 +82,21 @@ def asked(prompt: str) -> dict[str, set[str]]:
     Attributes are ``hair_color``, ``hair_length``, ``expression``, ``clothes_color``, ``prop`` and ``background``. Where
     a prompt names two values of one, either will do.
     """
-    text = " ".join(re.sub(r":\d+(\.\d+)?(?=[)）])|[][()（）]", "", prompt.lower()).split())  # weights are no words
+    text = " ".join(
+        re.sub(r":\d+(\.\d+)?(?=[)）])|[][()（）]", "", prompt.lower()).split()
+    )  # weights are no words
     found = {
-        "hair_color": _colors(text, HAIR, "(?:的)?[长短]?(?:头)?发", r"(?:[ -](?:short|long))?[ -]hair"),
-        "hair_length": {name for name, (_, english) in LENGTH.items() if re.search(f"{'短' if name == 'short' else '长'}(?:头)?发|{english}[ -](?:[a-z]+[ -])?hair", text)},
+        "hair_color": _colors(
+            text, HAIR, "(?:的)?[长短]?(?:头)?发", r"(?:[ -](?:short|long))?[ -]hair"
+        ),
+        "hair_length": {
+            name
+            for name, (_, english) in LENGTH.items()
+            if re.search(
+                f"{'短' if name == 'short' else '长'}(?:头)?发|{english}[ -](?:[a-z]+[ -])?hair",
+                text,
+            )
+        },
         "expression": _named(text, EXPRESSION),
         "clothes_color": _colors(text, COLORS, f"(?:的)?{_ZH_CLOTHES}", f" {_EN_CLOTHES}"),
         "prop": _named(text, PROP),
@@ -66,10 +107,17 @@ def asked(prompt: str) -> dict[str, set[str]]:
 
 def _colors(text: str, colors: dict[str, tuple[str, str]], zh_noun: str, en_noun: str) -> set[str]:
     """Colours that stand right before a noun, alone or as the first of two, in either language."""
-    pattern = lambda chinese, english: f"{chinese.removesuffix('色')}色?(?:[和或与、].色)?{zh_noun}|\\b{english}(?: (?:and|or) [a-z]+)?{en_noun}"
+    pattern = lambda chinese, english: (
+        f"{chinese.removesuffix('色')}色?(?:[和或与、].色)?{zh_noun}|\\b{english}(?: (?:and|or) [a-z]+)?{en_noun}"
+    )
     return {name for name, words in colors.items() if re.search(pattern(*words), text)}
 
 
 def _named(text: str, words: dict[str, tuple[list[str], list[str]]]) -> set[str]:
     """Values of which a word stands in the text."""
-    return {name for name, (chinese, english) in words.items() if any(word in text for word in chinese) or any(re.search(rf"\b{word}\b", text) for word in english)}
+    return {
+        name
+        for name, (chinese, english) in words.items()
+        if any(word in text for word in chinese)
+        or any(re.search(rf"\b{word}\b", text) for word in english)
+    }

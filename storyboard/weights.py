@@ -14,7 +14,9 @@ from .errors import BaseError, ResourceError
 from .hub import LOCAL_ROOT
 
 CACHE = "STORYBOARD_CACHE"  # environment variable: where fetched places are noted and converted checkpoints lie
-WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.safetensors\.index)?(\.fp16)?(?:-\d+-of-\d+)?\.(?:safetensors|json)")
+WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_)?model(?:\.safetensors\.index)?(\.fp16)?(?:-\d+-of-\d+)?\.(?:safetensors|json)"
+)
 CONFIGS = {".json", ".txt", ".model"}
 INDEX = ("model_index.json",)  # what a base is known by
 
@@ -35,7 +37,9 @@ def fetch(base: Base) -> Base:
             if not (folder / "model_index.json").is_file():
                 checkpoints.convert(base, _configs(base, checkpoints.lacking(base)), folder)
         else:
-            folder = _from_hubs(base.title, _published(base), lambda files: chosen(files, base.components), INDEX)
+            folder = _from_hubs(
+                base.title, _published(base), lambda files: chosen(files, base.components), INDEX
+            )
         base = replace(base, folder=folder)
     base.check()
     return base
@@ -43,6 +47,7 @@ def fetch(base: Base) -> Base:
 
 def _configs(base: Base, lacking: tuple[str, ...]) -> Path:
     """Folder of the configs and tokenizers of what a checkpoint is built on, with the weights of the components it lacks."""
+
     def choose(files: dict[str, int]) -> list[str]:
         weights = chosen(files, lacking) if lacking else []
         return sorted({*chosen(files, base.components, configs_only=True), *weights})
@@ -72,9 +77,17 @@ def disk(base: Base) -> tuple[Path, int, str] | None:
     if base.checkpoint:
         return cache(), base.checkpoint.stat().st_size, CACHE
     if base.modelscope:
-        folder, cached, variable = download.modelscope_folder(base.modelscope), download.modelscope_cache(), "MODELSCOPE_CACHE"
+        folder, cached, variable = (
+            download.modelscope_folder(base.modelscope),
+            download.modelscope_cache(),
+            "MODELSCOPE_CACHE",
+        )
     else:
-        folder, cached, variable = download.huggingface_folder(base.huggingface), download.huggingface_cache(), "HF_HOME"
+        folder, cached, variable = (
+            download.huggingface_folder(base.huggingface),
+            download.huggingface_cache(),
+            "HF_HOME",
+        )
     return cached, max(base.download - download.fetched(folder), 0), variable
 
 
@@ -94,7 +107,9 @@ def fetch_module(model: str | Path | HubModel, title: str, names: tuple[str, ...
         choose = (lambda files: _listed(files, names)) if names else chosen_module
         folder = _from_hubs(title, HubModel.of(model), choose, needed)
     if missing := [name for name in needed if not (folder / name).is_file()]:
-        raise BaseError(f"The folder {folder} of {title} lacks {missing[0]}: get it whole, or name another folder or id.")
+        raise BaseError(
+            f"The folder {folder} of {title} lacks {missing[0]}: get it whole, or name another folder or id."
+        )
     return folder
 
 
@@ -109,7 +124,11 @@ def fetch_part(model: str | HubModel, part: str, title: str) -> Path:
 
     def choose(files: dict[str, int]) -> list[str]:
         _listed(files, needed)
-        return [name for name in files if name.startswith(f"{part}/") and Path(name).suffix in CONFIGS | {".safetensors"}]
+        return [
+            name
+            for name in files
+            if name.startswith(f"{part}/") and Path(name).suffix in CONFIGS | {".safetensors"}
+        ]
 
     folder = _from_hubs(title, HubModel.of(model), choose, needed)
     if not (folder / needed[0]).is_file():
@@ -129,7 +148,9 @@ def _local(model: HubModel, needed: Sequence[str]) -> Path | None:
         if found := next((folder for folder in folders if folder.is_dir()), None):
             return found
         ids = " or ".join(model.ids)
-        raise BaseError(f"{LOCAL_ROOT} holds no {ids}: put it at {folders[0]} or unset {LOCAL_ROOT} to use the network.")
+        raise BaseError(
+            f"{LOCAL_ROOT} holds no {ids}: put it at {folders[0]} or unset {LOCAL_ROOT} to use the network."
+        )
     note = _note(model)
     folder = Path(note.read_text(encoding="utf-8").strip()) if note.is_file() else None
     return folder if folder and all((folder / name).is_file() for name in needed) else None
@@ -141,7 +162,11 @@ def _note(model: HubModel) -> Path:
 
 
 def _from_hubs(
-    title: str, model: HubModel, choose: Callable[[dict[str, int]], list[str]], needed: Sequence[str], whole: bool = True,
+    title: str,
+    model: HubModel,
+    choose: Callable[[dict[str, int]], list[str]],
+    needed: Sequence[str],
+    whole: bool = True,
 ) -> Path:
     """Download from the first hub that has it; only the files that ``choose`` takes, their size printed before.
 
@@ -159,33 +184,52 @@ def _from_hubs(
         except (*download.failures(), BaseError) as error:
             if download.disk_is_full(error):
                 said = f"The disk of {hub.cache} became full while {title} was fetched"
-                raise ResourceError(f"{said}: free some space and run this cell again, it goes on where it broke off.") from error
+                raise ResourceError(
+                    f"{said}: free some space and run this cell again, it goes on where it broke off."
+                ) from error
             kind = "" if isinstance(error, BaseError) else type(error).__name__
-            failed.append(f"{hub.name}: {kind} {_first_line(error).rstrip('.')}".strip().replace(":  ", ": "))
+            failed.append(
+                f"{hub.name}: {kind} {_first_line(error).rstrip('.')}".strip().replace(":  ", ": ")
+            )
             continue
         if whole:
             cache().mkdir(parents=True, exist_ok=True)
             artifacts.write_atomically(_note(model), f"{folder}\n")
         return folder
-    mirror = "" if model.modelscope else ", set HF_ENDPOINT to a mirror of Hugging Face, which alone is known to have it"
+    mirror = (
+        ""
+        if model.modelscope
+        else ", set HF_ENDPOINT to a mirror of Hugging Face, which alone is known to have it"
+    )
     said = f"{title} could not be fetched ({'; '.join(failed)})"
-    raise BaseError(f"{said}: check the network and run this cell again, it goes on where it broke off{mirror}, or name a folder that holds it.")
+    raise BaseError(
+        f"{said}: check the network and run this cell again, it goes on where it broke off{mirror}, or name a folder that holds it."
+    )
 
 
-def _from_hub(title: str, hub: download.Hub, choose: Callable[[dict[str, int]], list[str]], kind: str) -> Path:
+def _from_hub(
+    title: str, hub: download.Hub, choose: Callable[[dict[str, int]], list[str]], kind: str
+) -> Path:
     """The folder at which ``hub`` put the files that ``choose`` takes of its list."""
     files = hub.files()
     sizes = {name: files[name] for name in choose(files)}
     size = sum(sizes.values())
     some = "" if all(sizes.values()) else "at least "
-    print(f"{kind}: {title} from {hub.name} ({hub.model}), {len(sizes)} files, {some}{size / 1e9:.1f} GB", flush=True)
+    print(
+        f"{kind}: {title} from {hub.name} ({hub.model}), {len(sizes)} files, {some}{size / 1e9:.1f} GB",
+        flush=True,
+    )
     if missing := artifacts.free_space_needed(hub.cache, hub.missing(sizes)):
         said = f"{title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of {hub.cache} has free"
-        raise ResourceError(f"{said}: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk.")
+        raise ResourceError(
+            f"{said}: free some space, or set MODELSCOPE_CACHE and HF_HOME to another disk."
+        )
     folder = hub.download(list(sizes))
     wrong = [name for name, size in sizes.items() if not _came(folder / name, size)]
     if wrong:
-        raise BaseError(f"{folder / wrong[0]} is not of the {sizes[wrong[0]]} bytes that {hub.name} lists: delete it and run this cell again.")
+        raise BaseError(
+            f"{folder / wrong[0]} is not of the {sizes[wrong[0]]} bytes that {hub.name} lists: delete it and run this cell again."
+        )
     return folder
 
 
@@ -209,7 +253,9 @@ def _listed(files: dict[str, int], names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: bool = False) -> list[str]:
+def chosen(
+    files: dict[str, int], components: tuple[str, ...], configs_only: bool = False
+) -> list[str]:
     """Of a repository's files those that are used: configs, tokenizers, and each component's weights once, fp16 first.
 
     Raises:
@@ -218,9 +264,15 @@ def chosen(files: dict[str, int], components: tuple[str, ...], configs_only: boo
     encoders = [component for component in components if component.startswith("text_encoder")]
     tokenizers = [component.replace("text_encoder", "tokenizer") for component in encoders]
     folders = {*components, *tokenizers, "scheduler"}
-    wanted = [name for name in files if name in INDEX or name.rpartition("/")[0] in folders and _is_config(name)]
+    wanted = [
+        name
+        for name in files
+        if name in INDEX or name.rpartition("/")[0] in folders and _is_config(name)
+    ]
     for component in () if configs_only else components:
-        wanted += _smallest(files, f"{component}/", f"{component}: set base to a folder that holds them")
+        wanted += _smallest(
+            files, f"{component}/", f"{component}: set base to a folder that holds them"
+        )
     _listed(files, (*INDEX, *(f"{component}/config.json" for component in components)))
     for tokenizer in tokenizers:
         if not any(f"{tokenizer}/{name}" in files for name in VOCABULARIES):
@@ -249,7 +301,11 @@ def _smallest(files: dict[str, int], prefix: str, whose: str) -> list[str]:
     Raises:
         BaseError: There are none, or a shard is not listed.
     """
-    usual = {name: WEIGHTS.fullmatch(name.removeprefix(prefix)) for name in files if name.startswith(prefix)}
+    usual = {
+        name: WEIGHTS.fullmatch(name.removeprefix(prefix))
+        for name in files
+        if name.startswith(prefix)
+    }
     weights = {name: found[1] for name, found in usual.items() if found}
     smallest = [name for name, variant in weights.items() if variant] or list(weights)
     if not any(name.endswith(".safetensors") for name in smallest):
@@ -257,5 +313,11 @@ def _smallest(files: dict[str, int], prefix: str, whose: str) -> list[str]:
     for name in smallest:
         if shard := re.search(r"-(\d+)-of-(\d+)\.", name):
             width, count = len(shard[1]), int(shard[2])
-            _listed(files, [f"{name[:shard.start(1)]}{n:0{width}d}{name[shard.end(1):]}" for n in range(1, count + 1)])
+            _listed(
+                files,
+                [
+                    f"{name[: shard.start(1)]}{n:0{width}d}{name[shard.end(1) :]}"
+                    for n in range(1, count + 1)
+                ],
+            )
     return smallest

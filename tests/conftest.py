@@ -28,15 +28,31 @@ def picture(seed: int, side: int = 256) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for _ in range(6):
         x, y, r = rng.randrange(side), rng.randrange(side), rng.randrange(side // 10, side // 3)
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.randrange(256) for _ in range(3)), outline="black", width=4)
+        pen.ellipse(
+            (x - r, y - r, x + r, y + r),
+            fill=tuple(rng.randrange(256) for _ in range(3)),
+            outline="black",
+            width=4,
+        )
     return image
 
 
 @pytest.fixture
 def make_settings(tmp_path):
     """Settings that write under the test's own folder."""
+
     def make(**changes) -> Settings:
-        return Settings(**{"output": str(tmp_path / "out"), "resolution": 64, "train_steps": 4, "train_batch_size": 4, "num_inference_steps": 3} | changes)
+        return Settings(
+            **{
+                "output": str(tmp_path / "out"),
+                "resolution": 64,
+                "train_steps": 4,
+                "train_batch_size": 4,
+                "num_inference_steps": 3,
+            }
+            | changes
+        )
+
     return make
 
 
@@ -54,8 +70,21 @@ def folder(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """(settings, story, captions, lora) of a short but real run on the sample set."""
-    settings = Settings(output=str(tmp_path_factory.mktemp("trained")), resolution=64, train_steps=12, train_batch_size=4, num_inference_steps=4)
-    story = Story(["二次元，紫色短发女孩，微笑", "二次元，绿色长发女孩，难过", "anime, a boy with short red hair"], negative_prompt="模糊")
+    settings = Settings(
+        output=str(tmp_path_factory.mktemp("trained")),
+        resolution=64,
+        train_steps=12,
+        train_batch_size=4,
+        num_inference_steps=4,
+    )
+    story = Story(
+        [
+            "二次元，紫色短发女孩，微笑",
+            "二次元，绿色长发女孩，难过",
+            "anime, a boy with short red hair",
+        ],
+        negative_prompt="模糊",
+    )
     captions = clean(collect(settings), settings).captions
     return settings, story, captions, train(captions, settings, story)
 

@@ -31,10 +31,16 @@ class DatasetHub:
                 parts = [urllib.parse.unquote(part) for part in url.path.strip("/").split("/")]
                 hub.asked.append((self.command, self.path))
                 match parts:
-                    case ["api", "v1", "datasets", owner, name] if (hub.root / owner / name).is_dir():
-                        return self.json({"Id": f"{owner}--{name}", "Type": 4, "Name": name, "Namespace": owner})
+                    case ["api", "v1", "datasets", owner, name] if (
+                        hub.root / owner / name
+                    ).is_dir():
+                        return self.json(
+                            {"Id": f"{owner}--{name}", "Type": 4, "Name": name, "Namespace": owner}
+                        )
                     case ["api", "v1", "datasets", number, "repo", "tree"]:
-                        return self.json({"Files": hub.files(number, int(query.get("PageNumber", 1)))})
+                        return self.json(
+                            {"Files": hub.files(number, int(query.get("PageNumber", 1)))}
+                        )
                     case ["api", "v1", "datasets", owner, name, "repo"]:
                         return self.file(hub.root / owner / name / query["FilePath"])
                     case ["datasets", owner, name, "resolve", _, *path]:
@@ -44,7 +50,12 @@ class DatasetHub:
             do_HEAD = do_POST = do_GET
 
             def json(self, data, status=200):
-                self.answer(status, json.dumps({"Code": status, "Success": status == 200, "Message": "", "Data": data}).encode())
+                self.answer(
+                    status,
+                    json.dumps(
+                        {"Code": status, "Success": status == 200, "Message": "", "Data": data}
+                    ).encode(),
+                )
 
             def file(self, path):
                 if not path.is_file():
@@ -54,12 +65,16 @@ class DatasetHub:
                     self.close_connection = True
                     return None
                 content = path.read_bytes()
-                begin, end, headers = 0, len(content) - 1, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+                begin, end, headers = (
+                    0,
+                    len(content) - 1,
+                    {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'},
+                )
                 if asked := self.headers.get("Range"):
                     first, _, last = asked.removeprefix("bytes=").partition("-")
                     begin, end = int(first), min(int(last or end), end)
                     headers["Content-Range"] = f"bytes {begin}-{end}/{len(content)}"
-                self.answer(206 if asked else 200, content[begin:end + 1], headers)
+                self.answer(206 if asked else 200, content[begin : end + 1], headers)
 
             def answer(self, status, content, headers=()):
                 self.send_response(status)
@@ -83,10 +98,14 @@ class DatasetHub:
         folder = self.root.joinpath(*number.split("--"))
         return [
             {
-                "Type": "tree" if path.is_dir() else "blob", "Path": path.relative_to(folder).as_posix(), "Name": path.name,
-                "Size": path.stat().st_size if self.listed and path.is_file() else 0, "Sha256": "",
+                "Type": "tree" if path.is_dir() else "blob",
+                "Path": path.relative_to(folder).as_posix(),
+                "Name": path.name,
+                "Size": path.stat().st_size if self.listed and path.is_file() else 0,
+                "Sha256": "",
             }
-            for path in sorted(folder.rglob("*")) if page == 1
+            for path in sorted(folder.rglob("*"))
+            if page == 1
         ]
 
     def close(self) -> None:

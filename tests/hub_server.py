@@ -26,7 +26,12 @@ class Hub:
                     return self.answer(404, b"{}")
                 folder = hub.root / part[4] / part[5]
                 if url.path.endswith("/repo/files"):
-                    return self.answer(200, json.dumps({"Code": 200, "Success": True, "Data": {"Files": listing(folder)}}).encode())
+                    return self.answer(
+                        200,
+                        json.dumps(
+                            {"Code": 200, "Success": True, "Data": {"Files": listing(folder)}}
+                        ).encode(),
+                    )
                 self.file(folder / urllib.parse.parse_qs(url.query)["FilePath"][0])
 
             do_HEAD = do_POST = do_GET
@@ -43,14 +48,16 @@ class Hub:
                     hub.ranges.append((path.name, asked))
                     begin = int(asked.removeprefix("bytes=").split("-")[0])
                     self.send_response(206)
-                    self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+                    self.send_header(
+                        "Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}"
+                    )
                 else:
                     self.send_response(200)
                 self.send_header("Content-Length", str(len(content) - begin))
                 self.end_headers()
                 if path.name == hub.cut:
                     hub.cut, hub.refusing = None, True
-                    self.wfile.write(content[begin:len(content) // 2])
+                    self.wfile.write(content[begin : len(content) // 2])
                     self.wfile.flush()
                     self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
@@ -67,6 +74,13 @@ class Hub:
 
 def listing(folder: Path) -> list[dict]:
     return [
-        {"Name": path.name, "Path": path.relative_to(folder).as_posix(), "Type": "blob", "Size": path.stat().st_size, "Sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in sorted(folder.rglob("*")) if path.is_file()
+        {
+            "Name": path.name,
+            "Path": path.relative_to(folder).as_posix(),
+            "Type": "blob",
+            "Size": path.stat().st_size,
+            "Sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     ]

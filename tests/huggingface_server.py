@@ -23,8 +23,15 @@ class HuggingFace:
                 parts = [urllib.parse.unquote(part) for part in parts]
                 hub.asked.append((self.command, urllib.parse.unquote(self.path)))
                 match parts:
-                    case ["api", "models", owner, name, *rest] if rest[:1] in ([], ["revision"], ["tree"]):
-                        return self.listing(hub.folder(owner, name, rest[1] if rest else "main"), rest[:1] == ["tree"])
+                    case ["api", "models", owner, name, *rest] if rest[:1] in (
+                        [],
+                        ["revision"],
+                        ["tree"],
+                    ):
+                        return self.listing(
+                            hub.folder(owner, name, rest[1] if rest else "main"),
+                            rest[:1] == ["tree"],
+                        )
                     case [owner, name, "resolve", revision, *path]:
                         folder = hub.folder(owner, name, revision)
                         return self.file(folder.joinpath(*path), hub.commit(folder))
@@ -35,19 +42,43 @@ class HuggingFace:
             def listing(self, folder, tree):
                 if not folder.is_dir():
                     return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-                files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+                files = {
+                    path.relative_to(folder).as_posix(): path.stat().st_size
+                    for path in sorted(folder.rglob("*"))
+                    if path.is_file()
+                }
                 if tree:
-                    found = [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in files.items()]
+                    found = [
+                        {"type": "file", "path": name, "size": size, "oid": "0" * 40}
+                        for name, size in files.items()
+                    ]
                 else:
-                    siblings = [{"rfilename": name} | ({"size": size} if hub.sized else {}) for name, size in files.items()]
-                    found = {"id": f"{folder.parent.name}/{folder.name}", "sha": hub.commit(folder), "siblings": siblings, "tags": [], "private": False}
+                    siblings = [
+                        {"rfilename": name} | ({"size": size} if hub.sized else {})
+                        for name, size in files.items()
+                    ]
+                    found = {
+                        "id": f"{folder.parent.name}/{folder.name}",
+                        "sha": hub.commit(folder),
+                        "siblings": siblings,
+                        "tags": [],
+                        "private": False,
+                    }
                 self.answer(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
             def file(self, path, commit):
                 if not path.is_file():
                     return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
                 content = path.read_bytes()
-                self.answer(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"})
+                self.answer(
+                    200,
+                    content,
+                    {
+                        "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+                        "X-Repo-Commit": commit,
+                        "Accept-Ranges": "bytes",
+                    },
+                )
 
             def answer(self, status, content, headers=()):
                 self.send_response(status)

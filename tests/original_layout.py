@@ -2,12 +2,26 @@
 
 Works on meta tensors too, so real sizes can be listed without weights.
 """
+
 import torch
 
-RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
-          "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-UNET_TOP = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
-            "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0", "conv_out": "out.2"}
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+UNET_TOP = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
 
 
 def unet_key(key, step, up_with_attention):
@@ -35,8 +49,12 @@ def unet_key(key, step, up_with_attention):
 
 
 def unet(sd, config, prefix="model.diffusion_model."):
-    down = config["layers_per_block"] + 1  # resnets + downsampler on the way down, resnets + 1 on the way up: the same number
-    attention = {int(k.split(".")[1]) for k in sd if k.startswith("up_blocks.") and ".attentions." in k}
+    down = (
+        config["layers_per_block"] + 1
+    )  # resnets + downsampler on the way down, resnets + 1 on the way up: the same number
+    attention = {
+        int(k.split(".")[1]) for k in sd if k.startswith("up_blocks.") and ".attentions." in k
+    }
     return {prefix + unet_key(k, down, attention): v for k, v in sd.items()}
 
 
@@ -48,14 +66,23 @@ def vae(sd, config, prefix="first_stage_model."):
             side, i, kind = part[0], int(part[2]), part[3]
             name, i = ("down", i) if part[1] == "down_blocks" else ("up", last - i)
             if kind == "resnets":
-                new = ".".join([side, name, str(i), "block", part[4], *part[5:]]).replace("conv_shortcut", "nin_shortcut")
+                new = ".".join([side, name, str(i), "block", part[4], *part[5:]]).replace(
+                    "conv_shortcut", "nin_shortcut"
+                )
             else:
-                new = ".".join([side, name, str(i), "downsample" if name == "down" else "upsample", *part[5:]])
+                new = ".".join(
+                    [side, name, str(i), "downsample" if name == "down" else "upsample", *part[5:]]
+                )
         elif len(part) > 1 and part[1] == "mid_block":
             if part[2] == "resnets":
                 new = ".".join([part[0], "mid", f"block_{int(part[3]) + 1}", *part[4:]])
             else:
-                rest = ".".join(part[4:]).replace("group_norm", "norm").replace("to_out.0", "proj_out").replace("to_", "")
+                rest = (
+                    ".".join(part[4:])
+                    .replace("group_norm", "norm")
+                    .replace("to_out.0", "proj_out")
+                    .replace("to_", "")
+                )
                 new = f"{part[0]}.mid.attn_1.{rest}"
                 if value.ndim == 2:  # a 1x1 convolution in the original
                     value = value[:, :, None, None]
@@ -67,7 +94,9 @@ def vae(sd, config, prefix="first_stage_model."):
 
 def clip(sd, prefix, position_ids=None):
     """HF CLIP below cond_stage_model. / conditioner.embedders.0.; transformers 5 has no ``text_model.`` in CLIPTextModel."""
-    out = {f"{prefix}transformer.text_model.{k.removeprefix('text_model.')}": v for k, v in sd.items()}
+    out = {
+        f"{prefix}transformer.text_model.{k.removeprefix('text_model.')}": v for k, v in sd.items()
+    }
     if position_ids is not None:
         out[f"{prefix}transformer.text_model.embeddings.position_ids"] = position_ids
     return out
@@ -77,8 +106,10 @@ def open_clip(sd, prefix, device="cpu"):
     """CLIPTextModelWithProjection -> open_clip: q, k, v stacked, projection transposed."""
     sd = {k.removeprefix("text_model."): v for k, v in sd.items()}
     out = {
-        "positional_embedding": sd["embeddings.position_embedding.weight"], "token_embedding.weight": sd["embeddings.token_embedding.weight"],
-        "ln_final.weight": sd["final_layer_norm.weight"], "ln_final.bias": sd["final_layer_norm.bias"],
+        "positional_embedding": sd["embeddings.position_embedding.weight"],
+        "token_embedding.weight": sd["embeddings.token_embedding.weight"],
+        "ln_final.weight": sd["final_layer_norm.weight"],
+        "ln_final.bias": sd["final_layer_norm.bias"],
         "logit_scale": torch.tensor(4.6052, device=device),
     }
     if "text_projection.weight" in sd:
@@ -87,8 +118,16 @@ def open_clip(sd, prefix, device="cpu"):
     for i in range(layers):
         a, b = f"encoder.layers.{i}.", f"transformer.resblocks.{i}."
         for leaf in ("weight", "bias"):
-            out[f"{b}attn.in_proj_{leaf}"] = torch.cat([sd[f"{a}self_attn.{x}_proj.{leaf}"] for x in "qkv"])
-            for new, old in {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}.items():
+            out[f"{b}attn.in_proj_{leaf}"] = torch.cat(
+                [sd[f"{a}self_attn.{x}_proj.{leaf}"] for x in "qkv"]
+            )
+            for new, old in {
+                "attn.out_proj": "self_attn.out_proj",
+                "ln_1": "layer_norm1",
+                "ln_2": "layer_norm2",
+                "mlp.c_fc": "mlp.fc1",
+                "mlp.c_proj": "mlp.fc2",
+            }.items():
                 out[f"{b}{new}.{leaf}"] = sd[f"{a}{old}.{leaf}"]
     return {prefix + k: v for k, v in out.items()}
 
@@ -97,7 +136,9 @@ def single_file(pipe, ids=True):
     """The original-layout state dict of a StableDiffusionPipeline or StableDiffusionXLPipeline."""
     device = pipe.unet.conv_in.weight.device
     position_ids = torch.arange(77, device=device)[None].clone() if ids else None
-    out = unet(pipe.unet.state_dict(), pipe.unet.config) | vae(pipe.vae.state_dict(), pipe.vae.config)
+    out = unet(pipe.unet.state_dict(), pipe.unet.config) | vae(
+        pipe.vae.state_dict(), pipe.vae.config
+    )
     if getattr(pipe, "text_encoder_2", None) is not None:
         out |= clip(pipe.text_encoder.state_dict(), "conditioner.embedders.0.", position_ids)
         out |= open_clip(pipe.text_encoder_2.state_dict(), "conditioner.embedders.1.model.", device)

@@ -20,7 +20,13 @@ from storyboard.training.pipeline import TrainingPipeline  # noqa: E402
 
 def kilobytes(name: str) -> int:
     """``VmRSS`` or ``VmHWM`` of this process."""
-    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)).split()[1])
+    return int(
+        next(
+            line
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith(name)
+        ).split()[1]
+    )
 
 
 def main() -> None:

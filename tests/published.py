@@ -42,7 +42,9 @@ def transformer(name: str, width: int, context: int, depth: int, is_linear: bool
             found |= linear(f"{block}.{attention}.to_out.0", width, width)
         for number in (1, 2, 3):
             found |= norm(f"{block}.norm{number}", width)
-        found |= linear(f"{block}.ff.net.0.proj", width, 8 * width) | linear(f"{block}.ff.net.2", 4 * width, width)
+        found |= linear(f"{block}.ff.net.0.proj", width, 8 * width) | linear(
+            f"{block}.ff.net.2", 4 * width, width
+        )
     return found
 
 
@@ -55,11 +57,15 @@ def _encoder_half(config: dict) -> tuple[Shapes, list[int], list[int]]:
     flat = config.get("use_linear_projection", False)
 
     found = conv("conv_in", config["in_channels"], widths[0])
-    found |= linear("time_embedding.linear_1", widths[0], time) | linear("time_embedding.linear_2", time, time)
+    found |= linear("time_embedding.linear_1", widths[0], time) | linear(
+        "time_embedding.linear_2", time, time
+    )
     if config.get("encoder_hid_dim"):
         found |= linear("encoder_hid_proj", config["encoder_hid_dim"], context)
     if config.get("addition_embed_type") == "text_time":
-        found |= linear("add_embedding.linear_1", config["projection_class_embeddings_input_dim"], time)
+        found |= linear(
+            "add_embedding.linear_1", config["projection_class_embeddings_input_dim"], time
+        )
         found |= linear("add_embedding.linear_2", time, time)
 
     skips, before = [widths[0]], widths[0]
@@ -68,14 +74,18 @@ def _encoder_half(config: dict) -> tuple[Shapes, list[int], list[int]]:
         for layer in range(config["layers_per_block"]):
             found |= resnet(f"{block}.resnets.{layer}", before, width, time)
             if config["down_block_types"][level] == "CrossAttnDownBlock2D":
-                found |= transformer(f"{block}.attentions.{layer}", width, context, depths[level], flat)
+                found |= transformer(
+                    f"{block}.attentions.{layer}", width, context, depths[level], flat
+                )
             before = width
             skips.append(width)
         if level < len(widths) - 1:
             found |= conv(f"{block}.downsamplers.0.conv", width, width)
             skips.append(width)
 
-    found |= resnet("mid_block.resnets.0", before, before, time) | resnet("mid_block.resnets.1", before, before, time)
+    found |= resnet("mid_block.resnets.0", before, before, time) | resnet(
+        "mid_block.resnets.1", before, before, time
+    )
     found |= transformer("mid_block.attentions.0", before, context, depths[-1], flat)
     return found, skips, depths
 
@@ -91,11 +101,17 @@ def unet(config: dict) -> Shapes:
         for layer in range(config["layers_per_block"] + 1):
             found |= resnet(f"{block}.resnets.{layer}", before + skips.pop(), width, time)
             if config["up_block_types"][level] == "CrossAttnUpBlock2D":
-                found |= transformer(f"{block}.attentions.{layer}", width, context, depths[::-1][level], flat)
+                found |= transformer(
+                    f"{block}.attentions.{layer}", width, context, depths[::-1][level], flat
+                )
             before = width
         if level < len(widths) - 1:
             found |= conv(f"{block}.upsamplers.0.conv", width, width)
-    return found | norm("conv_norm_out", widths[0]) | conv("conv_out", widths[0], config["out_channels"])
+    return (
+        found
+        | norm("conv_norm_out", widths[0])
+        | conv("conv_out", widths[0], config["out_channels"])
+    )
 
 
 def controlnet(config: dict) -> Shapes:
@@ -117,7 +133,9 @@ def vae(config: dict, old: bool = False) -> Shapes:
     widths, latent = config["block_out_channels"], config["latent_channels"]
     layers = config["layers_per_block"]
     parts = ("query", "key", "value", "proj_attn") if old else ("to_q", "to_k", "to_v", "to_out.0")
-    found = conv("quant_conv", 2 * latent, 2 * latent, 1) | conv("post_quant_conv", latent, latent, 1)
+    found = conv("quant_conv", 2 * latent, 2 * latent, 1) | conv(
+        "post_quant_conv", latent, latent, 1
+    )
     sides = (
         ("encoder", "down", widths, layers, config["in_channels"], 2 * latent),
         ("decoder", "up", widths[::-1], layers + 1, latent, config["out_channels"]),
@@ -134,7 +152,9 @@ def vae(config: dict, old: bool = False) -> Shapes:
                 found |= conv(f"{block}.{way}samplers.0.conv", width, width)
 
         middle, width = f"{side}.mid_block", widths[-1]
-        found |= resnet(f"{middle}.resnets.0", width, width) | resnet(f"{middle}.resnets.1", width, width)
+        found |= resnet(f"{middle}.resnets.0", width, width) | resnet(
+            f"{middle}.resnets.1", width, width
+        )
         found |= norm(f"{middle}.attentions.0.group_norm", width)
         for part in parts:
             found |= linear(f"{middle}.attentions.0.{part}", width, width)
@@ -159,7 +179,10 @@ def clip_text(config: dict, position_ids: bool = False, projection: bool = False
     width = config["hidden_size"]
     found = clip_layers("text_model", config) | norm("text_model.final_layer_norm", width)
     found["text_model.embeddings.token_embedding.weight"] = (config["vocab_size"], width)
-    found["text_model.embeddings.position_embedding.weight"] = (config["max_position_embeddings"], width)
+    found["text_model.embeddings.position_embedding.weight"] = (
+        config["max_position_embeddings"],
+        width,
+    )
     if position_ids:
         found["text_model.embeddings.position_ids"] = (1, config["max_position_embeddings"])
     if projection:
@@ -184,16 +207,24 @@ def clip_vision(config: dict, position_ids: bool = True) -> Shapes:
 
 def clip(text: dict, vision: dict, position_ids: bool = True) -> Shapes:
     """A whole CLIP, as transformers 4 saved it."""
-    return clip_text(text, position_ids, True) | clip_vision(vision, position_ids) | {"logit_scale": ()}
+    return (
+        clip_text(text, position_ids, True)
+        | clip_vision(vision, position_ids)
+        | {"logit_scale": ()}
+    )
 
 
 OPEN_CLIP_LAYER = {
-    "self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
 }
 OPEN_CLIP_NORMS = {
     "text_model.final_layer_norm": "ln_final",
-    "vision_model.pre_layrnorm": "visual.ln_pre", "vision_model.post_layernorm": "visual.ln_post",
+    "vision_model.pre_layrnorm": "visual.ln_pre",
+    "vision_model.post_layernorm": "visual.ln_post",
 }
 
 
@@ -215,18 +246,29 @@ def open_clip(tensors: dict) -> dict:
     for kind in ("weight", "bias"):
         found |= {f"{new}.{kind}": of(f"{old}.{kind}") for old, new in OPEN_CLIP_NORMS.items()}
         for side, there in (("text_model", "transformer"), ("vision_model", "visual.transformer")):
-            layers = {name.split(".")[3] for name in tensors if name.startswith(f"{side}.encoder.layers.")}
+            layers = {
+                name.split(".")[3] for name in tensors if name.startswith(f"{side}.encoder.layers.")
+            }
             for place in layers:
                 layer, block = f"{side}.encoder.layers.{place}", f"{there}.resblocks.{place}"
                 parts = [of(f"{layer}.self_attn.{part}_proj.{kind}") for part in "qkv"]
                 found[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
-                found |= {f"{block}.{new}.{kind}": of(f"{layer}.{old}.{kind}") for old, new in OPEN_CLIP_LAYER.items()}
+                found |= {
+                    f"{block}.{new}.{kind}": of(f"{layer}.{old}.{kind}")
+                    for old, new in OPEN_CLIP_LAYER.items()
+                }
     return found
 
 
 def aesthetic(config: dict) -> Shapes:
     """LAION's aesthetic predictor on a CLIP's vision half."""
-    widths = {0: (config["projection_dim"], 1024), 2: (1024, 128), 4: (128, 64), 6: (64, 16), 7: (16, 1)}
+    widths = {
+        0: (config["projection_dim"], 1024),
+        2: (1024, 128),
+        4: (128, 64),
+        6: (64, 16),
+        7: (16, 1),
+    }
     found = clip_vision(config)
     for place, (inside, outside) in widths.items():
         found |= linear(f"layers.{place}", inside, outside)
@@ -242,10 +284,15 @@ def chatglm(config: dict) -> Shapes:
     found = {"embedding.word_embeddings.weight": words, "rotary_pos_emb.inv_freq": (head // 4,)}
     for place in range(config["num_layers"]):
         layer = f"encoder.layers.{place}"
-        found |= {f"{layer}.input_layernorm.weight": (width,), f"{layer}.post_attention_layernorm.weight": (width,)}
+        found |= {
+            f"{layer}.input_layernorm.weight": (width,),
+            f"{layer}.post_attention_layernorm.weight": (width,),
+        }
         found |= linear(f"{layer}.self_attention.query_key_value", width, attention + groups)
         found |= linear(f"{layer}.self_attention.dense", attention, width, bias=False)
-        found |= linear(f"{layer}.mlp.dense_h_to_4h", width, 2 * config["ffn_hidden_size"], bias=False)
+        found |= linear(
+            f"{layer}.mlp.dense_h_to_4h", width, 2 * config["ffn_hidden_size"], bias=False
+        )
         found |= linear(f"{layer}.mlp.dense_4h_to_h", config["ffn_hidden_size"], width, bias=False)
     return found | {"encoder.final_layernorm.weight": (width,), "output_layer.weight": words}
 
@@ -264,13 +311,31 @@ def ip_adapter_plus(unet: Shapes, image: int, inner: int, outside: int) -> Shape
     for place in range(4):
         layer = f"image_proj.layers.{place}"
         attention, forward = f"{layer}.0", f"{layer}.1"
-        found |= norm(f"{attention}.norm1", inner) | norm(f"{attention}.norm2", inner) | norm(f"{forward}.0", inner)
-        found |= {f"{attention}.to_q.weight": (inner, inner), f"{attention}.to_kv.weight": (2 * inner, inner)}
+        found |= (
+            norm(f"{attention}.norm1", inner)
+            | norm(f"{attention}.norm2", inner)
+            | norm(f"{forward}.0", inner)
+        )
+        found |= {
+            f"{attention}.to_q.weight": (inner, inner),
+            f"{attention}.to_kv.weight": (2 * inner, inner),
+        }
         found |= {f"{attention}.to_out.weight": (inner, inner)}
-        found |= {f"{forward}.1.weight": (4 * inner, inner), f"{forward}.3.weight": (inner, 4 * inner)}
+        found |= {
+            f"{forward}.1.weight": (4 * inner, inner),
+            f"{forward}.3.weight": (inner, 4 * inner),
+        }
 
     order = ("down_blocks", "up_blocks", "mid_block")
-    keys = [name for part in order for name in unet if name.startswith(part) and name.endswith("attn2.to_k.weight")]
+    keys = [
+        name
+        for part in order
+        for name in unet
+        if name.startswith(part) and name.endswith("attn2.to_k.weight")
+    ]
     for place, name in enumerate(keys):  # counted together with self-attention, which has none
-        found |= {f"ip_adapter.{2 * place + 1}.to_{part}_ip.weight": (unet[name][0], outside) for part in "kv"}
+        found |= {
+            f"ip_adapter.{2 * place + 1}.to_{part}_ip.weight": (unet[name][0], outside)
+            for part in "kv"
+        }
     return found

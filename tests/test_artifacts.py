@@ -7,7 +7,11 @@ from storyboard import artifacts
 
 
 def test_fingerprint_depends_on_values_not_on_order():
-    assert artifacts.fingerprint(a=1, b="二") == artifacts.fingerprint(b="二", a=1) != artifacts.fingerprint(a=1, b="三")
+    assert (
+        artifacts.fingerprint(a=1, b="二")
+        == artifacts.fingerprint(b="二", a=1)
+        != artifacts.fingerprint(a=1, b="三")
+    )
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -19,7 +23,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "two.txt").write_text("2")
         raise RuntimeError("broken off")
     assert [path.name for path in target.iterdir()] == ["one.txt"]
-    assert [path.name for path in tmp_path.iterdir()] == ["made"], "nothing temporary is left behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"], (
+        "nothing temporary is left behind"
+    )
 
 
 def test_finished_needs_the_same_fingerprint_and_every_file(tmp_path):
@@ -42,7 +48,9 @@ def test_a_damaged_manifest_means_not_made(tmp_path):
 
 def test_json_is_readable_utf8(tmp_path):
     artifacts.write_json(tmp_path / "a.json", {"提示": "词"})
-    assert "提示" in (tmp_path / "a.json").read_text(encoding="utf-8") and json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert "提示" in (tmp_path / "a.json").read_text(encoding="utf-8") and json.loads(
+        (tmp_path / "a.json").read_text(encoding="utf-8")
+    )
 
 
 def test_missing_space_is_counted(tmp_path):
@@ -53,7 +61,9 @@ def test_missing_space_is_counted(tmp_path):
 def test_a_full_disk_is_known_through_what_was_raised_from_it():
     full = ValueError("cannot write")
     full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert artifacts.disk_is_full(full) and not artifacts.disk_is_full(OSError(errno.ENOENT, "no such file"))
+    assert artifacts.disk_is_full(full) and not artifacts.disk_is_full(
+        OSError(errno.ENOENT, "no such file")
+    )
 
 
 def test_folders_of_one_disk_are_told(tmp_path):

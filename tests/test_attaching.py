@@ -33,7 +33,9 @@ def with_lora(base, path):
 
 
 def parts(base, components):
-    return models.pipeline(base, **{component: models.load(base, component, torch.float32) for component in components})
+    return models.pipeline(
+        base, **{component: models.load(base, component, torch.float32) for component in components}
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,14 +49,20 @@ def test_a_lora_of_text_encoders_draws_as_diffusers_own_loader(whole, make_setti
     plain = conditioning.encode(base, [prompt, negative], settings, plan)
     pipe = drawing.load_pipeline(base, plan, path)
     draw = lambda found: (
-        drawing.decode(pipe, drawing.denoise(pipe, [found[prompt]], [found[negative]], [7], 64, 3, 4.0))[0] / 2 + 0.5
+        drawing.decode(
+            pipe, drawing.denoise(pipe, [found[prompt]], [found[negative]], [7], 64, 3, 4.0)
+        )[0]
+        / 2
+        + 0.5
     ).clamp(0, 1)
     assert (draw(said) - theirs).abs().max() < 1e-4
     assert (draw(plain) - theirs).abs().max() > 0.01  # the text encoders' part does matter
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("prompt", ["a (girl:1.4) with [short] purple hair", "a girl, " * 20 + "(rain:0.6)"])
+@pytest.mark.parametrize(
+    "prompt", ["a (girl:1.4) with [short] purple hair", "a girl, " * 20 + "(rain:0.6)"]
+)
 def test_weighted_prompts_go_through_text_encoders_with_a_lora(whole, make_settings, name, prompt):
     """compel on the encoders of diffusers' pipeline, once its own loader has put the file into them."""
     from storyboard import prompts
@@ -65,7 +73,9 @@ def test_weighted_prompts_go_through_text_encoders_with_a_lora(whole, make_setti
     with torch.no_grad():
         expected, _ = conditioning._weighted_clip(with_lora(base, path), pieces, "cpu")
         without, _ = conditioning._weighted_clip(of_diffusers(name, base.folder), pieces, "cpu")
-    found = conditioning.encode(base, [prompt], settings, memory.plan(base, settings), lora=path)[prompt].tokens
+    found = conditioning.encode(base, [prompt], settings, memory.plan(base, settings), lora=path)[
+        prompt
+    ].tokens
     assert (
         found.shape == expected.shape
         and (found - expected).abs().max() < 1e-4
@@ -79,7 +89,9 @@ def test_each_module_gets_its_own_rank_and_alpha(whole, name):
     components = [component for component in base.components if component != "vae"]
     pipe, tensors = parts(base, components), load_file(path)
     before = {
-        component: {key: value.clone() for key, value in getattr(pipe, component).state_dict().items()}
+        component: {
+            key: value.clone() for key, value in getattr(pipe, component).state_dict().items()
+        }
         for component in components
     }
     names = lora.modules(path)
@@ -100,9 +112,15 @@ def test_each_module_gets_its_own_rank_and_alpha(whole, name):
     for each in names:
         layer = layers[lora.module_key_of(each)]
         layer.merge()
-        up, down, alpha = (tensors[f"{each}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha"))
-        change = (up.flatten(1) @ down.flatten(1) * (alpha / len(down))).view_as(layer.get_base_layer().weight)
-        assert torch.allclose(layer.get_base_layer().weight, weights[lora.module_key_of(each)] + change, atol=1e-5)
+        up, down, alpha = (
+            tensors[f"{each}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha")
+        )
+        change = (up.flatten(1) @ down.flatten(1) * (alpha / len(down))).view_as(
+            layer.get_base_layer().weight
+        )
+        assert torch.allclose(
+            layer.get_base_layer().weight, weights[lora.module_key_of(each)] + change, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,7 +135,9 @@ def test_what_has_no_place_in_a_text_encoder_is_refused_before_it_is_loaded(whol
         attaching.check(base, tmp_path / "deeper.safetensors")
 
     wide = {
-        key: torch.ones(len(tensor), 48) if "lora_te" in key and key.endswith("q_proj.lora_down.weight") else tensor
+        key: torch.ones(len(tensor), 48)
+        if "lora_te" in key and key.endswith("q_proj.lora_down.weight")
+        else tensor
         for key, tensor in tensors.items()
     }
     save_file(wide, tmp_path / "wider.safetensors")
@@ -140,11 +160,13 @@ def test_both_names_of_the_first_text_encoder_are_one_module(whole, tmp_path):
     base, path = whole("sd15")
     tensors = load_file(path)
     save_file(
-        {key.replace("lora_te_", "lora_te1_"): tensor for key, tensor in tensors.items()}, tmp_path / "te1.safetensors"
+        {key.replace("lora_te_", "lora_te1_"): tensor for key, tensor in tensors.items()},
+        tmp_path / "te1.safetensors",
     )
     assert attaching.attach(parts(base, ["text_encoder"]), base, tmp_path / "te1.safetensors") == 18
     save_file(
-        tensors | {key.replace("lora_te_", "lora_te1_"): tensor.clone() for key, tensor in tensors.items()},
+        tensors
+        | {key.replace("lora_te_", "lora_te1_"): tensor.clone() for key, tensor in tensors.items()},
         tmp_path / "twice.safetensors",
     )
     with pytest.raises(LoraError, match="18 modules were changed where .* has 36"):
@@ -157,7 +179,8 @@ def test_values_that_are_not_finite_are_refused(whole, tmp_path):
     tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"][0, 0] = float("nan")
     save_file(tensors, tmp_path / "nan.safetensors")
     with pytest.raises(
-        LoraError, match=r"not finite \(such as lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight\)"
+        LoraError,
+        match=r"not finite \(such as lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight\)",
     ):
         attaching.attach(parts(base, ["text_encoder"]), base, tmp_path / "nan.safetensors")
 
@@ -166,7 +189,8 @@ def test_a_lora_of_text_encoders_alone_draws(whole, make_settings, tmp_path):
     """sd-scripts' network_train_text_encoder_only."""
     base, path = whole("sd15")
     save_file(
-        {key: tensor for key, tensor in load_file(path).items() if "lora_te" in key}, tmp_path / "text.safetensors"
+        {key: tensor for key, tensor in load_file(path).items() if "lora_te" in key},
+        tmp_path / "text.safetensors",
     )
     story, settings = Story(["a girl"]), make_settings(base="sd15")
     pictures = {

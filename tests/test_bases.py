@@ -29,11 +29,17 @@ def test_fingerprint_follows_content_not_place(copy):
     assert copy.fingerprint() != bases.get("mini").fingerprint()
 
 
-@pytest.mark.parametrize("spoil, said", [
-    (lambda path: path.unlink(), "lacks .*unet"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "bytes long where its header asks for"),
-    (lambda path: path.write_bytes(b"<html>not weights</html>"), "is not a safetensors file"),
-])
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda path: path.unlink(), "lacks .*unet"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+            "bytes long where its header asks for",
+        ),
+        (lambda path: path.write_bytes(b"<html>not weights</html>"), "is not a safetensors file"),
+    ],
+)
 def test_missing_truncated_or_foreign_weights_are_named(copy, spoil, said):
     spoil(copy.weight_files("unet")[0])
     with pytest.raises(BaseError, match=said) as error:

@@ -26,13 +26,27 @@ def test_prompts_are_many_and_even():
 
 
 def test_no_caption_of_the_sample_set_has_a_combination_that_is_asked_for():
-    said = [json.loads(line)["text"] for line in (ROOT / "data/sample/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    said = [
+        json.loads(line)["text"]
+        for line in (ROOT / "data/sample/metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     for row in prompt_following.prompts():
         for language, comma, hair in ("zh", "，", "{}{}发"), ("en", ", ", "with {1} {0} hair"):
             parts = captions.parts(row, language)
-            rest = {parts[2], next(part for part in parts if "衣服" in part or "clothes" in part), parts[-1]}
-            heads = [hair.format(captions.HAIR[row["hair_color"]][language == "en"], length) for length in (("长", "短") if language == "zh" else ("long", "short"))]
-            assert not [text for text in said if any(head in text for head in heads) and rest <= set(text.split(comma))]
+            rest = {
+                parts[2],
+                next(part for part in parts if "衣服" in part or "clothes" in part),
+                parts[-1],
+            }
+            heads = [
+                hair.format(captions.HAIR[row["hair_color"]][language == "en"], length)
+                for length in (("长", "短") if language == "zh" else ("long", "short"))
+            ]
+            assert not [
+                text
+                for text in said
+                if any(head in text for head in heads) and rest <= set(text.split(comma))
+            ]
 
 
 def test_the_classifier_reads_real_renders():
@@ -49,59 +63,148 @@ def test_accuracy_counts_what_reads_as_asked():
 
 
 def test_quick_run_ends_in_json(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks/prompt_following.py"), "--quick", "--output", str(tmp_path)]
-    result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout.splitlines()[-1])
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks/prompt_following.py"),
+        "--quick",
+        "--output",
+        str(tmp_path),
+    ]
+    result = json.loads(
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=600
+        ).stdout.splitlines()[-1]
+    )
     assert list(result) == ["base", "lora", "classifier", "zh", "en"]
-    assert list(result["base"]) == list(prompt_following.REPORTED) == list(result["classifier"]) and result["lora"] is None
+    assert (
+        list(result["base"]) == list(prompt_following.REPORTED) == list(result["classifier"])
+        and result["lora"] is None
+    )
     assert min(result["base"].values()) >= 85 and min(result["zh"], result["en"]) >= 90, result
 
 
 def benchmark(name, *arguments):
     """What the benchmark's last line says; its table must have come before."""
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout.splitlines()
+    lines = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=900
+    ).stdout.splitlines()
     assert len(lines) > 5
     return json.loads(lines[-1])
 
 
 def test_training_compares_all_three_on_the_same_samples(tmp_path):
-    result = benchmark("training", "--base", "sd15-tiny", "--samples", 8, "--batch", 4, "--resolution", 64, "--output", tmp_path)
+    result = benchmark(
+        "training",
+        "--base",
+        "sd15-tiny",
+        "--samples",
+        8,
+        "--batch",
+        4,
+        "--resolution",
+        64,
+        "--output",
+        tmp_path,
+    )
     assert list(result)[:4] == ["ratio_diffsynth", "ratio_diffusers", "loss_ours", "loss_diffsynth"]
-    assert result["ratio_diffsynth"] > 0 and 0.5 < result["loss_ours"] < 2 and abs(result["loss_ours"] - result["loss_diffsynth"]) < 0.05
+    assert (
+        result["ratio_diffsynth"] > 0
+        and 0.5 < result["loss_ours"] < 2
+        and abs(result["loss_ours"] - result["loss_diffsynth"]) < 0.05
+    )
 
 
 def test_weights_say_what_rises():
-    assert benchmark("weights", "--attribute", "hair_length", "--seeds", 1).keys() == {"hair_length"}
+    assert benchmark("weights", "--attribute", "hair_length", "--seeds", 1).keys() == {
+        "hair_length"
+    }
 
 
 def test_rendering_compares_on_the_same_eight_panels(tmp_path):
-    result = benchmark("rendering", "--base", "kolors-tiny", "--resolution", 64, "--output", tmp_path)
+    result = benchmark(
+        "rendering", "--base", "kolors-tiny", "--resolution", 64, "--output", tmp_path
+    )
     assert result["ratio_diffsynth"] > 1 and result["ratio_diffusers"] > 1
 
 
 def test_cleaning_keeps_what_dj_process_keeps(tmp_path):
-    result = benchmark("cleaning", "--images", 60, "--output", tmp_path)  # it ends with an error where the kept sets differ
+    result = benchmark(
+        "cleaning", "--images", 60, "--output", tmp_path
+    )  # it ends with an error where the kept sets differ
     assert result["ratio_dj"] > 1 and result["ratio_floor"] > 1
 
 
 def test_notebook_times_both_runs(tmp_path):
-    result = benchmark("notebook", "-p", "train_steps", 2, "-p", "num_inference_steps", 2, "-p", "resolution", 64, "--output", tmp_path / "out")
+    result = benchmark(
+        "notebook",
+        "-p",
+        "train_steps",
+        2,
+        "-p",
+        "num_inference_steps",
+        2,
+        "-p",
+        "resolution",
+        64,
+        "--output",
+        tmp_path / "out",
+    )
     assert 0 < result["second_s"] < result["first_s"]
 
 
 def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
     result = benchmark("gpu", "--dry", "--output", tmp_path)
-    assert result.pop("failed") == [] and list(result) == ["rates", "mini", "training", "drawing", "levers", "text", "others"]
-    assert result["mini"]["largest difference from the CPU fp32"] == 0 and result["mini"]["pictures kept on the CPU"] == 12
-    assert result["training"]["kolors step of 2, plain"] > 0 and result["drawing"]["kolors, diffusers, eight panels"] > 0
+    assert result.pop("failed") == [] and list(result) == [
+        "rates",
+        "mini",
+        "training",
+        "drawing",
+        "levers",
+        "text",
+        "others",
+    ]
+    assert (
+        result["mini"]["largest difference from the CPU fp32"] == 0
+        and result["mini"]["pictures kept on the CPU"] == 12
+    )
+    assert (
+        result["training"]["kolors step of 2, plain"] > 0
+        and result["drawing"]["kolors, diffusers, eight panels"] > 0
+    )
     written = json.loads((tmp_path / "rates.json").read_text(encoding="utf-8"))
     assert written["complete"] and written["notes"]["copy"]["unit"] == "TB/s read and written"
 
 
 def test_the_card_benchmark_measures_nothing_twice_and_tells_a_failure(tmp_path):
-    (tmp_path / "rates.json").write_text(json.dumps({"section": "rates", "complete": True, "failure": None, "notes": {"copy": {"value": 4.2, "unit": "TB/s"}}}), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--dry", "--sections", "rates", "mini", "--seconds", "6", "--output", str(tmp_path)]
+    (tmp_path / "rates.json").write_text(
+        json.dumps(
+            {
+                "section": "rates",
+                "complete": True,
+                "failure": None,
+                "notes": {"copy": {"value": 4.2, "unit": "TB/s"}},
+            }
+        ),
+        encoding="utf-8",
+    )
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks/gpu.py"),
+        "--dry",
+        "--sections",
+        "rates",
+        "mini",
+        "--seconds",
+        "6",
+        "--output",
+        str(tmp_path),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["rates"] == {"copy": 4.2} and "rates: measured before" in ran.stdout
-    assert ran.returncode == 1 and found["failed"] == ["mini"] and "stopped after" in found["mini"]["incomplete"]
+    assert (
+        ran.returncode == 1
+        and found["failed"] == ["mini"]
+        and "stopped after" in found["mini"]["incomplete"]
+    )

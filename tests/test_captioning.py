@@ -16,52 +16,113 @@ WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] girl boy red blue green short long hair 
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory):
     """Folder of a captioning model."""
-    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+    from transformers import (
+        BertTokenizer,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
 
     folder = tmp_path_factory.mktemp("blip")
     (folder / "vocab.txt").write_text("\n".join(WORDS))
-    small = {"hidden_size": 32, "intermediate_size": 32, "projection_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = small | {"vocab_size": len(WORDS), "encoder_hidden_size": 32, "max_position_embeddings": 150, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "projection_dim": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text = small | {
+        "vocab_size": len(WORDS),
+        "encoder_hidden_size": 32,
+        "max_position_embeddings": 150,
+        "bos_token_id": 2,
+        "sep_token_id": 3,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=small | {"image_size": 32, "patch_size": 16})).save_pretrained(folder)
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), BertTokenizer(str(folder / "vocab.txt"))).save_pretrained(folder)
+        BlipForConditionalGeneration(
+            BlipConfig(text_config=text, vision_config=small | {"image_size": 32, "patch_size": 16})
+        ).save_pretrained(folder)
+    BlipProcessor(
+        BlipImageProcessor(size={"height": 32, "width": 32}),
+        BertTokenizer(str(folder / "vocab.txt")),
+    ).save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize("text, told", [
-    ("", True), ("  ", True), ("12", True), ("IMG_0012", True), ("image (3)", True), ("图片", True), ("未命名", True), ("DSC00012", True), ("...", True), ("Untitled copy 2", True),
-    ("画 0", False), ("a girl", False), ("紫发", False), ("picture of a cat", False), ("image of rain", False), ("图书馆", False),
-])
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("", True),
+        ("  ", True),
+        ("12", True),
+        ("IMG_0012", True),
+        ("image (3)", True),
+        ("图片", True),
+        ("未命名", True),
+        ("DSC00012", True),
+        ("...", True),
+        ("Untitled copy 2", True),
+        ("画 0", False),
+        ("a girl", False),
+        ("紫发", False),
+        ("picture of a cat", False),
+        ("image of rain", False),
+        ("图书馆", False),
+    ],
+)
 def test_a_caption_that_says_nothing_is_known(text, told):
     assert captioning.lazy(text) == told
 
 
 def test_pictures_without_a_caption_are_described(folder, make_settings, blip, capsys):
     for seed, text in ((1, ""), (2, "IMG_0002"), (3, None)):
-        (folder / f"{seed}.txt").unlink() if text is None else (folder / f"{seed}.txt").write_text(text)
+        (folder / f"{seed}.txt").unlink() if text is None else (folder / f"{seed}.txt").write_text(
+            text
+        )
     settings = make_settings(dataset=str(folder))
     texts = lambda captions: {row["source"]: row["text"] for row in captions.rows}
     assert [texts(collect(settings))[f"{seed}.png"] for seed in range(4)] == ["画 0", "", "", ""]
-    assert "3 of 10 pictures have no caption that says anything" in (told := capsys.readouterr().out) and "captioner" in told
+    assert (
+        "3 of 10 pictures have no caption that says anything" in (told := capsys.readouterr().out)
+        and "captioner" in told
+    )
     written = texts(collect(settings.but(captioner=str(blip))))
-    assert written["0.png"] == "画 0" and all(set(written[f"{seed}.png"].split()) <= {word.lower() for word in WORDS} | set(WORDS) for seed in (1, 2, 3))
-    assert any(written[f"{seed}.png"] for seed in (1, 2, 3)) and not any("<" in text for text in written.values())
-    again = make_settings(dataset=str(folder), captioner=str(blip), output=settings.output + "-again")
+    assert written["0.png"] == "画 0" and all(
+        set(written[f"{seed}.png"].split()) <= {word.lower() for word in WORDS} | set(WORDS)
+        for seed in (1, 2, 3)
+    )
+    assert any(written[f"{seed}.png"] for seed in (1, 2, 3)) and not any(
+        "<" in text for text in written.values()
+    )
+    again = make_settings(
+        dataset=str(folder), captioner=str(blip), output=settings.output + "-again"
+    )
     assert texts(collect(again)) == written
     capsys.readouterr()
     collect(again)
     assert "nothing to do" in capsys.readouterr().out
-    assert texts(collect(settings.but(captioner=str(blip), caption_template="女孩")))["1.png"] == "女孩"
+    assert (
+        texts(collect(settings.but(captioner=str(blip), caption_template="女孩")))["1.png"]
+        == "女孩"
+    )
 
 
-def test_a_captioner_that_cannot_be_says_why_and_nothing_is_lost(folder, make_settings, blip, tmp_path):
+def test_a_captioner_that_cannot_be_says_why_and_nothing_is_lost(
+    folder, make_settings, blip, tmp_path
+):
     settings = make_settings(dataset=str(folder))
     (folder / "1.txt").unlink()
     before = collect(settings)
     strange = tmp_path / "strange"
     strange.mkdir()
-    (strange / "config.json").write_text(json.dumps({"architectures": ["BertModel"], "model_type": "bert"}))
+    (strange / "config.json").write_text(
+        json.dumps({"architectures": ["BertModel"], "model_type": "bert"})
+    )
     with pytest.raises(SettingsError, match="captioner=.* has no safetensors weights"):
         collect(settings.but(captioner=str(strange)))
     (strange / "model.safetensors").write_bytes((blip / "model.safetensors").read_bytes())

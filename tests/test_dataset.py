@@ -20,7 +20,10 @@ def load(captions, place=0):
 def test_txt_files_beside_pictures(folder, make_settings):
     captions = collect(make_settings(dataset=str(folder)))
     assert [row["text"] for row in captions.rows] == [f"画 {seed}" for seed in range(10)]
-    assert all(captions.path(row).is_file() and not os.path.isabs(row["images"][0]) for row in captions.rows)
+    assert all(
+        captions.path(row).is_file() and not os.path.isabs(row["images"][0])
+        for row in captions.rows
+    )
 
 
 @pytest.mark.parametrize("listing", ["metadata.jsonl", "metadata.csv"])
@@ -39,7 +42,9 @@ def test_metadata_files(folder, make_settings, listing):
 def test_what_collect_writes_can_be_collected_again(folder, make_settings, tmp_path):
     first = collect(make_settings(dataset=str(folder)))
     again = collect(make_settings(dataset=str(first.folder), output=str(tmp_path / "again")))
-    assert [row["text"] for row in again.rows] == [row["text"] for row in first.rows] and again.digest == first.digest
+    assert [row["text"] for row in again.rows] == [
+        row["text"] for row in first.rows
+    ] and again.digest == first.digest
 
 
 def test_exif_rotation_is_applied(folder, make_settings):
@@ -71,7 +76,9 @@ def test_every_mode_becomes_rgb(folder, make_settings, mode):
 def test_a_colour_profile_becomes_srgb(folder, make_settings):
     """A profile whose red and green primaries are exchanged: what is stored as red shows as green."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    exchanged = profile.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")
+    exchanged = (
+        profile.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")
+    )
     Image.new("RGB", (64, 64), (250, 10, 10)).save(folder / "0.png", icc_profile=exchanged)
     seen = load(collect(make_settings(dataset=str(folder))))
     red, green, blue = np.asarray(seen)[32, 32].tolist()
@@ -80,7 +87,11 @@ def test_a_colour_profile_becomes_srgb(folder, make_settings):
 
 def test_sixteen_bit_grey_keeps_its_shades(folder, make_settings):
     Image.fromarray(np.full((64, 64), 10000, np.uint16)).save(folder / "0.png")
-    assert np.asarray(load(collect(make_settings(dataset=str(folder)))))[0, 0].tolist() == [38, 38, 38]
+    assert np.asarray(load(collect(make_settings(dataset=str(folder)))))[0, 0].tolist() == [
+        38,
+        38,
+        38,
+    ]
 
 
 def test_what_was_made_is_not_collected_again(folder, make_settings):
@@ -94,7 +105,9 @@ def test_what_was_made_is_not_collected_again(folder, make_settings):
 def test_kohyas_caption_files_and_unusual_line_ends(folder, make_settings):
     (folder / "0.txt").rename(folder / "0.caption")
     assert collect(make_settings(dataset=str(folder))).rows[0]["text"] == "画 0"
-    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "1.png", "text": "a\u2028b"}, ensure_ascii=False), encoding="utf-8")
+    (folder / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "1.png", "text": "a\u2028b"}, ensure_ascii=False), encoding="utf-8"
+    )
     assert collect(make_settings(dataset=str(folder))).rows[0]["text"] == "a\u2028b"
 
 
@@ -107,23 +120,37 @@ def test_a_foreign_caption_folder_has_a_digest_of_its_content(folder, make_setti
 @pytest.mark.parametrize("content", [b"", b"<html>not a picture</html>", None])
 def test_a_broken_file_costs_only_itself(folder, make_settings, content):
     whole = (folder / "4.png").read_bytes()
-    (folder / "4.png").write_bytes(whole[:len(whole) // 2] if content is None else content)
+    (folder / "4.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
     captions = collect(make_settings(dataset=str(folder)))
-    assert len(captions) == 9 and [item["source"] for item in captions.unreadable] == ["4.png"] and captions.unreadable[0]["reason"]
+    assert (
+        len(captions) == 9
+        and [item["source"] for item in captions.unreadable] == ["4.png"]
+        and captions.unreadable[0]["reason"]
+    )
 
 
 def test_paths_stay_inside_the_folder(folder, make_settings, tmp_path):
     picture(60).save(tmp_path / "secret.png")
-    rows = [{"file_name": "../secret.png", "text": "out"}, {"file_name": str(tmp_path / "secret.png"), "text": "out"}, {"file_name": "1.png", "text": "in"}]
+    rows = [
+        {"file_name": "../secret.png", "text": "out"},
+        {"file_name": str(tmp_path / "secret.png"), "text": "out"},
+        {"file_name": "1.png", "text": "in"},
+    ]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     captions = collect(make_settings(dataset=str(folder)))
-    assert len(captions) == 1 and [item["reason"] for item in captions.unreadable] == ["lies outside the folder"] * 2
+    assert (
+        len(captions) == 1
+        and [item["reason"] for item in captions.unreadable] == ["lies outside the folder"] * 2
+    )
 
 
 def test_captions_saved_by_a_chinese_windows_editor(folder, make_settings):
     (folder / "0.txt").write_bytes("二次元，女孩".encode("gb18030"))
     (folder / "1.txt").write_bytes("二次元".encode("utf-8-sig"))
-    assert [row["text"] for row in collect(make_settings(dataset=str(folder))).rows[:2]] == ["二次元，女孩", "二次元"]
+    assert [row["text"] for row in collect(make_settings(dataset=str(folder))).rows[:2]] == [
+        "二次元，女孩",
+        "二次元",
+    ]
     (folder / "2.txt").write_bytes(b"\xff\xff\xff")
     with pytest.raises(DatasetError, match="2.txt is neither UTF-8 nor GB 18030"):
         collect(make_settings(dataset=str(folder)))
@@ -139,9 +166,13 @@ def test_nothing_is_done_twice_and_a_changed_caption_is_seen(folder, make_settin
     assert collect(settings).rows[3]["text"] == "别的"
 
 
-@pytest.mark.parametrize("make, said", [
-    (lambda folder: folder / "nowhere", "There is no folder"), (lambda folder: (folder / "empty").mkdir() or folder / "empty", "No picture in"),
-])
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda folder: folder / "nowhere", "There is no folder"),
+        (lambda folder: (folder / "empty").mkdir() or folder / "empty", "No picture in"),
+    ],
+)
 def test_no_pictures_is_one_sentence(folder, make_settings, make, said):
     with pytest.raises(DatasetError, match=said) as error:
         collect(make_settings(dataset=str(make(folder))))
@@ -155,7 +186,14 @@ def test_only_broken_pictures_is_an_error(folder, make_settings):
         collect(make_settings(dataset=str(folder)))
 
 
-@pytest.mark.parametrize("line, said", [("{half", "Line 1 of .* is not JSON"), ("[1]", "is not an object"), ('{"text": "a"}', "names no picture")])
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("{half", "Line 1 of .* is not JSON"),
+        ("[1]", "is not an object"),
+        ('{"text": "a"}', "names no picture"),
+    ],
+)
 def test_a_wrong_metadata_line_is_named(folder, make_settings, line, said):
     (folder / "metadata.jsonl").write_text(line)
     with pytest.raises(DatasetError, match=said):
@@ -163,21 +201,30 @@ def test_a_wrong_metadata_line_is_named(folder, make_settings, line, said):
 
 
 def test_a_full_disk_is_found_before_anything_is_written(folder, make_settings, monkeypatch):
-    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(
+        artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})()
+    )
     settings = make_settings(dataset=str(folder))
     with pytest.raises(ResourceError, match="lacks .* MB for 10 pictures"):
         collect(settings)
     assert not (settings.folder / "collected").exists()
 
 
-def test_a_disk_that_becomes_full_leaves_nothing_and_the_next_run_does_all(folder, make_settings, monkeypatch):
+def test_a_disk_that_becomes_full_leaves_nothing_and_the_next_run_does_all(
+    folder, make_settings, monkeypatch
+):
     def full(source, stem, real=dataset.normalise):
         if source.name == "5.png":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(source, stem)
 
     settings = make_settings(dataset=str(folder))
-    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="became full while 10 pictures were brought in") as error:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(
+            ResourceError, match="became full while 10 pictures were brought in"
+        ) as error,
+    ):
         patch.setattr(dataset, "normalise", full)
         collect(settings)
     assert "\n" not in str(error.value) and not list(settings.folder.iterdir())
@@ -211,13 +258,23 @@ def captioned(settings):
     return {row["source"]: row["text"] for row in collect(settings).rows}
 
 
-def test_kohyas_folders_name_the_concept_of_pictures_without_a_caption(folder, make_settings, capsys):
+def test_kohyas_folders_name_the_concept_of_pictures_without_a_caption(
+    folder, make_settings, capsys
+):
     concepts(folder)
     settings = make_settings(dataset=str(folder))
     said, told = captioned(settings), capsys.readouterr().out
-    assert [said[f"10_purple hair/{seed}.png"] for seed in range(3)] == ["画 0", "purple hair", "purple hair"]
+    assert [said[f"10_purple hair/{seed}.png"] for seed in range(3)] == [
+        "画 0",
+        "purple hair",
+        "purple hair",
+    ]
     assert said["3_雨天/4.png"] == "雨天" and said["plain/6.png"] == "" and said["7.png"] == "画 7"
-    assert "folders (3, 10) are not used as repeats" in told and "1 of 10 pictures have no caption that says anything" in told and "caption_template" in told
+    assert (
+        "folders (3, 10) are not used as repeats" in told
+        and "1 of 10 pictures have no caption that says anything" in told
+        and "caption_template" in told
+    )
 
 
 def test_a_template_captions_what_has_no_caption(folder, make_settings, capsys):
@@ -226,13 +283,21 @@ def test_a_template_captions_what_has_no_caption(folder, make_settings, capsys):
     captioned(settings)
     capsys.readouterr()
     said = captioned(settings.but(caption_template="二次元，{folder}，{file}"))
-    assert "have no caption" not in capsys.readouterr().out  # and what was collected without it is made anew
-    assert [said[name] for name in ("10_purple hair/1.png", "plain/6.png", "7.png")] == ["二次元，purple hair，1", "二次元，plain，6", "画 7"]
+    assert (
+        "have no caption" not in capsys.readouterr().out
+    )  # and what was collected without it is made anew
+    assert [said[name] for name in ("10_purple hair/1.png", "plain/6.png", "7.png")] == [
+        "二次元，purple hair，1",
+        "二次元，plain，6",
+        "画 7",
+    ]
 
 
 def test_one_of_kohyas_folders_can_be_the_data_set(folder, make_settings):
     concepts(folder)
-    assert captioned(make_settings(dataset=str(folder / "10_purple hair")))["1.png"] == "purple hair"
+    assert (
+        captioned(make_settings(dataset=str(folder / "10_purple hair")))["1.png"] == "purple hair"
+    )
 
 
 @pytest.mark.parametrize("template", ["{name}", "{folder", "a}", 3])

@@ -15,7 +15,12 @@ LAYER = "vision_model.encoder.layers.0.mlp.fc1.weight"
 def encoder(tmp_path):
     """Folder of a tiny image encoder."""
     config = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
         projection_dim=24,
     )
     CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
@@ -37,11 +42,17 @@ def test_what_is_in_the_file_is_loaded(encoder):
     assert not model.training and torch.equal(model.state_dict()[LAYER], there[LAYER])
 
 
-@pytest.mark.parametrize("change, said", [
-    (lambda tensors: tensors.pop(LAYER), f"1 tensors differ, such as: {LAYER} is missing"),
-    (lambda tensors: tensors.update(strange=torch.zeros(2)), "strange is unexpected"),
-    (lambda tensors: tensors.update({LAYER: torch.zeros(3, 3)}), "cannot be loaded as CLIPVisionModelWithProjection"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda tensors: tensors.pop(LAYER), f"1 tensors differ, such as: {LAYER} is missing"),
+        (lambda tensors: tensors.update(strange=torch.zeros(2)), "strange is unexpected"),
+        (
+            lambda tensors: tensors.update({LAYER: torch.zeros(3, 3)}),
+            "cannot be loaded as CLIPVisionModelWithProjection",
+        ),
+    ],
+)
 @pytest.mark.parametrize("options", [{}, {"device_map": "meta"}], ids=["loaded", "only checked"])
 def test_nothing_is_filled_with_random_numbers(encoder, change, said, options):
     spoil(encoder, change)
@@ -57,7 +68,9 @@ def test_files_that_are_not_whole_are_an_error_of_ours(encoder, spoilt):
         path.write_bytes(path.read_bytes()[:-9])
     else:
         (path if spoilt == "gone" else encoder / "config.json").unlink()
-    with pytest.raises(BaseError, match="get the config and the weights of the same model") as error:
+    with pytest.raises(
+        BaseError, match="get the config and the weights of the same model"
+    ) as error:
         loading.pretrained(CLIPVisionModelWithProjection, encoder)
     assert "\n" not in str(error.value)
 
@@ -67,5 +80,6 @@ def test_a_linear_layer_and_a_convolution_of_one_pixel_hold_the_same_numbers():
     model = torch.nn.ModuleDict({"flat": flat, "square": square})
     assert loading.differences(model, {"flat.weight": (2, 3, 1, 1), "square.weight": (2, 3)}) == []
     assert loading.differences(model, {"flat.weight": (2, 3, 3, 3), "square.weight": (3, 2)}) == [
-        "flat.weight should be [2, 3] and is [2, 3, 3, 3]", "square.weight should be [2, 3, 1, 1] and is [3, 2]",
+        "flat.weight should be [2, 3] and is [2, 3, 3, 3]",
+        "square.weight should be [2, 3, 1, 1] and is [3, 2]",
     ]

@@ -13,28 +13,50 @@ def test_the_lora_is_in_kohyas_form_with_alpha_and_metadata(trained):
     settings, _, captions, lora = trained
     tensors = load_file(lora.path)
     names = lora_file.modules(lora.path)
-    assert tensors.keys() == {f"{name}.{part}" for name in names for part in ("lora_down.weight", "lora_up.weight", "alpha")}
-    assert all(tensors[f"{name}.alpha"] == settings.alpha and tensors[f"{name}.lora_down.weight"].shape[0] == settings.rank for name in names)
+    assert tensors.keys() == {
+        f"{name}.{part}"
+        for name in names
+        for part in ("lora_down.weight", "lora_up.weight", "alpha")
+    }
+    assert all(
+        tensors[f"{name}.alpha"] == settings.alpha
+        and tensors[f"{name}.lora_down.weight"].shape[0] == settings.rank
+        for name in names
+    )
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     facts = lora_file.metadata(lora.path)
-    assert facts["ss_network_dim"] == "16" and facts["ss_base_model_version"] == "mini" and facts["modelspec.architecture"].endswith("/lora")
-    assert "二次元" in facts["ss_tag_frequency"] and facts["ss_num_train_images"] == str(len(captions))
+    assert (
+        facts["ss_network_dim"] == "16"
+        and facts["ss_base_model_version"] == "mini"
+        and facts["modelspec.architecture"].endswith("/lora")
+    )
+    assert "二次元" in facts["ss_tag_frequency"] and facts["ss_num_train_images"] == str(
+        len(captions)
+    )
 
 
 def test_the_same_weights_give_the_same_file(tmp_path):
-    state = {"a.to_q.lora_A.default.weight": torch.ones(2, 4), "a.to_q.lora_B.default.weight": torch.ones(4, 2)}
+    state = {
+        "a.to_q.lora_A.default.weight": torch.ones(2, 4),
+        "a.to_q.lora_B.default.weight": torch.ones(4, 2),
+    }
     facts = {f"fact_{number}": number for number in range(20)}
     for name in "ab":
         lora_file.save(tmp_path / name, state, 2, facts)
     assert artifacts.digest_of_file(tmp_path / "a") == artifacts.digest_of_file(tmp_path / "b")
     content = (tmp_path / "a").read_bytes()
     length = int.from_bytes(content[:8], "little")
-    assert length % 8 == 0 and list(json.loads(content[8:8 + length])["__metadata__"]) == sorted(facts)
+    assert length % 8 == 0 and list(json.loads(content[8 : 8 + length])["__metadata__"]) == sorted(
+        facts
+    )
     assert load_file(tmp_path / "a")["lora_unet_a_to_q.alpha"] == 2
 
 
 def test_a_lora_that_learnt_nothing_or_broke_is_refused(tmp_path):
-    state = {"a.to_q.lora_A.default.weight": torch.ones(2, 4), "a.to_q.lora_B.default.weight": torch.zeros(4, 2)}
+    state = {
+        "a.to_q.lora_A.default.weight": torch.ones(2, 4),
+        "a.to_q.lora_B.default.weight": torch.zeros(4, 2),
+    }
     with pytest.raises(LoraError, match="all zeros"):
         lora_file.save(tmp_path / "l.safetensors", state, 2, {})
     state["a.to_q.lora_B.default.weight"][0, 0] = float("inf")
@@ -67,15 +89,28 @@ ONE = torch.ones(1)
             r"holds 1 tensors beside its LoRA \(such as x\)",
         ),
         (
-            lambda path: save_file(pair("lora_te_b") | {"lora_unet_a.lora_down.weight": torch.ones(2, 4)}, path),
+            lambda path: save_file(
+                pair("lora_te_b") | {"lora_unet_a.lora_down.weight": torch.ones(2, 4)}, path
+            ),
             r"lacks 1 tensors \(such as lora_unet_a.lora_up.weight\)",
         ),
-        (lambda path: save_file(pair("lora_unet_a", dora_scale=ONE), path), r"is a DoRA \(1 of its 3 tensors"),
-        (lambda path: save_file(pair("lora_te1_a", lora_mid__weight=ONE), path), "is a LoCon with a Tucker core"),
-        (lambda path: save_file(pair("lora_unet_a") | {"lora_unet_b.hada_w1_a": ONE}, path), "is a LoHa"),
+        (
+            lambda path: save_file(pair("lora_unet_a", dora_scale=ONE), path),
+            r"is a DoRA \(1 of its 3 tensors",
+        ),
+        (
+            lambda path: save_file(pair("lora_te1_a", lora_mid__weight=ONE), path),
+            "is a LoCon with a Tucker core",
+        ),
+        (
+            lambda path: save_file(pair("lora_unet_a") | {"lora_unet_b.hada_w1_a": ONE}, path),
+            "is a LoHa",
+        ),
         (lambda path: save_file({"lora_unet_b.lokr_w1": ONE}, path), "is a LoKr"),
         (
-            lambda path: save_file(pair("lora_unet_double_blocks_0_img_attn_proj", dora_scale=ONE), path),
+            lambda path: save_file(
+                pair("lora_unet_double_blocks_0_img_attn_proj", dora_scale=ONE), path
+            ),
             "is a LoRA for Flux",
         ),
     ],
@@ -101,6 +136,9 @@ def test_modules_of_text_encoders_are_named_as_kohya_names_them():
         lora_file.kohya_name("text_encoder_2", layer, sdxl=True)
         == "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
     )
-    assert lora_file.kohya_name("text_encoder_2", "text_projection", sdxl=True) == "lora_te2_text_projection"
+    assert (
+        lora_file.kohya_name("text_encoder_2", "text_projection", sdxl=True)
+        == "lora_te2_text_projection"
+    )
     place = lora_file.module_key("text_encoder", "encoder.layers.0.mlp.fc1")
     assert lora_file.module_key_of("lora_te1_text_model_encoder_layers_0_mlp_fc1") == place

@@ -15,14 +15,20 @@ from storyboard.lora_import import LEGACY_BLOCKS
 @pytest.fixture
 def peft(hub):
     """(name) -> a LoRA of rank 4 for the attention of that tiny base, under peft's names."""
+
     def make(name):
         generator = torch.Generator().manual_seed(0)
         state = {}
         for module, layer in models.skeleton(hub(name), "unet").named_modules():
             if module.endswith(("to_q", "to_k", "to_v", "to_out.0")):
-                state[f"{module}.lora_A.default.weight"] = torch.randn(4, layer.in_features, generator=generator)
-                state[f"{module}.lora_B.default.weight"] = torch.randn(layer.out_features, 4, generator=generator)
+                state[f"{module}.lora_A.default.weight"] = torch.randn(
+                    4, layer.in_features, generator=generator
+                )
+                state[f"{module}.lora_B.default.weight"] = torch.randn(
+                    layer.out_features, 4, generator=generator
+                )
         return state
+
     return make
 
 
@@ -32,7 +38,9 @@ def legacy(state):
     found = {}
     for key, tensor in state.items():
         block = next(block for block in numbers if key.startswith(block))
-        found[f"blocks.{numbers[block]}{key.removeprefix(block)}".replace("to_out.0", "to_out")] = tensor
+        found[f"blocks.{numbers[block]}{key.removeprefix(block)}".replace("to_out.0", "to_out")] = (
+            tensor
+        )
     return found
 
 
@@ -46,7 +54,14 @@ def kohyas_own(state):
         else:
             block, layer = int(part[2]), int(part[4])
             number = block * 3 + layer + 1 if part[0] == "down" else block * 3 + layer
-            name = "_".join(["input_blocks" if part[0] == "down" else "output_blocks", str(number), "1", *part[5:]])
+            name = "_".join(
+                [
+                    "input_blocks" if part[0] == "down" else "output_blocks",
+                    str(number),
+                    "1",
+                    *part[5:],
+                ]
+            )
         found[f"lora_unet_{name}"] = tensor
     return found
 
@@ -54,7 +69,14 @@ def kohyas_own(state):
 FORMS = {  # base, file, keys, alpha that the file implies
     "course": ("kolors", "epoch.ckpt", legacy, 4.0),
     "diffsynth": ("sdxl", "raw.safetensors", dict, 4.0),
-    "diffusers": ("sd15", "peft.safetensors", lambda state: {f"unet.{key.replace('.default', '')}": tensor for key, tensor in state.items()}, 4.0),
+    "diffusers": (
+        "sd15",
+        "peft.safetensors",
+        lambda state: {
+            f"unet.{key.replace('.default', '')}": tensor for key, tensor in state.items()
+        },
+        4.0,
+    ),
     "kohya": ("sd15", "kohya.safetensors", lambda state: lora.to_kohya(state, 2.0), 2.0),
     "kohya's own names": ("sdxl", "sdscripts.safetensors", kohyas_own, 2.0),
 }
@@ -68,7 +90,9 @@ def test_every_form_becomes_the_same_kohya_file(peft, make_settings, tmp_path, f
     (torch.save if file.endswith("ckpt") else save_file)(rename(state), path)
     found = load_file(import_lora(path, make_settings(base=name), alpha))
     expected = lora.to_kohya(state, alpha or implied)
-    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
+    assert found.keys() == expected.keys() and all(
+        torch.equal(found[key], expected[key]) for key in found
+    )
 
 
 def test_an_imported_lora_draws(peft, make_settings, tmp_path):
@@ -79,11 +103,25 @@ def test_an_imported_lora_draws(peft, make_settings, tmp_path):
     assert ours.paths[0].read_bytes() != render(story, settings, None).paths[0].read_bytes()
 
 
-@pytest.mark.parametrize("spoil, said", [
-    (lambda state: state | {"lora_te_text_model_a.lora_down.weight": torch.ones(4, 4), "x": torch.ones(1)}, "1 of the 258 tensors"),
-    (lambda state: {key.replace("attentions.0", "attentions.7"): tensor for key, tensor in state.items()}, r"\d+ of the \d+ modules in .* have no place in the base 'sd15'"),
-    (lambda state: {"a": torch.ones(1)}, "1 of the 1 tensors"),
-])
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (
+            lambda state: (
+                state
+                | {"lora_te_text_model_a.lora_down.weight": torch.ones(4, 4), "x": torch.ones(1)}
+            ),
+            "1 of the 258 tensors",
+        ),
+        (
+            lambda state: {
+                key.replace("attentions.0", "attentions.7"): tensor for key, tensor in state.items()
+            },
+            r"\d+ of the \d+ modules in .* have no place in the base 'sd15'",
+        ),
+        (lambda state: {"a": torch.ones(1)}, "1 of the 1 tensors"),
+    ],
+)
 def test_what_does_not_fit_is_counted(peft, make_settings, tmp_path, spoil, said):
     save_file(spoil(peft("sd15")), tmp_path / "odd.safetensors")
     with pytest.raises(LoraError, match=said) as error:
@@ -125,7 +163,11 @@ def dotted(tensors, rename):
         name, _, part = key.partition(".")
         if part != "alpha":
             found[
-                rename(lora.component_of(name), module_name(name), part.removeprefix("lora_").removesuffix(".weight"))
+                rename(
+                    lora.component_of(name),
+                    module_name(name),
+                    part.removeprefix("lora_").removesuffix(".weight"),
+                )
             ] = tensor
     return found
 
@@ -160,19 +202,26 @@ TEXT_FORMS = {
     "kohya without text_model": lambda tensors: {
         key.replace("text_model_", ""): tensor for key, tensor in tensors.items()
     },
-    "kohya, half precision": lambda tensors: {key: tensor.half() for key, tensor in tensors.items()},
+    "kohya, half precision": lambda tensors: {
+        key: tensor.half() for key, tensor in tensors.items()
+    },
 }
 
 
 @pytest.mark.parametrize("form", TEXT_FORMS)
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])
-def test_every_form_with_text_encoders_becomes_the_same_kohya_file(whole, make_settings, tmp_path, form, name):
+def test_every_form_with_text_encoders_becomes_the_same_kohya_file(
+    whole, make_settings, tmp_path, form, name
+):
     tensors = whole(name)
     save_file(TEXT_FORMS[form](tensors), tmp_path / "theirs.safetensors")
     found = load_file(import_lora(tmp_path / "theirs.safetensors", make_settings(base=name)))
-    assert found.keys() == tensors.keys() and {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert found.keys() == tensors.keys() and {tensor.dtype for tensor in found.values()} == {
+        torch.float32
+    }
     assert all(
-        torch.allclose(found[key], tensors[key], rtol=0, atol=0 if "half" not in form else 1e-3) for key in found
+        torch.allclose(found[key], tensors[key], rtol=0, atol=0 if "half" not in form else 1e-3)
+        for key in found
     )
 
 
@@ -190,7 +239,11 @@ def test_each_components_alphas_are_read_from_pefts_configuration(whole, make_se
         {"lora_adapter_metadata": json.dumps(configuration)},
     )
     found = load_file(import_lora(tmp_path / "peft.safetensors", make_settings(base="sdxl")))
-    alphas = {key.removesuffix(".alpha"): float(tensor) for key, tensor in found.items() if key.endswith(".alpha")}
+    alphas = {
+        key.removesuffix(".alpha"): float(tensor)
+        for key, tensor in found.items()
+        if key.endswith(".alpha")
+    }
     for name, alpha in alphas.items():
         special = (
             1.0
@@ -199,7 +252,10 @@ def test_each_components_alphas_are_read_from_pefts_configuration(whole, make_se
             if name == "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
             else None
         )
-        assert alpha == (special or {"lora_unet": 2.0, "lora_te1": 8.0, "lora_te2": 4.0}["_".join(name.split("_")[:2])])
+        assert alpha == (
+            special
+            or {"lora_unet": 2.0, "lora_te1": 8.0, "lora_te2": 4.0}["_".join(name.split("_")[:2])]
+        )
 
 
 def test_what_lies_outside_of_sdxls_blocks_is_found_by_kohyas_names(hub, make_settings, tmp_path):
@@ -211,7 +267,10 @@ def test_what_lies_outside_of_sdxls_blocks_is_found_by_kohyas_names(hub, make_se
         "label_emb_0_2": "add_embedding_linear_2",
         "input_blocks_4_0_in_layers_2": "down_blocks_1_resnets_0_conv1",
     }
-    layers = {name.replace(".", "_"): layer for name, layer in models.skeleton(hub("sdxl"), "unet").named_modules()}
+    layers = {
+        name.replace(".", "_"): layer
+        for name, layer in models.skeleton(hub("sdxl"), "unet").named_modules()
+    }
     tensors = {}
     for name, place in names.items():
         outputs, *inputs = layers[place].weight.shape
@@ -220,9 +279,9 @@ def test_what_lies_outside_of_sdxls_blocks_is_found_by_kohyas_names(hub, make_se
             f"lora_unet_{name}.lora_up.weight": torch.ones(outputs, 2, *[1] * (len(inputs) - 1)),
         }
     save_file(tensors, tmp_path / "outside.safetensors")
-    assert lora.modules(import_lora(tmp_path / "outside.safetensors", make_settings(base="sdxl"))) == {
-        f"lora_unet_{place}" for place in names.values()
-    }
+    assert lora.modules(
+        import_lora(tmp_path / "outside.safetensors", make_settings(base="sdxl"))
+    ) == {f"lora_unet_{place}" for place in names.values()}
 
 
 def first_trainer(base, path, targets=("CrossAttention", "Attention", "GEGLU"), words=()):
@@ -231,7 +290,11 @@ def first_trainer(base, path, targets=("CrossAttention", "Attention", "GEGLU"), 
     A block of diffusers 0.11 had attention, the feed-forward, then cross-attention; one of transformers 4.25 key, value,
     query, output. Returns the tensors by kohya's name of each layer.
     """
-    tensors, facts, expected = {}, {"unet": json.dumps(targets), "text_encoder": '["CLIPAttention"]'}, {}
+    tensors, facts, expected = (
+        {},
+        {"unet": json.dumps(targets), "text_encoder": '["CLIPAttention"]'},
+        {},
+    )
     unet, text = models.skeleton(base, "unet"), models.skeleton(base, "text_encoder")
     walk = []
     for part in ("down_blocks", "up_blocks", "mid_block"):
@@ -261,7 +324,10 @@ def first_trainer(base, path, targets=("CrossAttention", "Attention", "GEGLU"), 
             torch.randn(1, layer.in_features, generator=generator),
         )
         facts[f"{key}:rank"] = "1"
-        expected[lora.kohya_name(component, name, sdxl=False)] = tensors[f"{key}:up"], tensors[f"{key}:down"]
+        expected[lora.kohya_name(component, name, sdxl=False)] = (
+            tensors[f"{key}:up"],
+            tensors[f"{key}:down"],
+        )
         numbers[component] += 1
     tensors |= {word: torch.randn(32, generator=generator) for word in words}
     save_file(tensors, path, facts | {word: "<embed>" for word in words})
@@ -283,10 +349,14 @@ def test_the_first_trainers_form_is_read_in_its_order(hub, make_settings, tmp_pa
 
     first_trainer(hub("sd15"), path, words=("<s1>", "<s2>"))
     import_lora(path, make_settings(base="sd15"))
-    assert "also brings 2 embeddings of words of its own (<s1>, <s2>), which are left out" in capsys.readouterr().out
+    assert (
+        "also brings 2 embeddings of words of its own (<s1>, <s2>), which are left out"
+        in capsys.readouterr().out
+    )
     for call in (lambda: convert(path, "kohya"), lambda: lora.modules(path)):
         with pytest.raises(
-            LoraError, match=r"also brings 2 embeddings .* \(such as <s1>\): bring it in with import_lora"
+            LoraError,
+            match=r"also brings 2 embeddings .* \(such as <s1>\): bring it in with import_lora",
         ):
             call()
 
@@ -295,10 +365,15 @@ def test_the_first_trainers_form_is_read_in_its_order(hub, make_settings, tmp_pa
     "spoil, said",
     [
         (
-            lambda tensors, facts: facts.update(unet='["ResnetBlock2D", "CrossAttention", "GEGLU"]'),
+            lambda tensors, facts: facts.update(
+                unet='["ResnetBlock2D", "CrossAttention", "GEGLU"]'
+            ),
             "for 144 layers of CrossAttention, GEGLU, ResnetBlock2D in unet",
         ),
-        (lambda tensors, facts: [tensors.pop(key) for key in ("unet:143:up", "unet:143:down")], "for 143 layers"),
+        (
+            lambda tensors, facts: [tensors.pop(key) for key in ("unet:143:up", "unet:143:down")],
+            "for 143 layers",
+        ),
         (
             lambda tensors, facts: tensors.update(
                 {f"unet:900:{side}": tensors.pop(f"unet:143:{side}") for side in ("up", "down")}
@@ -313,9 +388,14 @@ def test_the_first_trainers_form_is_read_in_its_order(hub, make_settings, tmp_pa
         ),
     ],
 )
-def test_the_first_trainers_form_in_another_order_is_refused(hub, make_settings, tmp_path, spoil, said):
+def test_the_first_trainers_form_in_another_order_is_refused(
+    hub, make_settings, tmp_path, spoil, said
+):
     first_trainer(hub("sd15"), tmp_path / "first.safetensors")
-    tensors, facts = load_file(tmp_path / "first.safetensors"), lora.metadata(tmp_path / "first.safetensors")
+    tensors, facts = (
+        load_file(tmp_path / "first.safetensors"),
+        lora.metadata(tmp_path / "first.safetensors"),
+    )
     spoil(tensors, facts)
     save_file(tensors, tmp_path / "odd.safetensors", facts)
     with pytest.raises(LoraError, match=said):
@@ -326,13 +406,22 @@ def test_the_first_trainers_form_in_another_order_is_refused(hub, make_settings,
     "key, said",
     [
         ("lora_unet_mid_block_attentions_0_proj_in.dora_scale", "is a DoRA"),
-        ("lora_unet_mid_block_attentions_0_proj_in.lora_mid.weight", "is a LoCon with a Tucker core"),
+        (
+            "lora_unet_mid_block_attentions_0_proj_in.lora_mid.weight",
+            "is a LoCon with a Tucker core",
+        ),
         ("lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a", "is a LoHa"),
         ("lora_unet_mid_block_attentions_0_proj_in.lokr_w1", "is a LoKr"),
         ("unet.mid_block.attentions.0.proj_in.lora_magnitude_vector", "is a DoRA"),
-        ("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", "is a LoRA for Stable Diffusion 3"),
+        (
+            "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight",
+            "is a LoRA for Stable Diffusion 3",
+        ),
         ("transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight", "is a LoRA for Flux"),
-        ("lora_unet_transformer_blocks_0_attn_to_k.lora_down.weight", "is a LoRA for a diffusion transformer"),
+        (
+            "lora_unet_transformer_blocks_0_attn_to_k.lora_down.weight",
+            "is a LoRA for a diffusion transformer",
+        ),
     ],
 )
 def test_other_kinds_and_families_are_refused_by_name(whole, make_settings, tmp_path, key, said):
@@ -353,7 +442,9 @@ def test_a_lora_of_another_base_is_not_given_this_ones_name(hub, make_settings, 
         for key, tensor in load_file(tmp_path / "sd15.safetensors").items()
     }
     save_file(wide, tmp_path / "sd21.safetensors", {"ss_base_model_version": "sd_v2"})
-    with pytest.raises(LoraError, match=r"does not fit the base 'sd15' \(lora_unet_.* is \[2, 48\]"):
+    with pytest.raises(
+        LoraError, match=r"does not fit the base 'sd15' \(lora_unet_.* is \[2, 48\]"
+    ):
         import_lora(tmp_path / "sd21.safetensors", make_settings(base="sd15"))
     assert not (tmp_path / "out" / "imported").exists()
 
@@ -383,20 +474,33 @@ def test_two_files_of_one_name_become_two(whole, make_settings, tmp_path):
 @pytest.mark.parametrize(
     "write, said",
     [
-        (lambda path: path.write_text("<!DOCTYPE html><html>log in</html>"), "is a web page, not a LoRA"),
         (
-            lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+            lambda path: path.write_text("<!DOCTYPE html><html>log in</html>"),
+            "is a web page, not a LoRA",
+        ),
+        (
+            lambda path: path.write_text(
+                "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+            ),
             "is a Git LFS pointer",
         ),
         (lambda path: torch.save([torch.ones(2, 2)], path), "holds no LoRA"),
         (lambda path: torch.save(torch.ones(2, 2), path), "holds no LoRA"),
         (lambda path: torch.save({"epoch": 3, "state_dict": torch.ones(2)}, path), "holds no LoRA"),
         (
-            lambda path: torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(2, 32)}}, path),
+            lambda path: torch.save(
+                {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(2, 32)}}, path
+            ),
             r"is an embedding \(textual inversion\)",
         ),
-        (lambda path: save_file({"emb_params": torch.ones(2, 32)}, path), r"is an embedding \(textual inversion\)"),
-        (lambda path: save_file({"<s1>": torch.ones(32)}, path), r"is an embedding \(textual inversion\)"),
+        (
+            lambda path: save_file({"emb_params": torch.ones(2, 32)}, path),
+            r"is an embedding \(textual inversion\)",
+        ),
+        (
+            lambda path: save_file({"<s1>": torch.ones(32)}, path),
+            r"is an embedding \(textual inversion\)",
+        ),
         (lambda path: save_file({}, path), "holds no LoRA"),
         (lambda path: path.mkdir(), "There is no LoRA at"),
     ],
@@ -412,7 +516,9 @@ def test_what_is_no_lora_is_said(hub, make_settings, tmp_path, write, said):
 def test_half_a_module_and_values_that_are_not_finite_are_refused(whole, make_settings, tmp_path):
     tensors = whole("sd15")
     up = next(key for key in tensors if key.endswith("lora_up.weight"))
-    save_file({key: tensor for key, tensor in tensors.items() if key != up}, tmp_path / "half.safetensors")
+    save_file(
+        {key: tensor for key, tensor in tensors.items() if key != up}, tmp_path / "half.safetensors"
+    )
     with pytest.raises(LoraError, match="lacks 1 tensors"):
         import_lora(tmp_path / "half.safetensors", make_settings(base="sd15"))
     tensors[up][0, 0] = float("inf")

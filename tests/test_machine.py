@@ -11,26 +11,37 @@ def test_the_table_names_what_matters(make_settings):
 
 
 def test_too_little_disk_stops_the_run_here(make_settings, monkeypatch):
-    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9})())
+    monkeypatch.setattr(
+        artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9})()
+    )
     with pytest.raises(ResourceError, match="lacks 1.0 GB of the 2 GB a run needs") as error:
         check(make_settings())
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_weights_are_charged_to_the_disk_of_their_cache(make_settings, monkeypatch, tmp_path, shared):
+def test_weights_are_charged_to_the_disk_of_their_cache(
+    make_settings, monkeypatch, tmp_path, shared
+):
     """18 GB of Kolors and 2 GB of outputs: on two disks of 19 GB they fit, on one they do not."""
     monkeypatch.delenv("STORYBOARD_HUB", raising=False)
     monkeypatch.setenv("STORYBOARD_CACHE", str(tmp_path / "notes"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("storyboard.memory.check", lambda base, settings: None)  # no card is needed for this
+    monkeypatch.setattr(
+        "storyboard.memory.check", lambda base, settings: None
+    )  # no card is needed for this
     monkeypatch.setattr(artifacts, "disk_of", lambda folder: 1 if shared else str(folder))
-    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 19 * 10**9})())
+    monkeypatch.setattr(
+        artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 19 * 10**9})()
+    )
     settings = make_settings(base="kolors")
     if not shared:
         assert "19 GB free for outputs; 19 GB free for weights" in str(check(settings))
         return
-    with pytest.raises(ResourceError, match="lacks 0.8 GB of the 20 GB a run needs there: .* set output or MODELSCOPE_CACHE to another disk") as error:
+    with pytest.raises(
+        ResourceError,
+        match="lacks 0.8 GB of the 20 GB a run needs there: .* set output or MODELSCOPE_CACHE to another disk",
+    ) as error:
         check(settings)
     assert "\n" not in str(error.value)
 

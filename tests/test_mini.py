@@ -22,7 +22,11 @@ def share_of_hue(image, low, high):
     hsv = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in pixels])
     strong = hsv[(hsv[:, 1] > 0.45) & (hsv[:, 2] > 0.3)]
     hue = strong[:, 0] * 360
-    return np.mean((hue >= low) & (hue <= high) if low < high else (hue >= low) | (hue <= high)) if len(strong) else 0.0
+    return (
+        np.mean((hue >= low) & (hue <= high) if low < high else (hue >= low) | (hue <= high))
+        if len(strong)
+        else 0.0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,22 @@ def faces(tmp_path_factory):
     base, settings = bases.get("mini"), Settings(output=str(tmp_path_factory.mktemp("faces")))
     plan = memory.plan(base, settings)
     pipe = drawing.load_pipeline(base, plan)
-    prompts = [f"卡通，{hair}长发女孩，微笑，白色衣服，白色背景" for hair in HUES] + [f"cartoon, a girl with long {hair} hair, smiling, white clothes, white background" for hair in ("purple", "green", "red", "blue")]
+    prompts = [f"卡通，{hair}长发女孩，微笑，白色衣服，白色背景" for hair in HUES] + [
+        f"cartoon, a girl with long {hair} hair, smiling, white clothes, white background"
+        for hair in ("purple", "green", "red", "blue")
+    ]
     said = conditioning.encode(base, [*prompts, "模糊，低质量"], settings, plan)
-    return list(drawing.draw(pipe, [said[prompt] for prompt in prompts], [said["模糊，低质量"]] * len(prompts), list(range(len(prompts))), base.resolution, 15, base.guidance_scale))
+    return list(
+        drawing.draw(
+            pipe,
+            [said[prompt] for prompt in prompts],
+            [said["模糊，低质量"]] * len(prompts),
+            list(range(len(prompts))),
+            base.resolution,
+            15,
+            base.guidance_scale,
+        )
+    )
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
@@ -43,14 +60,25 @@ def test_the_hair_has_the_asked_colour(faces, language):
         assert share_of_hue(image, low, high) > max(0.3, 2 * max(others)), name
 
 
-@pytest.mark.parametrize("style,least", [("avataaars", 30), ("personas", 30), ("toonHead", 30), ("micah", 30), ("lorelei", 28)])
+@pytest.mark.parametrize(
+    "style,least",
+    [("avataaars", 30), ("personas", 30), ("toonHead", 30), ("micah", 30), ("lorelei", 28)],
+)
 def test_the_vae_gives_back_held_out_art(style, least):
     """256 x 256 renders that no part of ``mini`` was trained on; Lorelei is a style that it never saw."""
     vae, shown = models.load(bases.get("mini"), "vae", torch.float32), []
-    rows = [row for row in json.loads((RENDERS / "meta.json").read_text(encoding="utf-8")) if row["style"] == style][:24]
+    rows = [
+        row
+        for row in json.loads((RENDERS / "meta.json").read_text(encoding="utf-8"))
+        if row["style"] == style
+    ][:24]
     for row in rows:
         with Image.open(RENDERS / f"{row['id']}.webp") as image:
-            target = torch.tensor(np.asarray(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 127.5 - 1
+            target = (
+                torch.tensor(np.asarray(image.convert("RGB"))).permute(2, 0, 1)[None].float()
+                / 127.5
+                - 1
+            )
         with torch.no_grad():
             decoded = vae.decode(vae.encode(target).latent_dist.mean).sample.clamp(-1, 1)
         shown.append(float(10 * torch.log10(4 / (decoded - target).square().mean())))

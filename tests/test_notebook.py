@@ -14,13 +14,26 @@ from PIL import Image
 from safetensors.torch import save_file
 
 NOTEBOOK = ROOT / "baseline.ipynb"
-SMALL = {"rank": 8, "learning_rate": "1e-3", "train_steps": 40, "num_inference_steps": 8, "resolution": 96, "train_batch_size": 4}
+SMALL = {
+    "rank": 8,
+    "learning_rate": "1e-3",
+    "train_steps": 40,
+    "num_inference_steps": 8,
+    "resolution": 96,
+    "train_batch_size": 4,
+}
 
 
 def test_the_terminal_reads_numbers_as_numbers():
     from storyboard.__main__ import value_of
 
-    assert [value_of(text) for text in ("8", "1e-4", "None", "mini", "二次元")] == [8, 1e-4, None, "mini", "二次元"]
+    assert [value_of(text) for text in ("8", "1e-4", "None", "mini", "二次元")] == [
+        8,
+        1e-4,
+        None,
+        "mini",
+        "二次元",
+    ]
 
 
 def run(output, notebook=NOTEBOOK, **parameters):
@@ -31,8 +44,15 @@ def run(output, notebook=NOTEBOOK, **parameters):
 
 
 def contents(output):
-    ours = [path for path in output.rglob("*") if path.is_file() and path.name != "baseline.executed.ipynb"]
-    return {path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in ours}
+    ours = [
+        path
+        for path in output.rglob("*")
+        if path.is_file() and path.name != "baseline.executed.ipynb"
+    ]
+    return {
+        path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in ours
+    }
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +69,17 @@ def test_the_committed_notebook_is_clean():
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
     long = [cell for cell in code if len(cell.source.splitlines()) > 15]
     assert all("Story([" in cell.source for cell in long)
-    assert sum(cell.source.count("Panel(\"") for cell in code) == 8
+    assert sum(cell.source.count('Panel("') for cell in code) == 8
 
 
 def test_it_runs_to_eight_different_pictures(first):
     output, result = first
     assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.strip().splitlines()[-1].startswith(f"The story is drawn: {output / 'story' / 'story.png'}")
+    assert (
+        result.stdout.strip()
+        .splitlines()[-1]
+        .startswith(f"The story is drawn: {output / 'story' / 'story.png'}")
+    )
     assert "train: " in result.stdout and "render: drew 8 of 8 panels" in result.stdout
     shown = []
     for place in range(1, 9):
@@ -70,15 +94,31 @@ def test_it_runs_to_eight_different_pictures(first):
 def test_the_lora_changes_all_eight(first):
     output, _ = first
     for place in range(1, 9):
-        with Image.open(output / "story" / f"panel-{place}.png") as one, Image.open(output / "base" / f"panel-{place}.png") as other:
-            assert np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)).mean() > 3
+        with (
+            Image.open(output / "story" / f"panel-{place}.png") as one,
+            Image.open(output / "base" / f"panel-{place}.png") as other,
+        ):
+            assert (
+                np.abs(
+                    np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)
+                ).mean()
+                > 3
+            )
 
 
 def test_the_cells_show_tables_and_pictures(first):
     output, _ = first
     executed = nbformat.read(output / "baseline.executed.ipynb", 4)
-    pages = "".join(str(item.get("data", {}).get("text/html", "")) for cell in executed.cells for item in cell.get("outputs", []))
-    assert pages.count("data:image/jpeg;base64") > 30 and "<polyline" in pages and "image_near_deduplicator" in pages
+    pages = "".join(
+        str(item.get("data", {}).get("text/html", ""))
+        for cell in executed.cells
+        for item in cell.get("outputs", [])
+    )
+    assert (
+        pages.count("data:image/jpeg;base64") > 30
+        and "<polyline" in pages
+        and "image_near_deduplicator" in pages
+    )
 
 
 def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_path):
@@ -87,7 +127,11 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_
     again = run(output)
     assert again.returncode == 0 and contents(output) == before
     executed = nbformat.read(output / "baseline.executed.ipynb", 4)
-    spent = [cell.metadata.papermill.duration for cell in executed.cells if cell.cell_type == "code" and "%pip" not in cell.source]
+    spent = [
+        cell.metadata.papermill.duration
+        for cell in executed.cells
+        if cell.cell_type == "code" and "%pip" not in cell.source
+    ]
     assert sum(spent) < 30, spent
     for stage in ("collect", "clean", "train", "render"):
         assert f"{stage}: nothing to do" in again.stdout
@@ -95,7 +139,7 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     cell = next(cell for cell in notebook["cells"] if "Story([" in "".join(cell["source"]))
     lines = "".join(cell["source"]).splitlines(keepends=True)
-    third = [i for i, line in enumerate(lines) if "Panel(\"" in line][2]
+    third = [i for i, line in enumerate(lines) if 'Panel("' in line][2]
     lines[third] = '    Panel("二次元，金色长发女孩，大笑，红色衣服，花园"),\n'
     cell["source"] = lines
     edited = tmp_path / "edited.ipynb"
@@ -104,10 +148,16 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_
     assert result.returncode == 0 and result.stdout.count("render: drew 1 of 8 panels") == 2
     after = contents(output)
     changed = {name for name in after if after[name] != before.get(name)}
-    listings = {f"{folder}/{name}" for folder in ("story", "base") for name in ("story.png", "story.json", "manifest.json", "panel-3.png")}
+    listings = {
+        f"{folder}/{name}"
+        for folder in ("story", "base")
+        for name in ("story.png", "story.json", "manifest.json", "panel-3.png")
+    }
     listings |= {"scores/story.json", "scores/base.json"}
     assert listings <= changed and changed - listings == after.keys() - before.keys()
-    assert [name.split("/")[:2] for name in after.keys() - before.keys()] == [["cache", "text"]]  # the new prompt's embedding
+    assert [name.split("/")[:2] for name in after.keys() - before.keys()] == [
+        ["cache", "text"]
+    ]  # the new prompt's embedding
 
 
 @pytest.mark.parametrize("name", ["kolors", "sd15", "sdxl as a single file"])
@@ -119,20 +169,42 @@ def test_it_runs_to_the_end_on_a_base_by_its_path(hub, folder, tmp_path, monkeyp
         monkeypatch.setenv("STORYBOARD_CACHE", str(tmp_path / "cache"))
         pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(path, variant="fp16")
         path = tmp_path / "anime.safetensors"
-        save_file({key: tensor.contiguous() for key, tensor in original_layout.single_file(pipe).items()}, path)
-    result = run(tmp_path / "out", base=path, dataset=folder, train_steps=4, num_inference_steps=2, resolution=64)
+        save_file(
+            {key: tensor.contiguous() for key, tensor in original_layout.single_file(pipe).items()},
+            path,
+        )
+    result = run(
+        tmp_path / "out",
+        base=path,
+        dataset=folder,
+        train_steps=4,
+        num_inference_steps=2,
+        resolution=64,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "render: drew 8 of 8 panels" in result.stdout and (tmp_path / "out" / "story" / "story.png").is_file()
+    assert (
+        "render: drew 8 of 8 panels" in result.stdout
+        and (tmp_path / "out" / "story" / "story.png").is_file()
+    )
 
 
-@pytest.mark.parametrize("parameters, said", [
-    ({"base": "flux"}, "SettingsError: There is no base called 'flux'"), ({"dataset": "/no/such/folder"}, "DatasetError: There is no folder"),
-])
+@pytest.mark.parametrize(
+    "parameters, said",
+    [
+        ({"base": "flux"}, "SettingsError: There is no base called 'flux'"),
+        ({"dataset": "/no/such/folder"}, "DatasetError: There is no folder"),
+    ],
+)
 def test_bad_input_ends_with_one_sentence_and_an_exit_code(tmp_path, parameters, said):
     result = run(tmp_path, **parameters)
     assert result.returncode == 1 and said in result.stderr.strip().splitlines()[-1]
 
 
 def test_an_unknown_setting_is_named():
-    result = subprocess.run([sys.executable, "-m", "storyboard", "-p", "stepz", "3"], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "storyboard", "-p", "stepz", "3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 2 and "no setting 'stepz'" in result.stderr

@@ -21,9 +21,17 @@ def of_diffusers(name: str, folder, dtype=torch.float32):
     """diffusers' own pipeline, with nothing of ours but the sampler's settings."""
     import diffusers
 
-    pipe = getattr(diffusers, bases.get(name).pipeline).from_pretrained(folder, variant="fp16", dtype=dtype, **({"safety_checker": None} if name == "sd15" else {}))
+    pipe = getattr(diffusers, bases.get(name).pipeline).from_pretrained(
+        folder, variant="fp16", dtype=dtype, **({"safety_checker": None} if name == "sd15" else {})
+    )
     pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(
-        pipe.scheduler.config, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True, final_sigmas_type="zero", timestep_spacing="leading", beta_end=tiny.BETA_END[name],
+        pipe.scheduler.config,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        use_karras_sigmas=True,
+        final_sigmas_type="zero",
+        timestep_spacing="leading",
+        beta_end=tiny.BETA_END[name],
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -32,8 +40,14 @@ def of_diffusers(name: str, folder, dtype=torch.float32):
 def alone(pipe, prompt: str, negative: str, steps: int = 3, side: int = 64) -> torch.Tensor:
     """A picture (3, side, side) in [0, 1] drawn by diffusers from text to pixels."""
     return pipe(
-        prompt=[prompt], negative_prompt=[negative] if negative else None, generator=[torch.Generator("cpu").manual_seed(7)],
-        num_inference_steps=steps, guidance_scale=4.0, height=side, width=side, output_type="pt",
+        prompt=[prompt],
+        negative_prompt=[negative] if negative else None,
+        generator=[torch.Generator("cpu").manual_seed(7)],
+        num_inference_steps=steps,
+        guidance_scale=4.0,
+        height=side,
+        width=side,
+        output_type="pt",
     ).images[0]
 
 
@@ -55,7 +69,9 @@ def test_render_parity_with_diffusers_alone(hub, make_settings, name, negative):
         drawn[prompt] = alone(pipe, prompt, negative)
         assert (ours(base, settings, prompt, negative) - drawn[prompt]).abs().max() < 1e-4
     first, second = drawn.values()
-    assert first.std() > 0.05 and (first - second).abs().max() > 0.01  # a test that could fail: prompts do matter
+    assert (
+        first.std() > 0.05 and (first - second).abs().max() > 0.01
+    )  # a test that could fail: prompts do matter
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,30 +84,55 @@ def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
     prompts = ["a girl with short purple hair", "a boy in the rain"]
     said = conditioning.encode(base, [*prompts, "blurry"], settings, plan)
     mine, negative = drawing.load_pipeline(base, plan), [said["blurry"]] * 2
-    draw = lambda **end: drawing.decode(mine, drawing.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 30.0, **end))
+    draw = lambda **end: drawing.decode(
+        mine,
+        drawing.denoise(
+            mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 30.0, **end
+        ),
+    )
     pictures, whole = draw(guidance_end=0.25), draw()
     for picture, prompt, seed in zip(pictures, prompts, (7, 8)):
-        cutoff = (SDCFGCutoffCallback if name == "sd15" else SDXLCFGCutoffCallback)(cutoff_step_ratio=None, cutoff_step_index=0)  # the steps after this one go without
+        cutoff = (SDCFGCutoffCallback if name == "sd15" else SDXLCFGCutoffCallback)(
+            cutoff_step_ratio=None, cutoff_step_index=0
+        )  # the steps after this one go without
         latents = pipe(
-            prompt=[prompt], negative_prompt=["blurry"], generator=[torch.Generator("cpu").manual_seed(seed)], num_inference_steps=4, guidance_scale=30.0,
-            height=64, width=64, output_type="latent", callback_on_step_end=cutoff, callback_on_step_end_tensor_inputs=cutoff.tensor_inputs,
+            prompt=[prompt],
+            negative_prompt=["blurry"],
+            generator=[torch.Generator("cpu").manual_seed(seed)],
+            num_inference_steps=4,
+            guidance_scale=30.0,
+            height=64,
+            width=64,
+            output_type="latent",
+            callback_on_step_end=cutoff,
+            callback_on_step_end_tensor_inputs=cutoff.tensor_inputs,
         ).images
         assert (drawing.decode(pipe, latents)[0] - picture).abs().max() < 1e-4
     assert (pictures - whole).abs().max() > 1e-3
-    without = drawing.decode(mine, drawing.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 1.0))
+    without = drawing.decode(
+        mine,
+        drawing.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 1.0),
+    )
     assert (draw(guidance_end=0.0) - without).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trained_lora_in_diffusers_alone_parity(hub, make_settings, captions, name):
-    base, settings = hub(name), make_settings(base=name, train_steps=10, learning_rate=1e-2, rank=4, alpha=2.0)
+    base, settings = (
+        hub(name),
+        make_settings(base=name, train_steps=10, learning_rate=1e-2, rank=4, alpha=2.0),
+    )
     lora = train(captions, settings)
     prompt, negative = "a girl with short purple hair", "blurry"
     pipe = of_diffusers(name, base.folder)
-    plain = alone(pipe, prompt, negative, side=128)  # at 64 the deepest level of the tiny SD 1.5 is one pixel, whose normalisation magnifies rounding
+    plain = alone(
+        pipe, prompt, negative, side=128
+    )  # at 64 the deepest level of the tiny SD 1.5 is one pixel, whose normalisation magnifies rounding
     pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
     changed = alone(pipe, prompt, negative, side=128)
-    assert (ours(base, settings, prompt, negative, lora.path, side=128) - changed).abs().max() < 1e-4 and (changed - plain).abs().max() > 0.01
+    assert (
+        ours(base, settings, prompt, negative, lora.path, side=128) - changed
+    ).abs().max() < 1e-4 and (changed - plain).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,18 +147,46 @@ def test_loss_parity_with_diffusers_models_and_scheduler(hub, make_settings, nam
     prompts = ["紫色短发女孩", "a cat", ""]
     said = conditioning.encode(base, prompts, settings, memory.plan(base, settings))
     tokens, pooled = conditioning.stack(said[prompt] for prompt in prompts)
-    time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64], [80, 64, 8, 0, 64, 64], [64, 80, 0, 8, 64, 64]])
+    time_ids = torch.tensor(
+        [[64.0, 64, 0, 0, 64, 64], [80, 64, 8, 0, 64, 64], [64, 80, 0, 8, 64, 64]]
+    )
     with torch.no_grad():
-        loss = loop.diffusion_loss(pipe, latents, noise, timesteps, prompt_embeds=tokens, pooled_prompt_embeds=pooled, add_time_ids=time_ids).item()
+        loss = loop.diffusion_loss(
+            pipe,
+            latents,
+            noise,
+            timesteps,
+            prompt_embeds=tokens,
+            pooled_prompt_embeds=pooled,
+            add_time_ids=time_ids,
+        ).item()
 
         theirs = of_diffusers(name, base.folder)
         scheduler = diffusers.DDPMScheduler.from_config(theirs.scheduler.config)
-        encoded = [theirs.encode_prompt(prompt or None if name == "sdxl" else prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False) for prompt in prompts[:2]]
-        empty = theirs.encode_prompt("x", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)[1:4:2]  # as for no negative prompt
+        encoded = [
+            theirs.encode_prompt(
+                prompt or None if name == "sdxl" else prompt,
+                device="cpu",
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
+            for prompt in prompts[:2]
+        ]
+        empty = theirs.encode_prompt(
+            "x", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True
+        )[1:4:2]  # as for no negative prompt
         added = None
         if name != "sd15":
-            added = {"text_embeds": torch.cat([encoded[0][2], encoded[1][2], empty[1]]), "time_ids": time_ids}
-        noise_pred = theirs.unet(scheduler.add_noise(latents, noise, timesteps), timesteps, encoder_hidden_states=torch.cat([encoded[0][0], encoded[1][0], empty[0]]), added_cond_kwargs=added).sample
+            added = {
+                "text_embeds": torch.cat([encoded[0][2], encoded[1][2], empty[1]]),
+                "time_ids": time_ids,
+            }
+        noise_pred = theirs.unet(
+            scheduler.add_noise(latents, noise, timesteps),
+            timesteps,
+            encoder_hidden_states=torch.cat([encoded[0][0], encoded[1][0], empty[0]]),
+            added_cond_kwargs=added,
+        ).sample
     assert loss == pytest.approx(torch.nn.functional.mse_loss(noise_pred, noise).item(), abs=1e-5)
 
 
@@ -132,18 +201,39 @@ def v_base(hub, tmp_path, monkeypatch):
         source, folder = hub(name).folder, tmp_path / "v"
         shutil.copytree(source, folder)
         path = folder / "scheduler" / "scheduler_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": zero}))
+        path.write_text(
+            json.dumps(
+                json.loads(path.read_text())
+                | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": zero}
+            )
+        )
         if layout == "folder":
             return weights.fetch(bases.get(str(folder))), folder
-        pipe = getattr(diffusers, bases.get(name).pipeline).from_pretrained(source, variant="fp16", **({"safety_checker": None} if name == "sd15" else {}))
+        pipe = getattr(diffusers, bases.get(name).pipeline).from_pretrained(
+            source, variant="fp16", **({"safety_checker": None} if name == "sd15" else {})
+        )
         keys = {key: torch.tensor([]) for key in ("v_pred", "ztsnr") if zero or key == "v_pred"}
         file = tmp_path / "noob.safetensors"
-        save_file({key: tensor.contiguous() for key, tensor in (original_layout.single_file(pipe) | keys).items()}, file)
+        save_file(
+            {
+                key: tensor.contiguous()
+                for key, tensor in (original_layout.single_file(pipe) | keys).items()
+            },
+            file,
+        )
         return weights.fetch(bases.get(str(file))), folder
+
     return make
 
 
-V_CASES = [("sdxl", "folder", True), ("sdxl", "file", True), ("sdxl", "file", False), ("sd15", "folder", False), ("sd15", "file", True), ("kolors", "folder", True)]
+V_CASES = [
+    ("sdxl", "folder", True),
+    ("sdxl", "file", True),
+    ("sdxl", "file", False),
+    ("sd15", "folder", False),
+    ("sd15", "file", True),
+    ("kolors", "folder", True),
+]
 
 
 @pytest.mark.parametrize("name, layout, zero", V_CASES)
@@ -152,15 +242,31 @@ def test_v_prediction_pictures_parity_with_diffusers(v_base, make_settings, name
     prompt, negative = "a girl with short purple hair", "blurry"
     settings = make_settings(base=str(base.checkpoint or base.folder))
     pipe = of_diffusers(name, folder)
-    assert pipe.scheduler.config.prediction_type == "v_prediction" and pipe.scheduler.config.rescale_betas_zero_snr == zero
+    assert (
+        pipe.scheduler.config.prediction_type == "v_prediction"
+        and pipe.scheduler.config.rescale_betas_zero_snr == zero
+    )
     if zero:  # as the paper has it: timesteps are trailing, and the first is the last of training
-        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, use_karras_sigmas=False, timestep_spacing="trailing")
+        pipe.scheduler = type(pipe.scheduler).from_config(
+            pipe.scheduler.config, use_karras_sigmas=False, timestep_spacing="trailing"
+        )
     side = 128  # at 64 the deepest level of the tiny SD 1.5 is one pixel, whose normalisation magnifies rounding
     drawn = alone(pipe, prompt, negative, side=side)
     if zero:
-        assert pipe.scheduler.timesteps[0] == base.num_train_timesteps - 1 and pipe.scheduler.sigmas[0] > 4000
-    assert (ours(base, settings, prompt, negative, side=side) - drawn).abs().max() < 1e-4 and drawn.std() > 0.05
-    wrong = ours(weights.fetch(bases.get(name)), settings.but(output=settings.output + "-2"), prompt, negative, side=side)
+        assert (
+            pipe.scheduler.timesteps[0] == base.num_train_timesteps - 1
+            and pipe.scheduler.sigmas[0] > 4000
+        )
+    assert (
+        ours(base, settings, prompt, negative, side=side) - drawn
+    ).abs().max() < 1e-4 and drawn.std() > 0.05
+    wrong = ours(
+        weights.fetch(bases.get(name)),
+        settings.but(output=settings.output + "-2"),
+        prompt,
+        negative,
+        side=side,
+    )
     assert (wrong - drawn).abs().max() > 0.01  # the same weights taken for a model of noise
 
 
@@ -175,16 +281,34 @@ def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, la
     latents, noise = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(2))
     last = base.num_train_timesteps - 1
     timesteps = torch.tensor([3, 500, last])
-    said = conditioning.encode(base, ["a cat"], make_settings(), memory.plan(base, make_settings()))["a cat"]
-    embeds = {"prompt_embeds": said.tokens.expand(3, -1, -1), "pooled_prompt_embeds": said.pooled.expand(3, -1)}
+    said = conditioning.encode(
+        base, ["a cat"], make_settings(), memory.plan(base, make_settings())
+    )["a cat"]
+    embeds = {
+        "prompt_embeds": said.tokens.expand(3, -1, -1),
+        "pooled_prompt_embeds": said.pooled.expand(3, -1),
+    }
     time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 3)
-    weights_of_loss = loop.timestep_weights(torch.tensor(pipe.scheduler.alphas_cumprod), base.high_noise_weight, base.prediction_type)
+    weights_of_loss = loop.timestep_weights(
+        torch.tensor(pipe.scheduler.alphas_cumprod), base.high_noise_weight, base.prediction_type
+    )
     with torch.no_grad():
-        loss = loop.diffusion_loss(pipe, latents, noise, timesteps, weights_of_loss, add_time_ids=time_ids, **embeds).item()
+        loss = loop.diffusion_loss(
+            pipe, latents, noise, timesteps, weights_of_loss, add_time_ids=time_ids, **embeds
+        ).item()
         theirs = of_diffusers(name, folder)
         scheduler = diffusers.DDPMScheduler.from_config(theirs.scheduler.config)
-        added = {"text_embeds": embeds["pooled_prompt_embeds"], "time_ids": time_ids} if name != "sd15" else None
-        predicted = theirs.unet(scheduler.add_noise(latents, noise, timesteps), timesteps, encoder_hidden_states=embeds["prompt_embeds"], added_cond_kwargs=added).sample
+        added = (
+            {"text_embeds": embeds["pooled_prompt_embeds"], "time_ids": time_ids}
+            if name != "sd15"
+            else None
+        )
+        predicted = theirs.unet(
+            scheduler.add_noise(latents, noise, timesteps),
+            timesteps,
+            encoder_hidden_states=embeds["prompt_embeds"],
+            added_cond_kwargs=added,
+        ).sample
         target = scheduler.get_velocity(latents, noise, timesteps)
     assert loss == pytest.approx(torch.nn.functional.mse_loss(predicted, target).item(), abs=1e-5)
     assert (scheduler.alphas_cumprod[last] == 0) == zero
@@ -195,12 +319,29 @@ def test_clip_skip_pictures_parity_with_diffusers(hub, make_settings):
     base, settings = hub("sd15"), make_settings(base="sd15", clip_skip=2)
     prompt, negative = "a girl with short purple hair", "blurry"
     pipe = of_diffusers("sd15", base.folder)
-    object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)  # where its clip_skip looks for the last norm; transformers 5 has no such part
+    object.__setattr__(
+        pipe.text_encoder, "text_model", pipe.text_encoder
+    )  # where its clip_skip looks for the last norm; transformers 5 has no such part
     # its negative prompt is read at the last layer whatever clip_skip says; A1111, kohya and ComfyUI read both alike
-    unwanted = pipe.encode_prompt(negative, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False, clip_skip=1)[0]
+    unwanted = pipe.encode_prompt(
+        negative,
+        device="cpu",
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+        clip_skip=1,
+    )[0]
     drawn = pipe(
-        prompt=[prompt], negative_prompt_embeds=unwanted, clip_skip=1, generator=[torch.Generator("cpu").manual_seed(7)], num_inference_steps=3,
-        guidance_scale=4.0, height=128, width=128, output_type="pt",
+        prompt=[prompt],
+        negative_prompt_embeds=unwanted,
+        clip_skip=1,
+        generator=[torch.Generator("cpu").manual_seed(7)],
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        height=128,
+        width=128,
+        output_type="pt",
     ).images[0]
     assert (ours(base, settings, prompt, negative, side=128) - drawn).abs().max() < 1e-4
-    assert (ours(base, settings.but(clip_skip=None), prompt, negative, side=128) - drawn).abs().max() > 1e-3
+    assert (
+        ours(base, settings.but(clip_skip=None), prompt, negative, side=128) - drawn
+    ).abs().max() > 1e-3

@@ -11,8 +11,11 @@ from storyboard.rendering import control
 
 RAMP = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
 SHADES = {
-    "16 bits": RAMP.astype(np.uint16), "32 bits": RAMP.astype(np.int32), "0 to 1": (RAMP / 65535).astype(np.float32),
-    "0 to 255": (RAMP / 257).astype(np.float32), "0 to 65535": RAMP.astype(np.float32),
+    "16 bits": RAMP.astype(np.uint16),
+    "32 bits": RAMP.astype(np.int32),
+    "0 to 1": (RAMP / 65535).astype(np.float32),
+    "0 to 255": (RAMP / 257).astype(np.float32),
+    "0 to 65535": RAMP.astype(np.float32),
 }
 
 
@@ -23,7 +26,9 @@ def test_shades_of_more_than_8_bits_are_kept(shades, tmp_path):
     path = tmp_path / f"depth.{'png' if shades == '16 bits' else 'tif'}"
     Image.fromarray(SHADES[shades]).save(path)
     control.check_picture(path, "The reference")
-    seen = np.asarray(control.picture(Reference(str(path), control="depth", prepared=True), 64), int)
+    seen = np.asarray(
+        control.picture(Reference(str(path), control="depth", prepared=True), 64), int
+    )
     assert np.abs(seen - (RAMP / 257)[..., None]).max() <= 1
 
 
@@ -35,7 +40,10 @@ def test_shades_that_cannot_be_placed_are_an_error(values, tmp_path):
 
 
 def test_8_bits_stay_as_they_are():
-    assert all(pictures.eight_bits(picture(0).convert(mode)).mode == mode for mode in ("RGB", "RGBA", "L", "P", "1", "CMYK"))
+    assert all(
+        pictures.eight_bits(picture(0).convert(mode)).mode == mode
+        for mode in ("RGB", "RGBA", "L", "P", "1", "CMYK")
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -46,4 +54,6 @@ def test_a_picture_is_turned_as_pillow_turns_it(orientation):
     exif[pictures.ORIENTATION] = orientation
     picture(1).crop((0, 0, 100, 60)).save(content, "PNG", exif=exif)
     with Image.open(content) as image:
-        assert (np.asarray(pictures.upright(image)) == np.asarray(ImageOps.exif_transpose(image))).all()
+        assert (
+            np.asarray(pictures.upright(image)) == np.asarray(ImageOps.exif_transpose(image))
+        ).all()

@@ -12,7 +12,12 @@ from storyboard.errors import BundleError, SettingsError
 from storyboard.exporting.bundle import zipped
 
 TOKEN = "hf_averysecrettoken"
-FILES = {"README.md": "---\nlicense: cc-by-4.0\n---\n故事".encode(), "lora.safetensors": b"lora" * 100, "story.json": b"{}", "panel-1.png": b"png"}
+FILES = {
+    "README.md": "---\nlicense: cc-by-4.0\n---\n故事".encode(),
+    "lora.safetensors": b"lora" * 100,
+    "story.json": b"{}",
+    "panel-1.png": b"png",
+}
 
 
 @pytest.fixture
@@ -33,10 +38,23 @@ class Hub:
 
             def do_GET(self):
                 length = self.headers.get("Content-Length")
-                body = self.rfile.read(int(length)) if length else self.chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else b""
+                body = (
+                    self.rfile.read(int(length))
+                    if length
+                    else self.chunks()
+                    if "chunked" in self.headers.get("Transfer-Encoding", "")
+                    else b""
+                )
                 hub.asked.append(f"{self.command} {self.path}")
-                allowed = TOKEN in f"{self.headers.get('Authorization')}{self.headers.get('Cookie')}" or "/blob/" in self.path
-                status, answer = hub.answer(self.command, self.path.split("?")[0], body) if allowed else (401, {"error": f"wrong {self.headers.get('Authorization')}"})
+                allowed = (
+                    TOKEN in f"{self.headers.get('Authorization')}{self.headers.get('Cookie')}"
+                    or "/blob/" in self.path
+                )
+                status, answer = (
+                    hub.answer(self.command, self.path.split("?")[0], body)
+                    if allowed
+                    else (401, {"error": f"wrong {self.headers.get('Authorization')}"})
+                )
                 content = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -72,7 +90,16 @@ class Hub:
         if path == "/api/repos/create":
             return 200, {"url": f"{self.url}/me/story", "name": "me/story"}
         if "/preupload/" in path:
-            return 200, {"files": [{"path": each["path"], "uploadMode": self.mode(each["path"]), "shouldIgnore": False} for each in json.loads(body)["files"]]}
+            return 200, {
+                "files": [
+                    {
+                        "path": each["path"],
+                        "uploadMode": self.mode(each["path"]),
+                        "shouldIgnore": False,
+                    }
+                    for each in json.loads(body)["files"]
+                ]
+            }
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         if "/commit/" in path and b'"actions"' not in body:
@@ -83,11 +110,24 @@ class Hub:
                     self.files[line["value"]["path"]] = self.blobs[line["value"]["oid"]]
             return 200, {"commitUrl": f"{self.url}/me/story/commit/1", "commitOid": "1" * 40}
         if path.endswith("/info/lfs/objects/batch"):
-            objects = [each | {"actions": {"upload": {"href": f"{self.url}/blob/{each['oid']}"}}} for each in json.loads(body)["objects"]]
-            return 200, {"Code": 200, "Success": True, "transfer": "basic", "objects": objects, "Data": {"objects": objects}}
+            objects = [
+                each | {"actions": {"upload": {"href": f"{self.url}/blob/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]
+            return 200, {
+                "Code": 200,
+                "Success": True,
+                "transfer": "basic",
+                "objects": objects,
+                "Data": {"objects": objects},
+            }
         if "/commit/" in path:
             for each in json.loads(body)["actions"]:
-                self.files[each["path"]] = self.blobs[each["sha256"]] if each["type"] == "lfs" else base64.b64decode(each["content"])
+                self.files[each["path"]] = (
+                    self.blobs[each["sha256"]]
+                    if each["type"] == "lfs"
+                    else base64.b64decode(each["content"])
+                )
         if method == "GET" and path.endswith("/models/me/story"):
             return 404, {"Code": 404, "Success": False, "Message": "no such model"}
         return 200, {"Code": 200, "Success": True, "Data": {}}
@@ -104,20 +144,38 @@ def hub(monkeypatch, tmp_path):
 
 def test_publishing_a_bundle_is_a_dry_run_unless_asked(bundle, hub, capsys):
     result = publish(bundle, "me/story", token=TOKEN)
-    assert not result.sent and hub.asked == [] and result.url == "https://modelscope.cn/models/me/story"
+    assert (
+        not result.sent
+        and hub.asked == []
+        and result.url == "https://modelscope.cn/models/me/story"
+    )
     said = capsys.readouterr().out
-    assert "nothing sent" in said and "lora.safetensors            0.4 KB" in said and TOKEN not in said
+    assert (
+        "nothing sent" in said
+        and "lora.safetensors            0.4 KB" in said
+        and TOKEN not in said
+    )
 
 
-@pytest.mark.parametrize("name, lfs", [("huggingface", False), ("huggingface", True), ("modelscope", True)])
-def test_a_published_bundle_arrives_whole_and_the_token_is_nowhere(bundle, hub, name, lfs, capfd, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the stand-in has no such store
+@pytest.mark.parametrize(
+    "name, lfs", [("huggingface", False), ("huggingface", True), ("modelscope", True)]
+)
+def test_a_published_bundle_arrives_whole_and_the_token_is_nowhere(
+    bundle, hub, name, lfs, capfd, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_DISABLE_XET", True
+    )  # the stand-in has no such store
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     hub.lfs = lfs
     result = publish(bundle, "me/story", name, TOKEN + "\n", dry_run=False)
     assert result.sent and hub.files == FILES | {"story.zip": bundle.read_bytes()}, hub.asked
     said = capfd.readouterr()
-    assert TOKEN not in said.out + said.err + repr(result) and not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in said.out + said.err + repr(result) and not [
+        path
+        for path in tmp_path.rglob("*")
+        if path.is_file() and TOKEN.encode() in path.read_bytes()
+    ]
 
 
 @pytest.mark.parametrize("name", ["huggingface", "modelscope"])
@@ -126,16 +184,25 @@ def test_a_hub_that_refuses_a_bundle_shows_no_token(bundle, hub, name, capfd):
     with pytest.raises(BundleError, match=f"{name} did not take me/story") as caught:
         publish(bundle, "me/story", name, wrong, dry_run=False)
     said = capfd.readouterr()
-    assert wrong not in said.out + said.err + "".join(traceback.format_exception(caught.value)) and caught.value.__context__ is None
+    assert (
+        wrong not in said.out + said.err + "".join(traceback.format_exception(caught.value))
+        and caught.value.__context__ is None
+    )
 
 
-def test_publishing_a_bundle_without_a_network_is_one_sentence_without_the_token(bundle, monkeypatch, capfd):
+def test_publishing_a_bundle_without_a_network_is_one_sentence_without_the_token(
+    bundle, monkeypatch, capfd
+):
     wrong = "-".join(["hf_wrong", "and", "secret"])
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # ModelScope's client tries for 16 seconds
+    monkeypatch.setenv(
+        "HF_ENDPOINT", "http://127.0.0.1:9"
+    )  # ModelScope's client tries for 16 seconds
     with pytest.raises(BundleError, match="huggingface did not take me/story") as caught:
         publish(bundle, "me/story", "huggingface", wrong, dry_run=False)
     said = capfd.readouterr()
-    assert "\n" not in str(caught.value) and wrong not in said.out + said.err + "".join(traceback.format_exception(caught.value))
+    assert "\n" not in str(caught.value) and wrong not in said.out + said.err + "".join(
+        traceback.format_exception(caught.value)
+    )
 
 
 @pytest.mark.parametrize("name", ["huggingface", "modelscope"])
@@ -144,12 +211,18 @@ def test_a_failure_that_quotes_the_token_publishes_none_of_it(bundle, monkeypatc
     monkeypatch.setenv("MODELSCOPE_API_TOKEN", "-".join(["ms", "also", "secret"]))
 
     def quoting(*_):
-        raise LookupError("x" * 190 + f" Bearer {wrong} ms-also-secret")  # cut off in the middle of the token
+        raise LookupError(
+            "x" * 190 + f" Bearer {wrong} ms-also-secret"
+        )  # cut off in the middle of the token
 
     monkeypatch.setattr(f"storyboard.exporting.publish._{name}", quoting)
     with pytest.raises(BundleError) as caught:
         publish(bundle, "me/story", name, wrong, dry_run=False)
-    assert not [word for word in ("hf_", "secret", "ms-") if word in "".join(traceback.format_exception(caught.value))]
+    assert not [
+        word
+        for word in ("hf_", "secret", "ms-")
+        if word in "".join(traceback.format_exception(caught.value))
+    ]
 
 
 def test_a_token_that_is_no_token_is_refused_without_showing_it(bundle):
@@ -160,7 +233,14 @@ def test_a_token_that_is_no_token_is_refused_without_showing_it(bundle):
 
 
 def test_a_bundle_with_a_home_folder_in_it_is_not_published(tmp_path):
-    (tmp_path / "story.zip").write_bytes(zipped(FILES | {"lora.safetensors": b'{"__metadata__": {"ss_sd_model_name": "C:\\\\Users\\\\anna\\\\sdxl.safetensors"}}'}))
+    (tmp_path / "story.zip").write_bytes(
+        zipped(
+            FILES
+            | {
+                "lora.safetensors": b'{"__metadata__": {"ss_sd_model_name": "C:\\\\Users\\\\anna\\\\sdxl.safetensors"}}'
+            }
+        )
+    )
     with pytest.raises(BundleError, match="lora.safetensors holds a path"):
         publish(tmp_path / "story.zip", "me/story")
 

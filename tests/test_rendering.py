@@ -43,7 +43,9 @@ def test_every_png_says_how_it_was_made(drawn):
     settings, story, lora, pictures = drawn
     with Image.open(pictures.paths[0]) as image:
         text, facts = image.text["parameters"], json.loads(image.text["storyboard"])
-    assert text.startswith("二次元，紫色短发女孩，微笑\nNegative prompt: 模糊\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 2, Seed: 42, Size: 64x64")
+    assert text.startswith(
+        "二次元，紫色短发女孩，微笑\nNegative prompt: 模糊\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 2, Seed: 42, Size: 64x64"
+    )
     assert facts["lora"] == lora.digest and facts["base_fingerprint"] == MINI.fingerprint()
     listed = json.loads((pictures.folder / "story.json").read_text(encoding="utf-8"))["panels"]
     assert listed[0].items() >= facts.items() and str(settings.folder) not in json.dumps(listed)
@@ -69,14 +71,22 @@ def test_an_edited_panel_is_drawn_alone(trained, tmp_path, capsys):
     pictures = render(story, settings, lora)
     before = {path.name: path.read_bytes() for path in pictures.folder.iterdir()}
     edited = Story([*story[:2], Panel("金色长发女孩，惊讶")], negative_prompt="模糊")
-    after = {path.name: path.read_bytes() for path in render(edited, settings, lora).folder.iterdir()}
+    after = {
+        path.name: path.read_bytes() for path in render(edited, settings, lora).folder.iterdir()
+    }
     assert "drew 1 of 3 panels" in capsys.readouterr().out
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"panel-3.png", "story.png", "story.json", "manifest.json"} and before.keys() == after.keys()
+    assert (
+        changed == {"panel-3.png", "story.png", "story.json", "manifest.json"}
+        and before.keys() == after.keys()
+    )
     second = pixels(pictures.paths[1])
     pictures.paths[1].unlink()
     render(edited, settings, lora)
-    assert "drew 1 of 3 panels" in capsys.readouterr().out and np.abs(pixels(pictures.paths[1]) - second).max() <= 1
+    assert (
+        "drew 1 of 3 panels" in capsys.readouterr().out
+        and np.abs(pixels(pictures.paths[1]) - second).max() <= 1
+    )
 
 
 def test_a_shorter_story_takes_its_leftovers_away(trained, tmp_path):
@@ -103,27 +113,39 @@ def test_out_of_memory_draws_fewer_at_once(trained, drawn, tmp_path, monkeypatch
         if len(positive) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(pipe, positive, *more, **named)
+
     monkeypatch.setattr(drawing, "draw", small)
     pictures = render(story, settings.but(output=str(tmp_path)), lora)
     assert "render: out of memory, going on with 1 panels at once" in capsys.readouterr().out
-    assert all(np.abs(pixels(one) - pixels(other)).max() <= 1 for one, other in zip(pictures.paths, drawn[3].paths))
+    assert all(
+        np.abs(pixels(one) - pixels(other)).max() <= 1
+        for one, other in zip(pictures.paths, drawn[3].paths)
+    )
     assert [panel["batch"] for panel in pictures.panels] == [1, 1, 1]
     room = 0
     with pytest.raises(ResourceError, match="too small for one picture"):
-        render(Story([*story[:2], Panel("金色长发女孩")], negative_prompt="模糊"), settings.but(output=str(tmp_path)), lora)
+        render(
+            Story([*story[:2], Panel("金色长发女孩")], negative_prompt="模糊"),
+            settings.but(output=str(tmp_path)),
+            lora,
+        )
     assert pictures.paths[0].is_file()
 
 
 def test_the_same_settings_give_the_same_bytes(drawn, tmp_path):
     settings, story, lora, pictures = drawn
     again = render(story, settings.but(output=str(tmp_path)), lora)
-    assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in pictures.paths]
+    assert [path.read_bytes() for path in again.paths] == [
+        path.read_bytes() for path in pictures.paths
+    ]
 
 
 def test_what_one_picture_said_does_not_reach_another(trained, tmp_path):
     settings, story, _, lora = trained
     one = render(Story(["红色短发男孩"]), settings.but(output=str(tmp_path / "1")), lora)
-    two = render(Story(["红色短发男孩", "绿色长发女孩"]), settings.but(output=str(tmp_path / "2")), lora)
+    two = render(
+        Story(["红色短发男孩", "绿色长发女孩"]), settings.but(output=str(tmp_path / "2")), lora
+    )
     assert np.abs(pixels(one.paths[0]) - pixels(two.paths[0])).max() <= 1
 
 
@@ -132,14 +154,21 @@ def test_render_parity_with_diffusers_alone(trained, tmp_path):
     from diffusers import KolorsPipeline
 
     settings, story, _, lora = trained
-    ours = render(story, settings.but(output=str(tmp_path), render_batch_size=3, guidance_end=1.0), lora)
+    ours = render(
+        story, settings.but(output=str(tmp_path), render_batch_size=3, guidance_end=1.0), lora
+    )
     pipe = KolorsPipeline.from_pretrained(MINI.folder, torch_dtype=torch.float32)
     pipe.scheduler = drawing.scheduler(MINI)
     pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
     panels = story.resolved(settings.seed)
     theirs = pipe(
-        [panel["prompt"] for panel in panels], negative_prompt=[panel["negative_prompt"] for panel in panels], num_inference_steps=4,
-        guidance_scale=settings.guidance_scale, height=64, width=64, generator=[torch.Generator().manual_seed(panel["seed"]) for panel in panels],
+        [panel["prompt"] for panel in panels],
+        negative_prompt=[panel["negative_prompt"] for panel in panels],
+        num_inference_steps=4,
+        guidance_scale=settings.guidance_scale,
+        height=64,
+        width=64,
+        generator=[torch.Generator().manual_seed(panel["seed"]) for panel in panels],
     ).images
     for mine, their in zip(ours.paths, theirs):
         assert np.abs(pixels(mine) - np.asarray(their, int)).max() <= 1
@@ -159,10 +188,22 @@ def test_a_lora_of_another_base_is_refused(trained, tmp_path):
     with pytest.raises(LoraError, match="was trained on the base 'sdxl', not on 'mini'") as error:
         render(story, settings.but(output=str(tmp_path)), other)
     assert "\n" not in str(error.value)
-    save_file({name.replace("_attentions_0_", "_attentions_9_"): tensor for name, tensor in tensors.items()}, other)
+    save_file(
+        {
+            name.replace("_attentions_0_", "_attentions_9_"): tensor
+            for name, tensor in tensors.items()
+        },
+        other,
+    )
     with pytest.raises(LoraError, match="have no place in the base 'mini'"):
         render(story, settings.but(output=str(tmp_path)), other)
-    save_file({name: torch.ones(3, 5) if "lora_down" in name else tensor for name, tensor in tensors.items()}, other)
+    save_file(
+        {
+            name: torch.ones(3, 5) if "lora_down" in name else tensor
+            for name, tensor in tensors.items()
+        },
+        other,
+    )
     with pytest.raises(LoraError, match="does not fit the base 'mini'"):
         render(story, settings.but(output=str(tmp_path)), other)
 
@@ -186,31 +227,78 @@ def test_a_black_picture_is_an_error(spoil, said):
 
 
 def test_parameters_without_negative_prompt_or_lora():
-    panel = dict(prompt="a", negative_prompt="", steps=2, sampler="s", schedule_type="k", guidance_scale=4.5, seed=1, width=8, height=8, base_fingerprint="f" * 64, base="mini", lora=None)
-    assert png.parameters(panel) == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini, RNG: CPU"
+    panel = dict(
+        prompt="a",
+        negative_prompt="",
+        steps=2,
+        sampler="s",
+        schedule_type="k",
+        guidance_scale=4.5,
+        seed=1,
+        width=8,
+        height=8,
+        base_fingerprint="f" * 64,
+        base="mini",
+        lora=None,
+    )
+    assert (
+        png.parameters(panel)
+        == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini, RNG: CPU"
+    )
 
 
 def read_by_a1111(text):
     """The last line of A1111's text, as the web UI reads it (modules/infotext_utils.py, parse_generation_parameters and unquote)."""
-    found = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', text.splitlines()[-1])
-    return {key: json.loads(value) if value[:1] == value[-1:] == '"' else value for key, value in found}
+    found = re.findall(
+        r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', text.splitlines()[-1]
+    )
+    return {
+        key: json.loads(value) if value[:1] == value[-1:] == '"' else value for key, value in found
+    }
 
 
-@pytest.mark.parametrize("model", ["mini", "my, base", "v2: final", 'a "quoted" one', "二次元：甲，乙", "a\\b, c"])
+@pytest.mark.parametrize(
+    "model", ["mini", "my, base", "v2: final", 'a "quoted" one', "二次元：甲，乙", "a\\b, c"]
+)
 def test_parameters_are_read_by_a1111_as_they_are(model):
-    panel = {"prompt": "a", "negative_prompt": "b", "steps": 2, "sampler": "DPM++ 2M", "schedule_type": "Karras", "guidance_scale": 4.5, "seed": 1, "width": 8, "height": 8, "base_fingerprint": "f" * 64, "base": model, "lora": "a" * 64, "lora_tensors": "b" * 64}
+    panel = {
+        "prompt": "a",
+        "negative_prompt": "b",
+        "steps": 2,
+        "sampler": "DPM++ 2M",
+        "schedule_type": "Karras",
+        "guidance_scale": 4.5,
+        "seed": 1,
+        "width": 8,
+        "height": 8,
+        "base_fingerprint": "f" * 64,
+        "base": model,
+        "lora": "a" * 64,
+        "lora_tensors": "b" * 64,
+    }
     text = png.parameters(panel)
     read = read_by_a1111(text)
-    assert (read["Model"], read["RNG"], read["Lora hashes"], read["Seed"], read["Sampler"]) == (model, "CPU", "story: bbbbbbbbbbbb", "1", "DPM++ 2M")
+    assert (read["Model"], read["RNG"], read["Lora hashes"], read["Seed"], read["Sampler"]) == (
+        model,
+        "CPU",
+        "story: bbbbbbbbbbbb",
+        "1",
+        "DPM++ 2M",
+    )
     ours = png.parsed(text)
-    assert (ours["settings"]["Model"], ours["seed"], ours["prompt"], ours["negative_prompt"]) == (model, 1, "a", "b")
+    assert (ours["settings"]["Model"], ours["seed"], ours["prompt"], ours["negative_prompt"]) == (
+        model,
+        1,
+        "a",
+        "b",
+    )
 
 
 def test_a_lora_has_the_hash_that_a1111_gives_it(drawn):
     """Its tensors' alone: the same LoRA with other metadata is the same to A1111."""
     _, _, lora, pictures = drawn
     content = lora.path.read_bytes()
-    expected = hashlib.sha256(content[8 + int.from_bytes(content[:8], "little"):]).hexdigest()
+    expected = hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
     assert lora_file.data_digest(lora.path) == expected == pictures.panels[0]["lora_tensors"]
     with Image.open(pictures.paths[0]) as image:
         assert f'Lora hashes: "story: {expected[:12]}"' in image.text["parameters"]
@@ -221,9 +309,15 @@ def test_a_unet_in_training_stays_where_it_is(hub):
     base = hub("sd15")
     unet = models.load(base, "unet", torch.float32)
     unet.to(memory_format=torch.contiguous_format)
-    before = {name: (parameter.data_ptr(), parameter.stride()) for name, parameter in unet.named_parameters()}
+    before = {
+        name: (parameter.data_ptr(), parameter.stride())
+        for name, parameter in unet.named_parameters()
+    }
     drawing.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1), unet=unet)
-    assert before == {name: (parameter.data_ptr(), parameter.stride()) for name, parameter in unet.named_parameters()}
+    assert before == {
+        name: (parameter.data_ptr(), parameter.stride())
+        for name, parameter in unet.named_parameters()
+    }
 
 
 def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):
@@ -234,6 +328,8 @@ def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):
     pipe.vae.tile_sample_min_size = 1024
     drawing.decode_in_tiles(pipe.vae)
     sides = []
-    pipe.vae.decoder.register_forward_pre_hook(lambda _module, args: sides.append(args[0].shape[-1]))
+    pipe.vae.decoder.register_forward_pre_hook(
+        lambda _module, args: sides.append(args[0].shape[-1])
+    )
     picture = drawing.decode(pipe, torch.randn(1, 4, 80, 80))
     assert max(sides) == 64 and len(sides) == 4 and picture.shape[-2:] == (640, 640)

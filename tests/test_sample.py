@@ -18,13 +18,34 @@ def report(tmp_path_factory):
 
 def test_the_set_is_as_described():
     flaws = json.loads((dataset.SAMPLE / "flaws.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (dataset.SAMPLE / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (dataset.SAMPLE / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert len(rows) - len(flaws) >= 300 and len(flaws) >= 40
     assert set(Counter(entry["flaw"] for entry in flaws.values())) == {
-        "too_small", "extreme_ratio", "near_duplicate", "blurred", "truncated_jpeg", "truncated_png", "exif_rotated", "rgba", "palette", "empty_caption", "missing_file",
+        "too_small",
+        "extreme_ratio",
+        "near_duplicate",
+        "blurred",
+        "truncated_jpeg",
+        "truncated_png",
+        "exif_rotated",
+        "rgba",
+        "palette",
+        "empty_caption",
+        "missing_file",
     }
     assert sum(path.stat().st_size for path in dataset.SAMPLE.rglob("*") if path.is_file()) < 10e6
-    languages = Counter("zh" if row["text"].startswith("二次元，") else "en" if row["text"].startswith("anime, ") else None for row in rows if row["text"])
+    languages = Counter(
+        "zh"
+        if row["text"].startswith("二次元，")
+        else "en"
+        if row["text"].startswith("anime, ")
+        else None
+        for row in rows
+        if row["text"]
+    )
     assert set(languages) == {"zh", "en"} and min(languages.values()) >= 100
 
 
@@ -32,7 +53,9 @@ def test_flaws_are_dropped_or_mended_and_good_pictures_stay(report):
     captions, cleaned = report
     flaws = json.loads((dataset.SAMPLE / "flaws.json").read_text(encoding="utf-8"))
     source = {row["id"]: row["source"] for row in captions.rows}
-    gone = {source[row["id"]] for row in cleaned.dropped} | {item["source"] for item in cleaned.unreadable}
+    gone = {source[row["id"]] for row in cleaned.dropped} | {
+        item["source"] for item in cleaned.unreadable
+    }
     kept = {row["source"]: cleaned.captions.path(row) for row in cleaned.captions.rows}
     for name, entry in flaws.items():
         assert (name in gone) == (entry["outcome"] == "dropped"), (name, entry)
@@ -47,7 +70,11 @@ def test_flaws_are_dropped_or_mended_and_good_pictures_stay(report):
 
 def test_every_row_is_accounted_for_with_a_reason(report):
     captions, cleaned = report
-    assert cleaned.total == len(cleaned.captions) + len(cleaned.dropped) + len(cleaned.unreadable) == 353
+    assert (
+        cleaned.total
+        == len(cleaned.captions) + len(cleaned.dropped) + len(cleaned.unreadable)
+        == 353
+    )
     assert all(row["reason"] and row["operator"] for row in cleaned.dropped)
     assert sum(op["dropped"] for op in cleaned.operators) == len(cleaned.dropped)
     assert cleaned.statistics.keys() == {row["id"] for row in captions.rows}

@@ -4,10 +4,26 @@ from conftest import picture
 from storyboard import show
 
 
-@pytest.mark.parametrize("count, columns, rows", [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (7, 4, 2), (8, 4, 2), (9, 3, 3), (12, 4, 3), (64, 8, 8)])
+@pytest.mark.parametrize(
+    "count, columns, rows",
+    [
+        (1, 1, 1),
+        (2, 2, 1),
+        (3, 3, 1),
+        (4, 2, 2),
+        (7, 4, 2),
+        (8, 4, 2),
+        (9, 3, 3),
+        (12, 4, 3),
+        (64, 8, 8),
+    ],
+)
 def test_the_grid_follows_the_number_of_panels(count, columns, rows):
     sheet = show.grid([picture(i, 32) for i in range(count)])
-    assert sheet.size == (columns * 32 + (columns + 1) * show.GAP, rows * 32 + (rows + 1) * show.GAP)
+    assert sheet.size == (
+        columns * 32 + (columns + 1) * show.GAP,
+        rows * 32 + (rows + 1) * show.GAP,
+    )
 
 
 def test_every_panel_stands_at_its_place():

@@ -11,7 +11,14 @@ from storyboard import bases
 HUB = {name: bases.get(name).modelscope for name in ("kolors", "sdxl", "sd15")}
 MINI = bases.get("mini").folder
 BETA_END = {"kolors": 0.014, "sdxl": 0.012, "sd15": 0.012}
-CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "projection_dim": 32, "max_position_embeddings": 77}
+CLIP = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "projection_dim": 32,
+    "max_position_embeddings": 77,
+}
 
 
 def build(name: str, root: Path) -> Path:
@@ -24,11 +31,15 @@ def build(name: str, root: Path) -> Path:
             if isinstance(module, torch.nn.Module) and "Text" in type(module).__name__:
                 for parameter in module.parameters():
                     if parameter.ndim > 1:
-                        parameter.data.mul_(3)  # louder than at birth: prompts shall make a difference
+                        parameter.data.mul_(
+                            3
+                        )  # louder than at birth: prompts shall make a difference
     pipe.save_pretrained(folder, variant="fp16")
     if name == "kolors":  # the real text encoder comes in three shards
         shutil.rmtree(folder / "text_encoder")
-        pipe.text_encoder.save_pretrained(folder / "text_encoder", variant="fp16", max_shard_size="200kB")
+        pipe.text_encoder.save_pretrained(
+            folder / "text_encoder", variant="fp16", max_shard_size="200kB"
+        )
     else:
         for tokenizer in folder.glob("tokenizer*"):
             (tokenizer / "tokenizer.json").unlink()
@@ -42,8 +53,16 @@ def lora(base, path: Path) -> None:
     """Write a small LoRA of ``base``, not zero, in kohya's form."""
     from storyboard import lora, models
 
-    modules = [(name, layer) for name, layer in models.skeleton(base, "unet").named_modules() if name.endswith("attn2.to_q")]
-    state = {f"{name}.lora_{side}.weight": torch.full(shape, 0.01) for name, layer in modules for side, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2)))}
+    modules = [
+        (name, layer)
+        for name, layer in models.skeleton(base, "unet").named_modules()
+        if name.endswith("attn2.to_q")
+    ]
+    state = {
+        f"{name}.lora_{side}.weight": torch.full(shape, 0.01)
+        for name, layer in modules
+        for side, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2)))
+    }
     lora.save(path, state, 2.0, {"ss_base_model_version": base.kohya_name})
 
 
@@ -70,7 +89,9 @@ def whole_lora(base, path: Path, alphas=(3.0,), ranks=(4,), facts: bool = True) 
             torch.randn(outputs, rank, *[1] * (len(inputs) - 1), generator=generator) * 0.3
         )
         tensors[f"{name}.alpha"] = torch.tensor(alphas[place % len(alphas)])
-    path.write_bytes(lora.serialised(tensors, {"ss_base_model_version": base.kohya_name} if facts else {}))
+    path.write_bytes(
+        lora.serialised(tensors, {"ss_base_model_version": base.kohya_name} if facts else {})
+    )
 
 
 CLIP_FILES = ("vocab.json", "merges.txt")
@@ -84,7 +105,9 @@ def clip_tokenizer(folder: Path):
     folder.mkdir(parents=True)
     signs = list(bytes_to_unicode().values())
     words = [*signs, *(sign + "</w>" for sign in signs), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}), encoding="utf-8")
+    (folder / "vocab.json").write_text(
+        json.dumps({word: place for place, word in enumerate(words)}), encoding="utf-8"
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="<|endoftext|>")
 
@@ -93,8 +116,14 @@ def _vae(scaling_factor: float):
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32), down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=1, latent_channels=4, norm_num_groups=32, scaling_factor=scaling_factor, sample_size=64,
+        block_out_channels=(32, 32, 32, 32),
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=32,
+        scaling_factor=scaling_factor,
+        sample_size=64,
     )
 
 
@@ -102,16 +131,30 @@ def _sdxl_unet(**changes: object):
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 64, 64), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=2, transformer_layers_per_block=(1, 2, 3),
-        attention_head_dim=(2, 4, 4), use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8, **changes,
+        sample_size=8,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=2,
+        transformer_layers_per_block=(1, 2, 3),
+        attention_head_dim=(2, 4, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        **changes,
     )
 
 
 def _scheduler(name: str):
     from diffusers import EulerDiscreteScheduler
 
-    return EulerDiscreteScheduler(num_train_timesteps=bases.get(name).num_train_timesteps, beta_start=0.00085, beta_end=BETA_END[name], beta_schedule="scaled_linear", steps_offset=1)
+    return EulerDiscreteScheduler(
+        num_train_timesteps=bases.get(name).num_train_timesteps,
+        beta_start=0.00085,
+        beta_end=BETA_END[name],
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+    )
 
 
 def _kolors(root: Path):
@@ -119,14 +162,31 @@ def _kolors(root: Path):
     from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
     from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
-    config = json.loads((MINI / "text_encoder" / "config.json").read_text()) | {"num_layers": 2, "hidden_size": 64, "ffn_hidden_size": 96, "kv_channels": 16, "num_attention_heads": 4}
-    text = ChatGLMModel(ChatGLMConfig(**{key: value for key, value in config.items() if not key.startswith("_")}), empty_init=False)
+    config = json.loads((MINI / "text_encoder" / "config.json").read_text()) | {
+        "num_layers": 2,
+        "hidden_size": 64,
+        "ffn_hidden_size": 96,
+        "kv_channels": 16,
+        "num_attention_heads": 4,
+    }
+    text = ChatGLMModel(
+        ChatGLMConfig(**{key: value for key, value in config.items() if not key.startswith("_")}),
+        empty_init=False,
+    )
     for name, parameter in text.named_parameters():
         if "layernorm" in name:
             parameter.data.fill_(1.0)  # its RMSNorm starts from uninitialised memory
     return KolorsPipeline(
-        vae=_vae(0.13025), text_encoder=text, tokenizer=ChatGLMTokenizer.from_pretrained(MINI / "tokenizer"), scheduler=_scheduler("kolors"),
-        unet=_sdxl_unet(cross_attention_dim=64, encoder_hid_dim=64, encoder_hid_dim_type="text_proj", projection_class_embeddings_input_dim=64 + 6 * 8),
+        vae=_vae(0.13025),
+        text_encoder=text,
+        tokenizer=ChatGLMTokenizer.from_pretrained(MINI / "tokenizer"),
+        scheduler=_scheduler("kolors"),
+        unet=_sdxl_unet(
+            cross_attention_dim=64,
+            encoder_hid_dim=64,
+            encoder_hid_dim_type="text_proj",
+            projection_class_embeddings_input_dim=64 + 6 * 8,
+        ),
     )
 
 
@@ -135,11 +195,28 @@ def _sdxl(root: Path):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = clip_tokenizer(root / "clip")
-    config = CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, **CLIP)
-    large = CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, hidden_act="gelu", **CLIP)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **CLIP,
+    )
+    large = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        hidden_act="gelu",
+        **CLIP,
+    )
     pipe = StableDiffusionXLPipeline(
-        vae=_vae(0.13025), text_encoder=CLIPTextModel(config), text_encoder_2=CLIPTextModelWithProjection(large), tokenizer=tokenizer,
-        tokenizer_2=tokenizer, scheduler=_scheduler("sdxl"), unet=_sdxl_unet(cross_attention_dim=64, projection_class_embeddings_input_dim=32 + 6 * 8), add_watermarker=False,
+        vae=_vae(0.13025),
+        text_encoder=CLIPTextModel(config),
+        text_encoder_2=CLIPTextModelWithProjection(large),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        scheduler=_scheduler("sdxl"),
+        unet=_sdxl_unet(cross_attention_dim=64, projection_class_embeddings_input_dim=32 + 6 * 8),
+        add_watermarker=False,
     )
     return pipe
 
@@ -150,11 +227,29 @@ def _sd15(root: Path):
 
     tokenizer = clip_tokenizer(root / "clip")
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 64, 64, 64), down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, layers_per_block=2, attention_head_dim=4, cross_attention_dim=32,
+        sample_size=8,
+        block_out_channels=(32, 64, 64, 64),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        layers_per_block=2,
+        attention_head_dim=4,
+        cross_attention_dim=32,
     )
     pipe = StableDiffusionPipeline(
-        vae=_vae(0.18215), text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id, **CLIP)),
-        tokenizer=tokenizer, unet=unet, scheduler=_scheduler("sd15"), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=_vae(0.18215),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                eos_token_id=tokenizer.eos_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                **CLIP,
+            )
+        ),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=_scheduler("sd15"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     return pipe

@@ -16,11 +16,23 @@ BLURRED = ("模糊，低质量", "blurry, low quality")
 # Words that say nothing about the picture: the model learns to draw on past what it does not know.
 FILLER = (
     ["高质量", "杰作", "精致", "插画", "可爱", "好看", "细节丰富", "高清", "彩色", "漫画"],
-    ["best quality", "masterpiece", "detailed", "illustration", "cute", "beautiful", "high resolution", "colorful", "comic"],
+    [
+        "best quality",
+        "masterpiece",
+        "detailed",
+        "illustration",
+        "cute",
+        "beautiful",
+        "high resolution",
+        "colorful",
+        "comic",
+    ],
 )
 
 
-def parts(attributes: dict, language: str, rng: random.Random | None = None, drop: float = 0.0) -> list[str]:
+def parts(
+    attributes: dict, language: str, rng: random.Random | None = None, drop: float = 0.0
+) -> list[str]:
     """The phrases of one picture in order: style, person, expression, glasses, clothes, prop, background.
 
     With ``rng`` synonyms are chosen at random and each phrase is left out with probability ``drop``.
@@ -50,11 +62,17 @@ def parts(attributes: dict, language: str, rng: random.Random | None = None, dro
         said.append(choose(PROP[attributes["prop"]]))
     if keep():
         place = attributes["background"]
-        said.append(choose(SCENE[place]) if place in SCENE else word(COLORS[place]) + ("背景" if zh else " background"))
+        said.append(
+            choose(SCENE[place])
+            if place in SCENE
+            else word(COLORS[place]) + ("背景" if zh else " background")
+        )
     return said
 
 
-def caption(attributes: dict, language: str, rng: random.Random | None = None, drop: float = 0.0) -> str:
+def caption(
+    attributes: dict, language: str, rng: random.Random | None = None, drop: float = 0.0
+) -> str:
     """One caption. Without ``rng`` the plain, complete one; with it a random wording of the same facts."""
     zh = language == "zh"
     said = parts(attributes, language, rng, drop)

@@ -23,15 +23,26 @@ def main() -> None:
 
     state = torch.load(arguments.work / "unet-ema.ckpt", weights_only=True)
     tokenizer = ChatGLMTokenizer(str(arguments.work / "tokenizer.model"))
-    part = lambda name: {key.removeprefix(f"{name}."): value for key, value in state["ema"].items() if key.startswith(f"{name}.")}
+    part = lambda name: {
+        key.removeprefix(f"{name}."): value
+        for key, value in state["ema"].items()
+        if key.startswith(f"{name}.")
+    }
     text_encoder = text.build(tokenizer)
     text_encoder.load_state_dict(part("text_encoder"))
     unet = UNet2DConditionModel(**train_unet.UNET | {"sample_size": state["resolution"] // 8})
     unet.load_state_dict(part("unet"))
     vae = train_unet.load_vae(arguments.work)
-    vae.register_to_config(scaling_factor=json.loads((arguments.work / "scaling_factor.json").read_text()), force_upcast=False)
-    scheduler = EulerDiscreteScheduler(**train_unet.SCHEDULE, steps_offset=1, timestep_spacing="leading")
-    pipe = KolorsPipeline(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+    vae.register_to_config(
+        scaling_factor=json.loads((arguments.work / "scaling_factor.json").read_text()),
+        force_upcast=False,
+    )
+    scheduler = EulerDiscreteScheduler(
+        **train_unet.SCHEDULE, steps_offset=1, timestep_spacing="leading"
+    )
+    pipe = KolorsPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
+    )
     pipe.to(torch.float16).save_pretrained(arguments.target, safe_serialization=True)
     for path in sorted(arguments.target.rglob("*")):
         if path.is_file():

@@ -28,7 +28,12 @@ def too_small(image, path, rng):
 
 
 def extreme_ratio(image, path, rng):
-    save(image.resize((640, 640), Image.LANCZOS).crop((0, 200, 640, 440)) if rng.random() < 0.5 else image.resize((640, 640), Image.LANCZOS).crop((200, 0, 440, 640)), path)
+    save(
+        image.resize((640, 640), Image.LANCZOS).crop((0, 200, 640, 440))
+        if rng.random() < 0.5
+        else image.resize((640, 640), Image.LANCZOS).crop((200, 0, 440, 640)),
+        path,
+    )
 
 
 def near_duplicate(image, path, rng):
@@ -37,13 +42,16 @@ def near_duplicate(image, path, rng):
 
 
 def blurred(image, path, rng):
-    save(image.resize((384, 384), Image.LANCZOS).filter(ImageFilter.GaussianBlur(rng.uniform(6, 9))), path)
+    save(
+        image.resize((384, 384), Image.LANCZOS).filter(ImageFilter.GaussianBlur(rng.uniform(6, 9))),
+        path,
+    )
 
 
 def truncated(image, path, rng):
     save(image.resize((320, 320), Image.LANCZOS), path)
     content = path.read_bytes()
-    path.write_bytes(content[:int(len(content) * rng.uniform(0.3, 0.7))])
+    path.write_bytes(content[: int(len(content) * rng.uniform(0.3, 0.7))])
 
 
 def exif_rotated(image, path, rng):
@@ -66,11 +74,21 @@ def palette(image, path, rng):
 
 
 FLAWS = {  # name: (how many, file type, what becomes of it, how it is made)
-    "too_small": (6, ".png", "dropped", too_small), "extreme_ratio": (6, ".png", "dropped", extreme_ratio),
-    "near_duplicate": (8, ".jpg", "dropped", near_duplicate), "blurred": (6, ".png", "dropped", blurred),
-    "truncated_jpeg": (3, ".jpg", "dropped", truncated), "truncated_png": (3, ".png", "dropped", truncated),
-    "exif_rotated": (5, ".jpg", "mended", exif_rotated), "rgba": (4, ".png", "mended", rgba), "palette": (4, ".png", "mended", palette),
-    "empty_caption": (4, ".jpg", "dropped", lambda image, path, rng: save(image.resize((320, 320), Image.LANCZOS), path)),
+    "too_small": (6, ".png", "dropped", too_small),
+    "extreme_ratio": (6, ".png", "dropped", extreme_ratio),
+    "near_duplicate": (8, ".jpg", "dropped", near_duplicate),
+    "blurred": (6, ".png", "dropped", blurred),
+    "truncated_jpeg": (3, ".jpg", "dropped", truncated),
+    "truncated_png": (3, ".png", "dropped", truncated),
+    "exif_rotated": (5, ".jpg", "mended", exif_rotated),
+    "rgba": (4, ".png", "mended", rgba),
+    "palette": (4, ".png", "mended", palette),
+    "empty_caption": (
+        4,
+        ".jpg",
+        "dropped",
+        lambda image, path, rng: save(image.resize((320, 320), Image.LANCZOS), path),
+    ),
     "missing_file": (4, ".png", "dropped", None),
 }
 
@@ -88,10 +106,15 @@ def main() -> None:
     jobs = [("good", row) for row in pictures[:GOOD]]
     spare = iter(pictures[GOOD:])
     for flaw, (count, *_) in FLAWS.items():
-        jobs += [(flaw, pictures[rng.randrange(GOOD)] if flaw == "near_duplicate" else next(spare)) for _ in range(count)]
+        jobs += [
+            (flaw, pictures[rng.randrange(GOOD)] if flaw == "near_duplicate" else next(spare))
+            for _ in range(count)
+        ]
     order = list(range(len(jobs)))
     rng.shuffle(order)
-    original = {jobs[index][1]["id"]: place for place, index in enumerate(order) if jobs[index][0] == "good"}
+    original = {
+        jobs[index][1]["id"]: place for place, index in enumerate(order) if jobs[index][0] == "good"
+    }
     for place, index in enumerate(order):  # a repetition comes after what it repeats
         if jobs[index][0] == "near_duplicate" and (first := original[jobs[index][1]["id"]]) > place:
             order[place], order[first] = order[first], order[place]
@@ -110,14 +133,27 @@ def main() -> None:
             FLAWS[flaw][3](open_art(attributes), path, rng)
         if flaw != "good":
             flaws[name] = {"flaw": flaw, "outcome": FLAWS[flaw][2], "art": attributes["id"]}
-        rows.append({"file_name": name, "text": "" if flaw == "empty_caption" else caption(attributes, "en" if place % 3 == 2 else "zh")})
+        rows.append(
+            {
+                "file_name": name,
+                "text": ""
+                if flaw == "empty_caption"
+                else caption(attributes, "en" if place % 3 == 2 else "zh"),
+            }
+        )
     for entry in flaws.values():
         art = entry.pop("art")
         if entry["flaw"] == "near_duplicate":
             entry["of"] = name_of[art]
-    (arguments.target / "metadata.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    (arguments.target / "flaws.json").write_text(json.dumps(flaws, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(rows)} rows, {len(flaws)} flawed, {sum(p.stat().st_size for p in arguments.target.rglob('*') if p.is_file()) / 1e6:.1f} MB")
+    (arguments.target / "metadata.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    (arguments.target / "flaws.json").write_text(
+        json.dumps(flaws, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    print(
+        f"{len(rows)} rows, {len(flaws)} flawed, {sum(p.stat().st_size for p in arguments.target.rglob('*') if p.is_file()) / 1e6:.1f} MB"
+    )
 
 
 if __name__ == "__main__":

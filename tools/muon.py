@@ -44,5 +44,9 @@ def split(model: torch.nn.Module, exclude: tuple[str, ...]) -> tuple[list, list]
     matrices, rest = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (matrices if parameter.ndim >= 2 and not any(word in name for word in exclude) else rest).append(parameter)
+            (
+                matrices
+                if parameter.ndim >= 2 and not any(word in name for word in exclude)
+                else rest
+            ).append(parameter)
     return matrices, rest

@@ -15,10 +15,14 @@ def pack(art: Path, resolution: int) -> Path:
     """Resize every picture of ``art/meta.json`` once, so that training never decodes a PNG."""
     ids = [row["id"] for row in json.loads((art / "meta.json").read_text())]
     target = art / f"pixels-{resolution}.npy"
-    pixels = np.lib.format.open_memmap(target, "w+", np.uint8, (len(ids), resolution, resolution, 3))
+    pixels = np.lib.format.open_memmap(
+        target, "w+", np.uint8, (len(ids), resolution, resolution, 3)
+    )
     for row, picture in enumerate(ids):
         with Image.open(art / f"{picture}.png") as image:
-            pixels[row] = np.asarray(image.convert("RGB").resize((resolution, resolution), Image.LANCZOS))
+            pixels[row] = np.asarray(
+                image.convert("RGB").resize((resolution, resolution), Image.LANCZOS)
+            )
     pixels.flush()
     return target
 

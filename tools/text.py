@@ -15,9 +15,18 @@ LENGTH = 48
 
 def config(vocabulary: int) -> dict:
     return dict(
-        num_layers=3, hidden_size=192, ffn_hidden_size=512, kv_channels=32, num_attention_heads=6, seq_length=512,
-        padded_vocab_size=(vocabulary + 63) // 64 * 64, multi_query_attention=True, multi_query_group_num=2, add_qkv_bias=True,
-        original_rope=True, rmsnorm=True,
+        num_layers=3,
+        hidden_size=192,
+        ffn_hidden_size=512,
+        kv_channels=32,
+        num_attention_heads=6,
+        seq_length=512,
+        padded_vocab_size=(vocabulary + 63) // 64 * 64,
+        multi_query_attention=True,
+        multi_query_group_num=2,
+        add_qkv_bias=True,
+        original_rope=True,
+        rmsnorm=True,
     )
 
 
@@ -48,11 +57,15 @@ class WeightedAttention(torch.nn.Module):
 
 def weigh_pads(model: ChatGLMModel) -> ChatGLMModel:
     for layer in model.encoder.layers:
-        layer.self_attention.core_attention = WeightedAttention(layer.self_attention.projection_size)
+        layer.self_attention.core_attention = WeightedAttention(
+            layer.self_attention.projection_size
+        )
     return model
 
 
-def encode_short(model: ChatGLMModel, tokens: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def encode_short(
+    model: ChatGLMModel, tokens: dict
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """tokens padded to a short length -> prompt_embeds (b, l, d), pooled (b, d), key bias (b, l) for the UNet."""
     real = tokens["attention_mask"].bool()
     batch, length = real.shape
@@ -61,9 +74,16 @@ def encode_short(model: ChatGLMModel, tokens: dict) -> tuple[torch.Tensor, torch
     key_bias = torch.where(real, torch.zeros(()), bias_of_pad)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     allowed = torch.where(real[:, :, None], causal & real[:, None, :], True)
-    bias = key_bias[:, None, :].expand(batch, length, length).masked_fill(~allowed, float("-inf"))[:, None]
+    bias = (
+        key_bias[:, None, :]
+        .expand(batch, length, length)
+        .masked_fill(~allowed, float("-inf"))[:, None]
+    )
     hidden = model(
-        input_ids=tokens["input_ids"], position_ids=tokens["position_ids"], full_attention_mask=bias,
-        output_hidden_states=True, use_cache=False,
+        input_ids=tokens["input_ids"],
+        position_ids=tokens["position_ids"],
+        full_attention_mask=bias,
+        output_hidden_states=True,
+        use_cache=False,
     ).hidden_states
     return hidden[-2].permute(1, 0, 2), hidden[-1][-1], key_bias

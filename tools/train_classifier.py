@@ -28,11 +28,17 @@ def spoil(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shift, blur, noise and brightness at random, the same for a batch but for noise."""
     draw = lambda low, high: low + (high - low) * torch.rand((), generator=generator).item()
     shift = [round(draw(-4, 4)) for _ in range(2)]
-    pictures = F.pad(pictures, (4,) * 4, mode="replicate")[:, :, 4 + shift[0]:4 + shift[0] + SIDE, 4 + shift[1]:4 + shift[1] + SIDE]
+    pictures = F.pad(pictures, (4,) * 4, mode="replicate")[
+        :, :, 4 + shift[0] : 4 + shift[0] + SIDE, 4 + shift[1] : 4 + shift[1] + SIDE
+    ]
     if draw(0, 1) < 0.5:
         small = F.interpolate(pictures, scale_factor=draw(0.6, 1), mode="bilinear", antialias=True)
         pictures = F.interpolate(small, (SIDE, SIDE), mode="bilinear")
-    return pictures * draw(0.9, 1.05) + draw(-0.06, 0.06) + draw(0, 0.12) * torch.randn(pictures.shape, generator=generator)
+    return (
+        pictures * draw(0.9, 1.05)
+        + draw(-0.06, 0.06)
+        + draw(0, 0.12) * torch.randn(pictures.shape, generator=generator)
+    )
 
 
 def main() -> None:
@@ -47,25 +53,44 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     packed = [np.load(folder / f"pixels-{SIDE}.npy", mmap_mode="r") for folder in arguments.art]
     rows = [json.loads((folder / "meta.json").read_text()) for folder in arguments.art]
-    labels = [{name: torch.tensor([VALUES[name].index(row[name]) for row in part]) for name in VALUES} for part in rows]
+    labels = [
+        {name: torch.tensor([VALUES[name].index(row[name]) for row in part]) for name in VALUES}
+        for part in rows
+    ]
     model = Classifier().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 100) * (0.5 * (1 + math.cos(math.pi * s / arguments.steps)) + 0.003))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: (
+            min(1, (s + 1) / 100) * (0.5 * (1 + math.cos(math.pi * s / arguments.steps)) + 0.003)
+        ),
+    )
     share = [len(part) for part in packed]
     for step in range(1, arguments.steps + 1):
-        part = torch.multinomial(torch.tensor(share, dtype=torch.float), 1, generator=generator).item()
+        part = torch.multinomial(
+            torch.tensor(share, dtype=torch.float), 1, generator=generator
+        ).item()
         chosen = torch.randint(0, len(packed[part]), (arguments.batch,), generator=generator)
-        pictures = spoil(as_tensor(packed[part][chosen.sort().values.numpy()]), generator).contiguous(memory_format=torch.channels_last)
+        pictures = spoil(
+            as_tensor(packed[part][chosen.sort().values.numpy()]), generator
+        ).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(pictures)
-        loss = sum(F.cross_entropy(logits[name].float(), labels[part][name][chosen.sort().values], label_smoothing=0.02) for name in VALUES)
+        loss = sum(
+            F.cross_entropy(
+                logits[name].float(), labels[part][name][chosen.sort().values], label_smoothing=0.02
+            )
+            for name in VALUES
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % 200 == 0:
             print(f"step {step}  loss {loss.item():.3f}", flush=True)
-    save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, WEIGHTS)
+    save_file(
+        {name: value.half().contiguous() for name, value in model.state_dict().items()}, WEIGHTS
+    )
 
 
 if __name__ == "__main__":

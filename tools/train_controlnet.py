@@ -44,14 +44,26 @@ def build(unet: UNet2DConditionModel) -> ControlNetModel:
     """A ControlNet of the UNet's encoder without attention, with the encoder's weights where it has the same layers."""
     config = unet.config
     controlnet = ControlNetModel(
-        block_out_channels=config.block_out_channels, layers_per_block=config.layers_per_block, norm_num_groups=config.norm_num_groups,
-        down_block_types=("DownBlock2D",) * 3, mid_block_type="UNetMidBlock2D", attention_head_dim=config.attention_head_dim,
-        cross_attention_dim=config.cross_attention_dim, use_linear_projection=True, conditioning_embedding_out_channels=(8, 16, 32, 64),
-        addition_embed_type=config.addition_embed_type, addition_time_embed_dim=config.addition_time_embed_dim,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+        down_block_types=("DownBlock2D",) * 3,
+        mid_block_type="UNetMidBlock2D",
+        attention_head_dim=config.attention_head_dim,
+        cross_attention_dim=config.cross_attention_dim,
+        use_linear_projection=True,
+        conditioning_embedding_out_channels=(8, 16, 32, 64),
+        addition_embed_type=config.addition_embed_type,
+        addition_time_embed_dim=config.addition_time_embed_dim,
         projection_class_embeddings_input_dim=config.projection_class_embeddings_input_dim,
     )
     mine, theirs = controlnet.state_dict(), unet.state_dict()
-    controlnet.load_state_dict({name: theirs[name] if name in theirs and theirs[name].shape == tensor.shape else tensor for name, tensor in mine.items()})
+    controlnet.load_state_dict(
+        {
+            name: theirs[name] if name in theirs and theirs[name].shape == tensor.shape else tensor
+            for name, tensor in mine.items()
+        }
+    )
     torch.nn.init.xavier_normal_(controlnet.controlnet_cond_embedding.conv_out.weight)
     return controlnet
 
@@ -60,10 +72,20 @@ def build(unet: UNet2DConditionModel) -> ControlNetModel:
 def cached_latents(pixels: np.ndarray, target: Path) -> torch.Tensor:
     """(n, 4, r / 8, r / 8) scaled latents."""
     if not target.exists():
-        vae = AutoencoderKL.from_pretrained(MINI / "vae").eval().to(memory_format=torch.channels_last)
+        vae = (
+            AutoencoderKL.from_pretrained(MINI / "vae").eval().to(memory_format=torch.channels_last)
+        )
         with torch.autocast("cpu", torch.bfloat16):
-            parts = [vae.encode(train_vae.as_batch(np.asarray(pixels[i:i + 16]))).latent_dist.mean.float() for i in range(0, len(pixels), 16)]
-        save_file({"latents": (torch.cat(parts) * vae.config.scaling_factor).contiguous()}, target.with_suffix(".tmp"))
+            parts = [
+                vae.encode(
+                    train_vae.as_batch(np.asarray(pixels[i : i + 16]))
+                ).latent_dist.mean.float()
+                for i in range(0, len(pixels), 16)
+            ]
+        save_file(
+            {"latents": (torch.cat(parts) * vae.config.scaling_factor).contiguous()},
+            target.with_suffix(".tmp"),
+        )
         target.with_suffix(".tmp").replace(target)
     return load_file(target)["latents"]
 
@@ -73,14 +95,30 @@ def cached_text(rows: list[dict], target: Path) -> dict[str, torch.Tensor]:
     """Embeddings of two captions a picture, one in each language, and last of the empty one: ``embeds``, ``pooled``, ``key_bias``."""
     if not target.exists():
         tokenizer = ChatGLMTokenizer(str(MINI / "tokenizer" / "tokenizer.model"))
-        encoder = text.weigh_pads(ChatGLMModel.from_pretrained(MINI / "text_encoder")).float().eval()
+        encoder = (
+            text.weigh_pads(ChatGLMModel.from_pretrained(MINI / "text_encoder")).float().eval()
+        )
         rng = random.Random(0)
-        captions = [caption(row, language, rng, 0.1) for row in rows for language in ("zh", "en")] + [""]
+        captions = [
+            caption(row, language, rng, 0.1) for row in rows for language in ("zh", "en")
+        ] + [""]
         parts = []
         for start in range(0, len(captions), 128):
-            tokens = tokenizer(captions[start:start + 128], padding="max_length", max_length=text.LENGTH, truncation=True, return_tensors="pt")
+            tokens = tokenizer(
+                captions[start : start + 128],
+                padding="max_length",
+                max_length=text.LENGTH,
+                truncation=True,
+                return_tensors="pt",
+            )
             parts.append([part.half() for part in text.encode_short(encoder, tokens)])
-        save_file({name: torch.cat(part) for name, part in zip(("embeds", "pooled", "key_bias"), zip(*parts))}, target.with_suffix(".tmp"))
+        save_file(
+            {
+                name: torch.cat(part)
+                for name, part in zip(("embeds", "pooled", "key_bias"), zip(*parts))
+            },
+            target.with_suffix(".tmp"),
+        )
         target.with_suffix(".tmp").replace(target)
     return load_file(target)
 
@@ -92,7 +130,12 @@ def cached_edges(pixels: np.ndarray, target: Path) -> np.ndarray:
     return np.load(target)
 
 
-def export(controlnet: ControlNetModel, weights: list[torch.Tensor], parameters: list[torch.nn.Parameter], folder: Path) -> None:
+def export(
+    controlnet: ControlNetModel,
+    weights: list[torch.Tensor],
+    parameters: list[torch.nn.Parameter],
+    folder: Path,
+) -> None:
     """Write ``weights`` in fp16; the training goes on with its own."""
     current = [p.detach().clone() for p in parameters]
     with torch.no_grad():
@@ -107,7 +150,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("art", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--phases", nargs="+", default=["128:1400:32", "256:700:16"], help="resolution:steps:batch, one after the other")
+    parser.add_argument(
+        "--phases",
+        nargs="+",
+        default=["128:1400:32", "256:700:16"],
+        help="resolution:steps:batch, one after the other",
+    )
     parser.add_argument("--pictures", type=int, default=12000, help="so many of ART")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--compile", action="store_true", help="torch.compile")
@@ -118,14 +166,23 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     phases = [tuple(map(int, phase.split(":"))) for phase in arguments.phases]
     total = sum(steps for _, steps, _ in phases)
-    rows = json.loads((arguments.art / "meta.json").read_text())[:arguments.pictures]
+    rows = json.loads((arguments.art / "meta.json").read_text())[: arguments.pictures]
     torch.manual_seed(arguments.seed)
-    unet = UNet2DConditionModel.from_pretrained(MINI / "unet").float().requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    unet = (
+        UNet2DConditionModel.from_pretrained(MINI / "unet")
+        .float()
+        .requires_grad_(False)
+        .eval()
+        .to(memory_format=torch.channels_last)
+    )
     controlnet = build(unet).to(memory_format=torch.channels_last)
     parameters = list(controlnet.parameters())
     ema = [p.detach().clone() for p in parameters]
     matrices, rest = muon.split(controlnet, ("conv_in", "time", "add_embedding"))
-    optimizers = [muon.Muon(matrices, 2 * arguments.lr), torch.optim.AdamW(rest, lr=arguments.lr, betas=(0.9, 0.98), weight_decay=0)]
+    optimizers = [
+        muon.Muon(matrices, 2 * arguments.lr),
+        torch.optim.AdamW(rest, lr=arguments.lr, betas=(0.9, 0.98), weight_decay=0),
+    ]
     peaks = [2 * arguments.lr, arguments.lr]
     checkpoint, start = work / "controlnet.ckpt", 0
     if checkpoint.exists():
@@ -134,12 +191,22 @@ def main() -> None:
         for optimizer, saved in zip(optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         ema, start = state["ema"], state["step"]
-    print(f"ControlNet {sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, from step {start}", flush=True)
+    print(
+        f"ControlNet {sum(p.numel() for p in parameters) / 1e6:.2f} M parameters, from step {start}",
+        flush=True,
+    )
     if arguments.compile:
         unet.compile(dynamic=False)
         controlnet.compile(dynamic=False)
 
-    betas = torch.linspace(SCHEDULE["beta_start"] ** 0.5, SCHEDULE["beta_end"] ** 0.5, SCHEDULE["num_train_timesteps"]) ** 2
+    betas = (
+        torch.linspace(
+            SCHEDULE["beta_start"] ** 0.5,
+            SCHEDULE["beta_end"] ** 0.5,
+            SCHEDULE["num_train_timesteps"],
+        )
+        ** 2
+    )
     alphas = torch.cumprod(1 - betas, 0)
     snr = alphas / (1 - alphas)
     step_weight = ((snr.clamp(max=5) + HIGH_NOISE) / snr).clamp(max=50)
@@ -147,10 +214,17 @@ def main() -> None:
     said = cached_text(rows, work / "text.safetensors")
     began, mean, resolution_now = time.time(), None, None
     for step in range(start, total):
-        resolution, batch = next((r, b) for i, (r, _, b) in enumerate(phases) if step < sum(s for _, s, _ in phases[:i + 1]))
+        resolution, batch = next(
+            (r, b)
+            for i, (r, _, b) in enumerate(phases)
+            if step < sum(s for _, s, _ in phases[: i + 1])
+        )
         if resolution != resolution_now:
-            pixels = np.load(arguments.art / f"pixels-{resolution}.npy", mmap_mode="r")[:len(rows)]
-            latents, lines = cached_latents(pixels, work / f"latents-{resolution}.safetensors"), cached_edges(pixels, work / f"edges-{resolution}.npy")
+            pixels = np.load(arguments.art / f"pixels-{resolution}.npy", mmap_mode="r")[: len(rows)]
+            latents, lines = (
+                cached_latents(pixels, work / f"latents-{resolution}.safetensors"),
+                cached_edges(pixels, work / f"edges-{resolution}.npy"),
+            )
             resolution_now = resolution
             print(f"resolution {resolution}, {time.time() - began:.0f} s", flush=True)
         decay = min(1, (step + 1) / 100) * (0.5 * (1 + math.cos(math.pi * step / total)) + 0.01)
@@ -159,19 +233,47 @@ def main() -> None:
         chosen = torch.randint(0, len(latents), (batch,), generator=generator)
         words = 2 * chosen + torch.randint(0, 2, (batch,), generator=generator)
         words[torch.rand(batch, generator=generator) < UNCAPTIONED] = 2 * len(rows)
-        embeds, pooled, key_bias = (said[name][words].float() for name in ("embeds", "pooled", "key_bias"))
-        condition = torch.from_numpy(lines[chosen.numpy()])[:, None].float().div(255).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        embeds, pooled, key_bias = (
+            said[name][words].float() for name in ("embeds", "pooled", "key_bias")
+        )
+        condition = (
+            torch.from_numpy(lines[chosen.numpy()])[:, None]
+            .float()
+            .div(255)
+            .expand(-1, 3, -1, -1)
+            .contiguous(memory_format=torch.channels_last)
+        )
         timesteps = torch.randint(0, len(alphas), (batch,), generator=generator)
         signal = alphas[timesteps].view(-1, 1, 1, 1)
         noise = torch.randn(latents[chosen].shape, generator=generator)
-        noisy = (signal.sqrt() * latents[chosen] + (1 - signal).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        added = {"text_embeds": pooled, "time_ids": torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]] * batch, dtype=torch.float32)}
+        noisy = (signal.sqrt() * latents[chosen] + (1 - signal).sqrt() * noise).contiguous(
+            memory_format=torch.channels_last
+        )
+        added = {
+            "text_embeds": pooled,
+            "time_ids": torch.tensor(
+                [[resolution, resolution, 0, 0, resolution, resolution]] * batch,
+                dtype=torch.float32,
+            ),
+        }
         with torch.autocast("cpu", torch.bfloat16):
-            down, mid = controlnet(noisy, timesteps, encoder_hidden_states=embeds, controlnet_cond=condition, added_cond_kwargs=added, return_dict=False)
+            down, mid = controlnet(
+                noisy,
+                timesteps,
+                encoder_hidden_states=embeds,
+                controlnet_cond=condition,
+                added_cond_kwargs=added,
+                return_dict=False,
+            )
             # diffusers turns a mask m into a bias of (1 - m) * -10000
             predicted = unet(
-                noisy, timesteps, encoder_hidden_states=embeds, encoder_attention_mask=1 + key_bias / 10000, added_cond_kwargs=added,
-                down_block_additional_residuals=down, mid_block_additional_residual=mid,
+                noisy,
+                timesteps,
+                encoder_hidden_states=embeds,
+                encoder_attention_mask=1 + key_bias / 10000,
+                added_cond_kwargs=added,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=mid,
             ).sample.float()
         loss = ((predicted - noise).square().mean((1, 2, 3)) * step_weight[timesteps]).mean()
         for optimizer in optimizers:
@@ -181,13 +283,26 @@ def main() -> None:
         for optimizer in optimizers:
             optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(ema, [p.detach() for p in parameters], 1 - min(0.995, (1 + step) / (10 + step)))
+            torch._foreach_lerp_(
+                ema, [p.detach() for p in parameters], 1 - min(0.995, (1 + step) / (10 + step))
+            )
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         done = step + 1
         if done % 20 == 0:
-            print(f"step {done}  {time.time() - began:.0f} s  resolution {resolution}  loss {mean:.4f}", flush=True)
+            print(
+                f"step {done}  {time.time() - began:.0f} s  resolution {resolution}  loss {mean:.4f}",
+                flush=True,
+            )
         if done % SAVE_EVERY == 0 or done == total:
-            torch.save({"model": controlnet.state_dict(), "ema": ema, "optimizers": [o.state_dict() for o in optimizers], "step": done}, checkpoint.with_suffix(".tmp"))
+            torch.save(
+                {
+                    "model": controlnet.state_dict(),
+                    "ema": ema,
+                    "optimizers": [o.state_dict() for o in optimizers],
+                    "step": done,
+                },
+                checkpoint.with_suffix(".tmp"),
+            )
             checkpoint.with_suffix(".tmp").replace(checkpoint)
             export(controlnet, ema, parameters, work / "mini-controlnet")
 

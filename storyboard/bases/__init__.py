@@ -17,7 +17,13 @@ __all__ = ["Base", "get", "names"]
 @cache
 def names() -> tuple[str, ...]:
     """Names of all bases, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "files")))
+    return tuple(
+        sorted(
+            module.name
+            for module in pkgutil.iter_modules(__path__)
+            if module.name not in ("base", "files")
+        )
+    )
 
 
 def default() -> str:
@@ -26,7 +32,11 @@ def default() -> str:
         return "mini"  # without importing torch, which takes seconds
     import torch
 
-    return "kolors" if torch.cuda.is_available() and torch.cuda.mem_get_info()[1] >= ROOM_FOR_KOLORS else "mini"
+    return (
+        "kolors"
+        if torch.cuda.is_available() and torch.cuda.mem_get_info()[1] >= ROOM_FOR_KOLORS
+        else "mini"
+    )
 
 
 def get(name: str) -> Base:
@@ -42,4 +52,6 @@ def get(name: str) -> Base:
         return opened(Path(name).expanduser(), {known: get(known) for known in names()})
     if name == KOLORS_ORIGINAL:
         refuse_original_kolors(name)
-    raise SettingsError(f"There is no base called {name!r}: set base to one of {', '.join(map(repr, names()))}, or to the path of a diffusers folder or a .safetensors file.")
+    raise SettingsError(
+        f"There is no base called {name!r}: set base to one of {', '.join(map(repr, names()))}, or to the path of a diffusers folder or a .safetensors file."
+    )

@@ -20,7 +20,10 @@ COMPONENTS = {  # what holds weights, by diffusers' pipeline class
     "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2", "unet", "vae"),
     "StableDiffusionPipeline": ("text_encoder", "unet", "vae"),
 }
-CLIP_LAYERS = {"StableDiffusionXLPipeline": 2, "StableDiffusionPipeline": 1}  # which layer of CLIP, counted from the end, the UNet was taught with
+CLIP_LAYERS = {
+    "StableDiffusionXLPipeline": 2,
+    "StableDiffusionPipeline": 1,
+}  # which layer of CLIP, counted from the end, the UNet was taught with
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,26 @@ class Base:
         for variant in ("", ".fp16"):
             for stem in ("model", "diffusion_pytorch_model"):
                 if (index := folder / f"{stem}.safetensors.index{variant}.json").is_file():
-                    shards = sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-                    if missing := [shard for shard in shards if shard.parent != folder or not shard.is_file()]:
-                        raise BaseError(f"The base {self.name!r} lacks {missing[0]}: {self._mend()}.")
+                    shards = sorted(
+                        {
+                            folder / name
+                            for name in json.loads(index.read_text(encoding="utf-8"))[
+                                "weight_map"
+                            ].values()
+                        }
+                    )
+                    if missing := [
+                        shard for shard in shards if shard.parent != folder or not shard.is_file()
+                    ]:
+                        raise BaseError(
+                            f"The base {self.name!r} lacks {missing[0]}: {self._mend()}."
+                        )
                     return shards
                 if (path := folder / f"{stem}{variant}.safetensors").is_file():
                     return [path]
-        raise BaseError(f"The base {self.name!r} lacks safetensors weights in {folder}: {self._mend()}.")
+        raise BaseError(
+            f"The base {self.name!r} lacks safetensors weights in {folder}: {self._mend()}."
+        )
 
     def variant(self, component: str) -> str | None:
         """``"fp16"`` where the weights are named so, as diffusers' and transformers' ``from_pretrained`` ask."""
@@ -117,27 +133,46 @@ class Base:
 
     def check(self) -> None:
         """Raise BaseError unless every file is there, and weights are as long as their own header says."""
-        for name in ("model_index.json", *(f"{component}/config.json" for component in self.components)):
+        for name in (
+            "model_index.json",
+            *(f"{component}/config.json" for component in self.components),
+        ):
             if not (self.folder / name).is_file():
-                raise BaseError(f"The base {self.name!r} lacks {self.folder / name}: {self._mend()}.")
-        for component in self.components:  # an empty tokenizer folder would pass for a tokenizer of two tokens
+                raise BaseError(
+                    f"The base {self.name!r} lacks {self.folder / name}: {self._mend()}."
+                )
+        for (
+            component
+        ) in self.components:  # an empty tokenizer folder would pass for a tokenizer of two tokens
             folder = self.folder / component.replace("text_encoder", "tokenizer")
-            if component.startswith("text_encoder") and not any((folder / name).is_file() for name in VOCABULARIES):
-                raise BaseError(f"The base {self.name!r} lacks a vocabulary in {folder} ({', '.join(VOCABULARIES)}): {self._mend()}.")
+            if component.startswith("text_encoder") and not any(
+                (folder / name).is_file() for name in VOCABULARIES
+            ):
+                raise BaseError(
+                    f"The base {self.name!r} lacks a vocabulary in {folder} ({', '.join(VOCABULARIES)}): {self._mend()}."
+                )
         for component in self.components:
             self.check_weights(component)
 
     def check_weights(self, component: str) -> None:
         """Raise BaseError unless the weights of ``component`` are there and as long as their own header says."""
         for path in self.weight_files(component):
-            expected = header_length(path) + max((entry["data_offsets"][1] for entry in read_header(path).values()), default=0)
+            expected = header_length(path) + max(
+                (entry["data_offsets"][1] for entry in read_header(path).values()), default=0
+            )
             if path.stat().st_size != expected:
-                raise BaseError(f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again.")
+                raise BaseError(
+                    f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again."
+                )
 
     def _mend(self) -> str:
         if self.modelscope:
             return f"delete {self.folder} and run this cell again, it is fetched anew"
-        return f"restore it from the repository (git checkout -- {os.path.relpath(self.folder)})" if self.name == "mini" else "get it again"
+        return (
+            f"restore it from the repository (git checkout -- {os.path.relpath(self.folder)})"
+            if self.name == "mini"
+            else "get it again"
+        )
 
     def config(self, component: str) -> dict:
         """The ``config.json`` of a component, without private keys."""
@@ -152,8 +187,12 @@ class Base:
                 size = path.stat().st_size
                 digest.update(f"{path.relative_to(self.folder).as_posix()}:{size}:".encode())
                 with open(path, "rb") as file:
-                    digest.update(file.read(size if size <= WHOLE_FILE_LIMIT else header_length(path)))
-                    for piece in range(PIECES if size > WHOLE_FILE_LIMIT else 0):  # checkpoints of one family share their header
+                    digest.update(
+                        file.read(size if size <= WHOLE_FILE_LIMIT else header_length(path))
+                    )
+                    for piece in range(
+                        PIECES if size > WHOLE_FILE_LIMIT else 0
+                    ):  # checkpoints of one family share their header
                         file.seek(piece * (size - PIECE) // (PIECES - 1))
                         digest.update(file.read(PIECE))
         return digest.hexdigest()
@@ -164,7 +203,9 @@ def header_length(path: Path) -> int:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(100 * 2**20, max(path.stat().st_size - 8, 0)):
-        raise BaseError(f"{path} is not a safetensors file: its header would be {length} bytes long; get it again.")
+        raise BaseError(
+            f"{path} is not a safetensors file: its header would be {length} bytes long; get it again."
+        )
     return 8 + length
 
 

@@ -31,6 +31,7 @@ BASE = Base(
     },
     ip_adapter=(  # its safetensors are at a revision of Hugging Face alone
         HubModel(huggingface="Kwai-Kolors/Kolors-IP-Adapter-Plus", revision="refs/pr/4"),
-        "ip_adapter_plus_general.safetensors", "image_encoder",
+        "ip_adapter_plus_general.safetensors",
+        "image_encoder",
     ),
 )

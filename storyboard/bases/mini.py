@@ -18,7 +18,9 @@ BASE = Base(
     beta_start=0.00085,
     beta_end=0.014,
     # the half of the UNet that draws: the other half needs no backward pass then
-    lora_targets=(r"(mid_block|up_blocks)\..*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2|time_emb_proj)",),
+    lora_targets=(
+        r"(mid_block|up_blocks)\..*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2|time_emb_proj)",
+    ),
     learning_rate=4.5e-3,
     train_steps=600,
     train_batch_size=6,

@@ -31,6 +31,8 @@ BASE = Base(
         "segmentation": HubModel(huggingface="lllyasviel/control_v11p_sd15_seg"),
     },
     ip_adapter=(
-        HubModel("AI-ModelScope/IP-Adapter", "h94/IP-Adapter"), "models/ip-adapter-plus_sd15.safetensors", "models/image_encoder",
+        HubModel("AI-ModelScope/IP-Adapter", "h94/IP-Adapter"),
+        "models/ip-adapter-plus_sd15.safetensors",
+        "models/image_encoder",
     ),
 )

@@ -25,12 +25,15 @@ BASE = Base(
     num_inference_steps=25,
     guidance_scale=6.0,
     controlnets={
-        "edges": HubModel("AI-ModelScope/controlnet-canny-sdxl-1.0", "diffusers/controlnet-canny-sdxl-1.0"),
+        "edges": HubModel(
+            "AI-ModelScope/controlnet-canny-sdxl-1.0", "diffusers/controlnet-canny-sdxl-1.0"
+        ),
         "depth": HubModel(huggingface="diffusers/controlnet-depth-sdxl-1.0"),
         "pose": HubModel(huggingface="xinsir/controlnet-openpose-sdxl-1.0"),
     },
     ip_adapter=(
         HubModel("AI-ModelScope/IP-Adapter", "h94/IP-Adapter"),
-        "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "models/image_encoder",
+        "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors",
+        "models/image_encoder",
     ),
 )

@@ -17,9 +17,15 @@ from functools import partial
 
 REVISION = "master"  # the only one that ModelScope's data sets are asked for here
 
-PATIENCE = {"max_retries": 2, "base_wait_time": 2}  # of a request: three tries, with TIMEOUT about 30 s in all
+PATIENCE = {
+    "max_retries": 2,
+    "base_wait_time": 2,
+}  # of a request: three tries, with TIMEOUT about 30 s in all
 TIMEOUT = 8  # seconds without a byte
-SHORT = {"timeout": TIMEOUT, "max_retries": 1}  # of ModelScope's own client, whose tries wait once longer
+SHORT = {
+    "timeout": TIMEOUT,
+    "max_retries": 1,
+}  # of ModelScope's own client, whose tries wait once longer
 
 
 def api(endpoint: str | None = None):
@@ -31,7 +37,10 @@ def api(endpoint: str | None = None):
 
 @contextmanager
 def stream(
-    dataset_id: str, split: str, sizes: Mapping[str, int], endpoint: str,
+    dataset_id: str,
+    split: str,
+    sizes: Mapping[str, int],
+    endpoint: str,
 ) -> Iterator[tuple[Iterable[dict], dict[str, int] | None]]:
     """Rows of ``split``, and the sizes of the files that they are read from; None where the client does not say which.
 
@@ -56,7 +65,9 @@ def stream(
     load_builder = wrapper.load_dataset_builder
 
     with ExitStack() as stack:
-        stack.callback(HfFileSystem.clear_instance_cache)  # its instances know what the listing said
+        stack.callback(
+            HfFileSystem.clear_instance_cache
+        )  # its instances know what the listing said
         for owner, name in _replaced():
             stack.callback(setattr, owner, name, inspect.getattr_static(owner, name))
         _replace(sizes, endpoint)
@@ -85,7 +96,13 @@ def _replaced() -> list[tuple[object, str]]:
 
     config = ("HF_ENDPOINT", "STREAMING_READ_MAX_RETRIES", "STREAMING_READ_RETRY_INTERVAL")
     config += ("STREAMING_OPEN_MAX_RETRIES", "STREAMING_OPEN_RETRY_INTERVAL")
-    client = ("get_endpoint", "_list_repo_tree", "_get_paths_info", "_hf_fs_open_original", "_hf_fs_init_original")
+    client = (
+        "get_endpoint",
+        "_list_repo_tree",
+        "_get_paths_info",
+        "_hf_fs_open_original",
+        "_hf_fs_init_original",
+    )
     names = {
         HfApi: ("dataset_info", "list_repo_tree", "get_paths_info"),
         HfFileSystem: ("_open", "__init__"),
@@ -138,12 +155,16 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
     hf_datasets_util._list_repo_tree = list_repo_tree
     hf_datasets_util._get_paths_info = get_paths_info
     _module_factories._hub_api = client
-    hub_api.HubApi = lambda *_, **__: client  # by itself it remembers the first endpoint of the process
+    hub_api.HubApi = lambda *_, **__: (
+        client
+    )  # by itself it remembers the first endpoint of the process
     hf_file_system.http_backoff = partial(hf_file_system.http_backoff, **PATIENCE)
     hf_file_system.http_stream_backoff = partial(hf_file_system.http_stream_backoff, **PATIENCE)
     constants.HF_HUB_DOWNLOAD_TIMEOUT = TIMEOUT
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
-    datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 0
+    datasets.config.STREAMING_READ_RETRY_INTERVAL = (
+        datasets.config.STREAMING_OPEN_RETRY_INTERVAL
+    ) = 0
     logging.getLogger("modelscope").disabled = True
 
 

@@ -27,14 +27,23 @@ def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None
     base = weights.fetch(bases.get(settings.base))
     path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
     if not path.is_file():
-        raise LoraError(f"There is no LoRA at {path}: run the training cell again, or give the path of a lora.safetensors.")
+        raise LoraError(
+            f"There is no LoRA at {path}: run the training cell again, or give the path of a lora.safetensors."
+        )
     target = settings.folder / "merged" if target is None else Path(target)
     files = {file for component in base.components for file in base.weight_files(component)}
     if missing := artifacts.free_space_needed(target, sum(file.stat().st_size for file in files)):
-        raise ResourceError(f"The disk of {target} lacks {missing / 1e6:,.0f} MB for the merged base: free some space or name a target on another disk.")
+        raise ResourceError(
+            f"The disk of {target} lacks {missing / 1e6:,.0f} MB for the merged base: free some space or name a target on another disk."
+        )
     merged = _merged(base, path)
     files -= {file for component in merged for file in base.weight_files(component)}
-    files |= {file for pattern in ("*", "[!.]*/*") for file in base.folder.glob(pattern) if file.is_file() and (file.suffix in COPIED or file.name.startswith("LICENSE"))}
+    files |= {
+        file
+        for pattern in ("*", "[!.]*/*")
+        for file in base.folder.glob(pattern)
+        if file.is_file() and (file.suffix in COPIED or file.name.startswith("LICENSE"))
+    }
     with artifacts.building(target) as folder:
         for file in files:
             if file.parent.name in merged and ".index." in file.name:
@@ -53,9 +62,13 @@ def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None
 def _merged(base: bases.Base, lora: Path) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of every component that the LoRA changes, in the base's own precision."""
     components = sorted({component_of(name) for name in modules(lora)} & set(base.components))
-    pipe = models.pipeline(base, **{component: models.load(base, component, torch.float32) for component in components})
+    pipe = models.pipeline(
+        base, **{component: models.load(base, component, torch.float32) for component in components}
+    )
     attaching.attach(pipe, base, lora)
-    return {component: _tensors(base, component, getattr(pipe, component)) for component in components}
+    return {
+        component: _tensors(base, component, getattr(pipe, component)) for component in components
+    }
 
 
 def _tensors(base: bases.Base, component: str, part: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -68,9 +81,19 @@ def _tensors(base: bases.Base, component: str, part: torch.nn.Module) -> dict[st
     for layer in part.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
-    header = {name: entry for file in base.weight_files(component) for name, entry in read_header(file).items()}
-    dtype = next(dtype for entry in header.values() if (dtype := models.DTYPES[entry["dtype"]]).is_floating_point)
-    prefixed = component.startswith("text_encoder") and any(name.startswith("text_model.") for name in header)
+    header = {
+        name: entry
+        for file in base.weight_files(component)
+        for name, entry in read_header(file).items()
+    }
+    dtype = next(
+        dtype
+        for entry in header.values()
+        if (dtype := models.DTYPES[entry["dtype"]]).is_floating_point
+    )
+    prefixed = component.startswith("text_encoder") and any(
+        name.startswith("text_model.") for name in header
+    )
     prefix = "text_model." if prefixed else ""
     found = {}
     for name, tensor in part.state_dict().items():

@@ -20,7 +20,9 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     """Noto Sans CJK in regular weight: letters become pixels here, so that no viewer needs a Chinese font."""
     import manimgx_fonts_cjk
 
-    face = ImageFont.truetype(Path(manimgx_fonts_cjk.__file__).with_name("NotoSansCJK-VF.otf.ttc"), size, index=SIMPLIFIED)
+    face = ImageFont.truetype(
+        Path(manimgx_fonts_cjk.__file__).with_name("NotoSansCJK-VF.otf.ttc"), size, index=SIMPLIFIED
+    )
     face.set_variation_by_axes([400])
     return face
 
@@ -34,7 +36,12 @@ def draw(pictures: Sequence[Path], captions: Sequence[str], title: str) -> Image
         pen.text((MARGIN, MARGIN), title, "black", font(60))
         top += 110
     width, height = PAGE[0] - 2 * MARGIN, PAGE[1] - top - MARGIN
-    side_of = lambda columns: int(min((width - GAP * (columns - 1)) / columns, height / -(-len(pictures) // columns) / (1 + CAPTION)))
+    side_of = lambda columns: int(
+        min(
+            (width - GAP * (columns - 1)) / columns,
+            height / -(-len(pictures) // columns) / (1 + CAPTION),
+        )
+    )
     columns = max(range(1, len(pictures) + 1), key=side_of)
     side, pitch = side_of(columns), height // -(-len(pictures) // columns)
     room, left = int(side * CAPTION) - 24, (PAGE[0] - columns * side - (columns - 1) * GAP) // 2
@@ -43,7 +50,9 @@ def draw(pictures: Sequence[Path], captions: Sequence[str], title: str) -> Image
         with Image.open(path) as image:
             picture = image.convert("RGB")
         scale = side / max(picture.size)
-        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+        picture = picture.resize(
+            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
+        )
         page.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
         text, face = fitted(f"{place + 1}  {caption}", side, room)
         pen.multiline_text((x, y + side + 12), text, "black", face, spacing=face.size // 4)
@@ -66,12 +75,24 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
     Signs that the font lacks, such as emoji, are left out.
     """
-    lone = face.font_variant(layout_engine=ImageFont.Layout.BASIC)  # Raqm gives joiners and variation selectors, which stand in emoji, a look of their own
+    lone = face.font_variant(
+        layout_engine=ImageFont.Layout.BASIC
+    )  # Raqm gives joiners and variation selectors, which stand in emoji, a look of their own
     lines, line, missing = [], "", bytes(lone.getmask("\U0010ffff"))
-    for sign in " ".join("".join(sign for sign in text if sign.isspace() or bytes(lone.getmask(sign)) != missing).split()):
+    for sign in " ".join(
+        "".join(
+            sign for sign in text if sign.isspace() or bytes(lone.getmask(sign)) != missing
+        ).split()
+    ):
         if line and face.getlength(line + sign) > width and sign not in "，。、；：！？,.;:!? ":
             cut = len(line)
-            while cut and sign.isascii() and sign.isalnum() and line[cut - 1].isascii() and line[cut - 1] != " ":
+            while (
+                cut
+                and sign.isascii()
+                and sign.isalnum()
+                and line[cut - 1].isascii()
+                and line[cut - 1] != " "
+            ):
                 cut -= 1
             cut = cut or len(line)
             lines.append(line[:cut].rstrip())
@@ -83,5 +104,13 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
 def pdf(page: Image.Image) -> bytes:
     """``page`` as a PDF of one page, the same bytes every time."""
     content = io.BytesIO()
-    page.save(content, format="PDF", resolution=DPI, quality=93, creationDate=EPOCH, modDate=EPOCH, title="Storyboard")
+    page.save(
+        content,
+        format="PDF",
+        resolution=DPI,
+        quality=93,
+        creationDate=EPOCH,
+        modDate=EPOCH,
+        title="Storyboard",
+    )
     return content.getvalue()

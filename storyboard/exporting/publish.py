@@ -33,15 +33,31 @@ class Publication:
         size = f"{len(self.files)} files, {sum(self.files.values()) / 1e6:.1f} MB"
         if self.sent:
             return f"publish: {size} are at {self.url}"
-        return "\n".join([f"publish: dry run, nothing sent; {size} would go to {self.url}", *(f"  {name:20} {each / 1000:10,.1f} KB" for name, each in self.files.items())])
+        return "\n".join(
+            [
+                f"publish: dry run, nothing sent; {size} would go to {self.url}",
+                *(f"  {name:20} {each / 1000:10,.1f} KB" for name, each in self.files.items()),
+            ]
+        )
 
     def _repr_html_(self) -> str:
         from .. import show
 
-        return show.table(str(self).splitlines()[0], ["file", "KB"], [[name, f"{size / 1000:,.1f}"] for name, size in self.files.items()])
+        return show.table(
+            str(self).splitlines()[0],
+            ["file", "KB"],
+            [[name, f"{size / 1000:,.1f}"] for name, size in self.files.items()],
+        )
 
 
-def publish(bundle: Bundle | Path | str, repo_id: str, hub: str = "modelscope", token: str | None = None, dry_run: bool = True, private: bool = False) -> Publication:
+def publish(
+    bundle: Bundle | Path | str,
+    repo_id: str,
+    hub: str = "modelscope",
+    token: str | None = None,
+    dry_run: bool = True,
+    private: bool = False,
+) -> Publication:
     """Send a bundle's files, and the zip itself, to ``repo_id`` on ``hub``, which is made if it is not there.
 
     Args:
@@ -59,16 +75,26 @@ def publish(bundle: Bundle | Path | str, repo_id: str, hub: str = "modelscope", 
     if hub not in HUBS:
         raise SettingsError(f"hub={hub!r} must be one of {', '.join(map(repr, HUBS))}.")
     if not isinstance(repo_id, str) or not datasets.looks_like_id(repo_id):
-        raise SettingsError("repo_id must have the form owner/name, such as \"me/my-story\".")  # unquoted: a token may have got into it
-    token = token and token.strip()  # a pasted one often ends in a newline, and clients quote headers that they refuse
+        raise SettingsError(
+            'repo_id must have the form owner/name, such as "me/my-story".'
+        )  # unquoted: a token may have got into it
+    token = (
+        token and token.strip()
+    )  # a pasted one often ends in a newline, and clients quote headers that they refuse
     if token is not None and not re.fullmatch(r"[!-~]+", token):
-        raise SettingsError("token must be one word of ASCII letters, digits and signs, as the hub shows it; leave it out to take the one its client is logged in with.")
+        raise SettingsError(
+            "token must be one word of ASCII letters, digits and signs, as the hub shows it; leave it out to take the one its client is logged in with."
+        )
     with tempfile.TemporaryDirectory() as folder:
         files = _unpack(path, Path(folder))
         publication = Publication(f"{HUBS[hub]}/{repo_id}", files, not dry_run)
         failure = None if dry_run else _send(hub, repo_id, Path(folder), token, private)
-    if failure:  # raised here, so that no library's exception, which may know the token, hangs on ours
-        raise BundleError(f"{hub} did not take {repo_id} ({failure}): check the token's right to write and the network, and run this cell again.")
+    if (
+        failure
+    ):  # raised here, so that no library's exception, which may know the token, hangs on ours
+        raise BundleError(
+            f"{hub} did not take {repo_id} ({failure}): check the token's right to write and the network, and run this cell again."
+        )
     print(publication)
     return publication
 
@@ -80,11 +106,21 @@ def _unpack(path: Path, folder: Path) -> dict[str, int]:
             found = entries(path, archive)
             if missing := {"README.md", "lora.safetensors", "story.json"} - found.keys():
                 raise BundleError(f"{path} lacks {min(missing)}: make the bundle again.")
-            if wrong := [name for name, entry in found.items() if "/" in name or name.startswith(".") or entry.file_size > LIMITS.get(name, PICTURE_LIMIT)]:
-                raise BundleError(f"{path} holds {wrong[0]!r}, which no bundle has: it was not made by bundle().")
+            if wrong := [
+                name
+                for name, entry in found.items()
+                if "/" in name
+                or name.startswith(".")
+                or entry.file_size > LIMITS.get(name, PICTURE_LIMIT)
+            ]:
+                raise BundleError(
+                    f"{path} holds {wrong[0]!r}, which no bundle has: it was not made by bundle()."
+                )
             archive.extractall(folder)
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        raise BundleError(f"{path} is no whole story bundle ({type(error).__name__}): make it again.") from error
+        raise BundleError(
+            f"{path} is no whole story bundle ({type(error).__name__}): make it again."
+        ) from error
     check_private({file.name: file.read_bytes() for file in folder.iterdir()})
     (folder / "story.zip").write_bytes(path.read_bytes())
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}

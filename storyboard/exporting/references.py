@@ -26,21 +26,35 @@ def loaders(panels: list[dict], base: str, pipeline: str, models: dict[str, str]
     for said in (panel["reference"] for panel in panels if "reference" in panel):
         found.setdefault(said["control"], set()).add(said.get("controlnet"))
     if twice := [control for control, several in found.items() if len(several) > 1]:
-        raise SettingsError(f"Two ControlNets follow {twice[0]} in these panels, where the graph has one loader for each kind: draw them with one.")
+        raise SettingsError(
+            f"Two ControlNets follow {twice[0]} in these panels, where the graph has one loader for each kind: draw them with one."
+        )
     kind = LOADERS.get(pipeline, "ControlNetLoader")
-    return {_loader(control): node(kind, control_net_name=models.get(control, f"{base}-{control}.safetensors")) for control in CONTROLS if control in found.keys() - {"image"}}
+    return {
+        _loader(control): node(
+            kind, control_net_name=models.get(control, f"{base}-{control}.safetensors")
+        )
+        for control in CONTROLS
+        if control in found.keys() - {"image"}
+    }
 
 
 def files(api: dict) -> dict[str, str]:
     """The ControlNets' files in a graph, by kind."""
-    return {control: api[_loader(control)]["inputs"]["control_net_name"] for control in CONTROLS[:-1] if _loader(control) in api}
+    return {
+        control: api[_loader(control)]["inputs"]["control_net_name"]
+        for control in CONTROLS[:-1]
+        if _loader(control) in api
+    }
 
 
 def _loader(control: str) -> str:
     return str(FIRST + CONTROLS.index(control))
 
 
-def nodes(place: int, panel: dict, positive: list, negative: list, vae: list) -> tuple[dict, list, list]:
+def nodes(
+    place: int, panel: dict, positive: list, negative: list, vae: list
+) -> tuple[dict, list, list]:
     """What the reference of ``panel`` adds, and where positive and negative come from then.
 
     For ``control="image"`` the latents, node 2, are the picture's.
@@ -48,13 +62,28 @@ def nodes(place: int, panel: dict, positive: list, negative: list, vae: list) ->
     said, shown, applied = panel["reference"], key(place, SHOWN), key(place, APPLIED)
     api = {shown: node("LoadImage", image=said["file"])}
     if said["control"] == "image":
-        api[applied] = node("ImageScale", image=[shown, 0], upscale_method="bicubic", width=panel["width"], height=panel["height"], crop="center")
+        api[applied] = node(
+            "ImageScale",
+            image=[shown, 0],
+            upscale_method="bicubic",
+            width=panel["width"],
+            height=panel["height"],
+            crop="center",
+        )
         api[key(place, 2)] = node("VAEEncode", pixels=[applied, 0], vae=vae)
         return api, positive, negative
-    percent = end_percents(panel["pipeline"], panel["steps"], panel.get("zero_terminal_snr", False))[steps_with(said["end"], panel["steps"])]
+    percent = end_percents(
+        panel["pipeline"], panel["steps"], panel.get("zero_terminal_snr", False)
+    )[steps_with(said["end"], panel["steps"])]
     api[applied] = node(
-        "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=[_loader(said["control"]), 0], image=[shown, 0],
-        strength=float(said["strength"]), start_percent=0.0, end_percent=percent,
+        "ControlNetApplyAdvanced",
+        positive=positive,
+        negative=negative,
+        control_net=[_loader(said["control"]), 0],
+        image=[shown, 0],
+        strength=float(said["strength"]),
+        start_percent=0.0,
+        end_percent=percent,
     )
     return api, [applied, 0], [applied, 1]
 
@@ -62,7 +91,11 @@ def nodes(place: int, panel: dict, positive: list, negative: list, vae: list) ->
 def first_step(panel: dict) -> int:
     """The step that sampling begins with, from 0: image-to-image leaves out the first ones, as diffusers counts them."""
     said, steps = panel.get("reference", {}), panel["steps"]
-    return steps - min(int(steps * (1 - said["strength"])), steps) if said.get("control") == "image" else 0
+    return (
+        steps - min(int(steps * (1 - said["strength"])), steps)
+        if said.get("control") == "image"
+        else 0
+    )
 
 
 def steps_with(end: float, steps: int) -> int:
@@ -79,7 +112,10 @@ def end_percents(pipeline: str, steps: int, zero_terminal_snr: bool = False) -> 
     what ends there ends a few steps later (``late_end``).
     """
     timesteps = _timesteps(pipeline, steps, zero_terminal_snr)
-    between = [max(LEAST, round(1 - (one + other) / 2 / NAMED, 6)) for one, other in zip(timesteps, timesteps[1:])]
+    between = [
+        max(LEAST, round(1 - (one + other) / 2 / NAMED, 6))
+        for one, other in zip(timesteps, timesteps[1:])
+    ]
     return [0.0, *between, 1.0]
 
 
@@ -87,8 +123,12 @@ def end_percents(pipeline: str, steps: int, zero_terminal_snr: bool = False) -> 
 def _timesteps(pipeline: str, steps: int, zero_terminal_snr: bool) -> list[int]:
     from ..rendering import drawing
 
-    base = next(base for base in map(bases.get, ("kolors", "sdxl", "sd15")) if base.pipeline == pipeline)
-    sampler = drawing.scheduler(replace(base, zero_terminal_snr=zero_terminal_snr))  # timesteps do not ask what is predicted
+    base = next(
+        base for base in map(bases.get, ("kolors", "sdxl", "sd15")) if base.pipeline == pipeline
+    )
+    sampler = drawing.scheduler(
+        replace(base, zero_terminal_snr=zero_terminal_snr)
+    )  # timesteps do not ask what is predicted
     sampler.set_timesteps(steps)
     return sampler.timesteps.tolist()
 
@@ -123,7 +163,15 @@ def read(api: dict, place: int, pipeline: str, zero_terminal_snr: bool = False) 
         raise ValueError(said["file"])
     if api[key(place, APPLIED)]["class_type"] == "ImageScale":
         first = at(3)["start_at_step"]
-        return {"reference": said | {"control": "image", "strength": max(0.0, (first - 0.5) / steps)}}  # halfway, so that rounding meets the step again
+        return {
+            "reference": said | {"control": "image", "strength": max(0.0, (first - 0.5) / steps)}
+        }  # halfway, so that rounding meets the step again
     applied = at(APPLIED)
-    said |= {"control": CONTROLS[int(applied["control_net"][0]) - FIRST], "strength": applied["strength"]}
-    return {"reference": said | {"end": share(pipeline, steps, applied["end_percent"], zero_terminal_snr)}}
+    said |= {
+        "control": CONTROLS[int(applied["control_net"][0]) - FIRST],
+        "strength": applied["strength"],
+    }
+    return {
+        "reference": said
+        | {"end": share(pipeline, steps, applied["end_percent"], zero_terminal_snr)}
+    }

@@ -12,7 +12,11 @@ from ..rendering import PACKAGES
 from ..settings import Settings
 from . import opened
 
-TOLERANCE = {"fp32": 1, "bf16": 2, "fp16": 2}  # of 255: what another grouping of the same arithmetic changes
+TOLERANCE = {
+    "fp32": 1,
+    "bf16": 2,
+    "fp16": 2,
+}  # of 255: what another grouping of the same arithmetic changes
 ENCODED = "prompts of several chunks, and shorter ones beside them, were encoded otherwise by an earlier Storyboard"
 ALONE = "memory is too small for as many panels at once: drawn one at a time"
 
@@ -36,19 +40,51 @@ class Reproduction:
     tolerance: int = 1
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.verdicts.count(kind)} {kind}" for kind in ("identical", "within tolerance", "different") if kind in self.verdicts)
-        panels = [f"  panel {place}: {verdict}" + (f", by up to {most} of 255" if most else "") for place, (verdict, most) in enumerate(zip(self.verdicts, self.differences), 1)]
-        unexplained = ["  base, LoRA and versions are the same: another machine, or pictures that were changed afterwards"] if not self.changed and "different" in self.verdicts else []
-        return "\n".join([f"reproduce: of {len(self.verdicts)} panels {counts} (tolerance {self.tolerance} of 255), in {self.folder}", *panels, *(f"  changed: {line}" for line in self.changed), *unexplained])
+        counts = ", ".join(
+            f"{self.verdicts.count(kind)} {kind}"
+            for kind in ("identical", "within tolerance", "different")
+            if kind in self.verdicts
+        )
+        panels = [
+            f"  panel {place}: {verdict}" + (f", by up to {most} of 255" if most else "")
+            for place, (verdict, most) in enumerate(zip(self.verdicts, self.differences), 1)
+        ]
+        unexplained = (
+            [
+                "  base, LoRA and versions are the same: another machine, or pictures that were changed afterwards"
+            ]
+            if not self.changed and "different" in self.verdicts
+            else []
+        )
+        return "\n".join(
+            [
+                f"reproduce: of {len(self.verdicts)} panels {counts} (tolerance {self.tolerance} of 255), in {self.folder}",
+                *panels,
+                *(f"  changed: {line}" for line in self.changed),
+                *unexplained,
+            ]
+        )
 
     def _repr_html_(self) -> str:
         from .. import show
 
-        rows = [[place, verdict, most] for place, (verdict, most) in enumerate(zip(self.verdicts, self.differences), 1)]
-        return show.table(str(self).splitlines()[0], ["panel", "verdict", "largest difference of 255"], rows + [["changed", line, ""] for line in self.changed])
+        rows = [
+            [place, verdict, most]
+            for place, (verdict, most) in enumerate(zip(self.verdicts, self.differences), 1)
+        ]
+        return show.table(
+            str(self).splitlines()[0],
+            ["panel", "verdict", "largest difference of 255"],
+            rows + [["changed", line, ""] for line in self.changed],
+        )
 
 
-def reproduce(bundle: Path | str, output: Path | str | None = None, base: str | None = None, controlnets: dict[str, str] | None = None) -> Reproduction:
+def reproduce(
+    bundle: Path | str,
+    output: Path | str | None = None,
+    base: str | None = None,
+    controlnets: dict[str, str] | None = None,
+) -> Reproduction:
     """Draw the panels of a story bundle again and compare them with those that it holds.
 
     Args:
@@ -63,12 +99,18 @@ def reproduce(bundle: Path | str, output: Path | str | None = None, base: str | 
     """
     path = Path(bundle)
     target = Path(output) if output else path.with_name(f"{path.stem}-reproduced")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())) and artifacts.read_manifest(target) is None:
+    if (
+        target.exists()
+        and (not target.is_dir() or any(target.iterdir()))
+        and artifacts.read_manifest(target) is None
+    ):
         raise BundleError(f"{target} holds other files: set output to a new folder.")
     story, lora, originals = opened.read(path)
     panels, first = story["panels"], story["panels"][0]
     if base is None and first["base"] not in bases.names():
-        raise BundleError(f"{path} was drawn with {first['base']!r}, a base of its own: give reproduce(..., base=\"its path\").")
+        raise BundleError(
+            f'{path} was drawn with {first["base"]!r}, a base of its own: give reproduce(..., base="its path").'
+        )
     with artifacts.building(target) as folder:
         for name in originals.keys() - {panel["file"] for panel in panels}:
             (folder / name).write_bytes(originals[name])
@@ -78,14 +120,29 @@ def reproduce(bundle: Path | str, output: Path | str | None = None, base: str | 
         place = folder / "lora.safetensors"
         place.write_bytes(lora)
         changed = _changed(first, found.fingerprint(), artifacts.digest_of_file(place))
-        if any(panel["text_length"] > found.text_length and "chunks" not in panel for panel in panels):
+        if any(
+            panel["text_length"] > found.text_length and "chunks" not in panel for panel in panels
+        ):
             changed.append(ENCODED)
         changed += _draw(found, memory.plan(found, settings), place, panels, settings, references)
         shutil.rmtree(folder / "cache")
-        differences = [_difference(originals[panel["file"]], folder / panel["file"]) for panel in panels]
+        differences = [
+            _difference(originals[panel["file"]], folder / panel["file"]) for panel in panels
+        ]
         tolerance = TOLERANCE[first["precision"]]
-        verdicts = ["identical" if most == 0 else "within tolerance" if most <= tolerance else "different" for most in differences]
-        artifacts.write_manifest(folder, "reproduce", "", verdicts=verdicts, differences=differences, changed=changed, tolerance=tolerance)
+        verdicts = [
+            "identical" if most == 0 else "within tolerance" if most <= tolerance else "different"
+            for most in differences
+        ]
+        artifacts.write_manifest(
+            folder,
+            "reproduce",
+            "",
+            verdicts=verdicts,
+            differences=differences,
+            changed=changed,
+            tolerance=tolerance,
+        )
     result = Reproduction(target, verdicts, differences, changed, tolerance)
     print(result)
     return result
@@ -95,32 +152,59 @@ def _settings(story: dict, base: str, folder: Path) -> Settings:
     first, last, further = story["panels"][0], story["panels"][-1], story["settings"]
     heroine = last.get("heroine", {})
     return Settings(
-        base=base, output=str(folder), resolution=first["width"], num_inference_steps=first["steps"], guidance_scale=first["guidance_scale"],
-        guidance_end=first["guidance_end"], clip_skip=first.get("clip_skip"), precision=first["precision"], text_encoder_bits=further.get("text_encoder_bits"), text_encoder_on_cpu=further.get("text_encoder_on_cpu"),
-        heroine=heroine.get("by"), heroine_strength=heroine.get("strength"), heroine_picture=str(folder / heroine["file"]) if "file" in heroine else None,
+        base=base,
+        output=str(folder),
+        resolution=first["width"],
+        num_inference_steps=first["steps"],
+        guidance_scale=first["guidance_scale"],
+        guidance_end=first["guidance_end"],
+        clip_skip=first.get("clip_skip"),
+        precision=first["precision"],
+        text_encoder_bits=further.get("text_encoder_bits"),
+        text_encoder_on_cpu=further.get("text_encoder_on_cpu"),
+        heroine=heroine.get("by"),
+        heroine_strength=heroine.get("strength"),
+        heroine_picture=str(folder / heroine["file"]) if "file" in heroine else None,
     )
 
 
-def _reference(path: Path, panel: dict, folder: Path, controlnets: dict[str, str]) -> Reference | None:
+def _reference(
+    path: Path, panel: dict, folder: Path, controlnets: dict[str, str]
+) -> Reference | None:
     """The reference of ``panel`` as the bundle holds it: what the ControlNet saw, ready-made."""
     said = panel.get("reference")
     if not said or said["control"] == "image":
         return said and Reference(folder / said["file"], "image", said["strength"])
     own = said["model"] == OWN
     if own and said["control"] not in controlnets:
-        raise BundleError(f"{path} was drawn with a ControlNet of its own: give reproduce(..., controlnets={{\"{said['control']}\": \"its path\"}}).")
-    return Reference(folder / said["file"], said["control"], said["strength"], said["end"], prepared=True, weights=controlnets[said["control"]] if own else said["model"])
+        raise BundleError(
+            f'{path} was drawn with a ControlNet of its own: give reproduce(..., controlnets={{"{said["control"]}": "its path"}}).'
+        )
+    return Reference(
+        folder / said["file"],
+        said["control"],
+        said["strength"],
+        said["end"],
+        prepared=True,
+        weights=controlnets[said["control"]] if own else said["model"],
+    )
 
 
 def _changed(panel: dict, base_fingerprint: str, digest: str) -> list[str]:
     """What differs from when ``panel`` was drawn."""
     changed = []
     if panel["base_fingerprint"] != base_fingerprint:
-        changed.append(f"the base {panel['base']!r} has other weights or configs (fingerprint {panel['base_fingerprint'][:12]}, now {base_fingerprint[:12]})")
+        changed.append(
+            f"the base {panel['base']!r} has other weights or configs (fingerprint {panel['base_fingerprint'][:12]}, now {base_fingerprint[:12]})"
+        )
     if panel["lora"] != digest:
         changed.append(f"the LoRA is another (SHA-256 {panel['lora'][:12]}, now {digest[:12]})")
     now = artifacts.versions(*PACKAGES)
-    return changed + [f"{name} {panel['versions'].get(name, 'not named')}, now {now[name]}" for name in PACKAGES if panel["versions"].get(name) != now[name]]
+    return changed + [
+        f"{name} {panel['versions'].get(name, 'not named')}, now {now[name]}"
+        for name in PACKAGES
+        if panel["versions"].get(name) != now[name]
+    ]
 
 
 def batches(panels: list[dict]) -> list[tuple[int, list[int]]]:
@@ -132,17 +216,37 @@ def batches(panels: list[dict]) -> list[tuple[int, list[int]]]:
     """
     made: list[tuple[tuple, dict[int, int]]] = []
     for place, panel in enumerate(panels):
-        said, first = panel.get("reference", {}), int(panel.get("heroine", {}).get("by") == "shared")
-        guided = panel["guidance_end"], "heroine" in panel, said.get("controlnet"), said["strength"] if said.get("control") == "image" else None
+        said, first = (
+            panel.get("reference", {}),
+            int(panel.get("heroine", {}).get("by") == "shared"),
+        )
+        guided = (
+            panel["guidance_end"],
+            "heroine" in panel,
+            said.get("controlnet"),
+            said["strength"] if said.get("control") == "image" else None,
+        )
         kind = (panel["batch"], first, panel["text_length"], panel["vae_tiling"], *guided)
-        rows = next((rows for other, rows in made if other == kind and panel["row"] not in rows), None)
+        rows = next(
+            (rows for other, rows in made if other == kind and panel["row"] not in rows), None
+        )
         if rows is None:
             made.append((kind, rows := {}))
         rows[panel["row"]] = place
-    return [(first, [rows.get(row, next(iter(rows.values()))) for row in range(first, size)]) for (size, first, *_), rows in made]
+    return [
+        (first, [rows.get(row, next(iter(rows.values()))) for row in range(first, size)])
+        for (size, first, *_), rows in made
+    ]
 
 
-def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], settings: Settings, references: list[Reference | None]) -> list[str]:
+def _draw(
+    base: bases.Base,
+    plan: memory.Plan,
+    lora: Path,
+    panels: list[dict],
+    settings: Settings,
+    references: list[Reference | None],
+) -> list[str]:
     """Draw ``panels`` into the settings' folder; returns what is not as at first."""
     import torch
 
@@ -152,16 +256,31 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], s
 
     attaching.check(base, lora)
     folder, steps = settings.folder, settings.num_inference_steps
-    prepared = [reference and control.prepare(base, reference, place, steps) for place, reference in enumerate(references, 1)]
-    keeper = heroine.prepare(base, settings, folder / panels[0]["file"], prepared) if settings.heroine else None
+    prepared = [
+        reference and control.prepare(base, reference, place, steps)
+        for place, reference in enumerate(references, 1)
+    ]
+    keeper = (
+        heroine.prepare(base, settings, folder / panels[0]["file"], prepared)
+        if settings.heroine
+        else None
+    )
     remarks = _other_guides(panels, prepared, keeper)
-    said = conditioning.encode(base, [panel[key] for panel in panels for key in ("prompt", "negative_prompt")], settings, plan, lora=lora)
+    said = conditioning.encode(
+        base,
+        [panel[key] for panel in panels for key in ("prompt", "negative_prompt")],
+        settings,
+        plan,
+        lora=lora,
+    )
     guides = Guides(base, plan, drawing.load_pipeline(base, plan, lora), settings, prepared, keeper)
 
     def draw(batch: list[int], first: int) -> None:
         vae, like = guides.pipe.vae, panels[batch[0]]
         drawing.decode_in_tiles(vae) if like["vae_tiling"] else vae.disable_tiling()
-        for row, (place, image) in enumerate(zip(batch, guides.draw(batch, panels, said, text_length=like["text_length"])), first):
+        for row, (place, image) in enumerate(
+            zip(batch, guides.draw(batch, panels, said, text_length=like["text_length"])), first
+        ):
             if row == panels[place]["row"]:
                 image.save(folder / panels[place]["file"])
 
@@ -172,7 +291,9 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], s
                 draw(batch, first)
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
-                    raise ResourceError("The memory of the card is too small for one picture of this bundle: reproduce it on a larger one.") from error
+                    raise ResourceError(
+                        "The memory of the card is too small for one picture of this bundle: reproduce it on a larger one."
+                    ) from error
                 remarks += [] if ALONE in remarks else [ALONE]
                 for place in dict.fromkeys(batch):
                     draw([place], panels[place]["row"])
@@ -182,8 +303,14 @@ def _draw(base: bases.Base, plan: memory.Plan, lora: Path, panels: list[dict], s
 
 def _other_guides(panels: list[dict], prepared: list, keeper) -> list[str]:
     """ControlNets and IP-Adapter that are not those of before, a sentence each."""
-    others = {panel["reference"]["control"] for panel, each in zip(panels, prepared) if each and each.facts.get("controlnet") != panel["reference"].get("controlnet")}
-    remarks = [f"the ControlNet for {control!r} has other weights or configs" for control in sorted(others)]
+    others = {
+        panel["reference"]["control"]
+        for panel, each in zip(panels, prepared)
+        if each and each.facts.get("controlnet") != panel["reference"].get("controlnet")
+    }
+    remarks = [
+        f"the ControlNet for {control!r} has other weights or configs" for control in sorted(others)
+    ]
     if keeper and keeper.weights != panels[-1]["heroine"].get("weights"):
         remarks.append("the IP-Adapter has other weights")
     return remarks
@@ -198,6 +325,12 @@ def _difference(original: bytes, made: Path) -> int:
         with Image.open(io.BytesIO(original), formats=["PNG"]) as first, Image.open(made) as second:
             if first.size != second.size:
                 return 255
-            return int(np.abs(np.asarray(first.convert("RGB"), int) - np.asarray(second.convert("RGB"), int)).max())
+            return int(
+                np.abs(
+                    np.asarray(first.convert("RGB"), int) - np.asarray(second.convert("RGB"), int)
+                ).max()
+            )
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BundleError(f"The bundle's {made.name} is no whole PNG ({type(error).__name__}): get the bundle again.") from error
+        raise BundleError(
+            f"The bundle's {made.name} is no whole PNG ({type(error).__name__}): get the bundle again."
+        ) from error

@@ -27,7 +27,7 @@ def to_clip(prompt: str) -> str:
             words = said.rstrip()
             # a backslash of the text itself would escape the bracket
             space = " " if text.endswith("\\") else ""
-            text += f"{space}({words}:{prompts.number(weight)}){said[len(words):]}"
+            text += f"{space}({words}:{prompts.number(weight)}){said[len(words) :]}"
     return text
 
 
@@ -35,7 +35,9 @@ def from_clip(text: str) -> str:
     """The prompt that says what CLIPTextEncode reads in ``text``."""
     hidden = text.replace(r"\)", "\0\1").replace(r"\(", "\0\2")
     shown = lambda said: said.replace("\0\1", ")").replace("\0\2", "(")
-    return prompts.written([(shown(said), round(weight, 6)) for said, weight in _weighed(hidden, 1.0)])
+    return prompts.written(
+        [(shown(said), round(weight, 6)) for said, weight in _weighed(hidden, 1.0)]
+    )
 
 
 def _weighed(text: str, weight: float) -> list[tuple[str, float]]:
@@ -63,7 +65,7 @@ def _parts(text: str) -> list[str]:
             parts.append(text[start:place])
             start = place
         elif sign == ")" and depth == 0:
-            parts.append(text[start:place + 1])
+            parts.append(text[start : place + 1])
             start = place + 1
     return [part for part in [*parts, text[start:]] if part]
 

@@ -39,7 +39,10 @@ class Pictures:
     @property
     def guides(self) -> list[Path]:
         """What panels followed beside their prompts: references and the heroine's picture."""
-        return [self.folder / name for name in sorted({name for panel in self.panels for name in _followed(panel)})]
+        return [
+            self.folder / name
+            for name in sorted({name for panel in self.panels for name in _followed(panel)})
+        ]
 
     @property
     def grid(self) -> Path:
@@ -55,7 +58,9 @@ class Pictures:
         return show.story(self)
 
 
-def render(story: Story, settings: Settings, lora: Lora | Path | str | None, folder: Path | None = None) -> Pictures:
+def render(
+    story: Story, settings: Settings, lora: Lora | Path | str | None, folder: Path | None = None
+) -> Pictures:
     """Draw ``story`` into ``<output>/story`` or, with ``lora=None``, by the base alone into ``<output>/base``; or into ``folder``.
 
     Only panels whose prompt, negative prompt, seed, reference (by content), base, LoRA or settings changed are drawn.
@@ -70,52 +75,83 @@ def render(story: Story, settings: Settings, lora: Lora | Path | str | None, fol
     base = weights.fetch(bases.get(settings.base))
     lora_path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser() if lora else None
     if lora_path and not lora_path.is_file():
-        raise LoraError(f"There is no LoRA at {lora_path}: run the training cell again, or give the path of a lora.safetensors.")
+        raise LoraError(
+            f"There is no LoRA at {lora_path}: run the training cell again, or give the path of a lora.safetensors."
+        )
     folder = folder or settings.folder / ("story" if lora_path else "base")
     if missing := artifacts.free_space_needed(folder, len(story) * settings.resolution**2 * 8):
-        raise ResourceError(f"The disk of {folder} lacks {missing / 1e6:,.0f} MB for {len(story)} pictures: free some space or set output to another disk.")
+        raise ResourceError(
+            f"The disk of {folder} lacks {missing / 1e6:,.0f} MB for {len(story)} pictures: free some space or set output to another disk."
+        )
     plan = memory.plan(base, settings)
     common = {
-        "base": base.name, "pipeline": base.pipeline, "base_fingerprint": base.fingerprint(), "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
-        "width": settings.resolution, "height": settings.resolution, "steps": settings.num_inference_steps, "guidance_scale": settings.guidance_scale,
-        "guidance_end": settings.guidance_end, "sampler": "DPM++ 2M", "schedule_type": base.schedule_type, "precision": plan.precision, "versions": artifacts.versions(*PACKAGES),
+        "base": base.name,
+        "pipeline": base.pipeline,
+        "base_fingerprint": base.fingerprint(),
+        "lora": artifacts.digest_of_file(lora_path) if lora_path else None,
+        "width": settings.resolution,
+        "height": settings.resolution,
+        "steps": settings.num_inference_steps,
+        "guidance_scale": settings.guidance_scale,
+        "guidance_end": settings.guidance_end,
+        "sampler": "DPM++ 2M",
+        "schedule_type": base.schedule_type,
+        "precision": plan.precision,
+        "versions": artifacts.versions(*PACKAGES),
     }
     if base.prediction_type != "epsilon":
-        common |= {"prediction_type": base.prediction_type, "zero_terminal_snr": base.zero_terminal_snr}
+        common |= {
+            "prediction_type": base.prediction_type,
+            "zero_terminal_snr": base.zero_terminal_snr,
+        }
     if settings.clip_skip:
         common["clip_skip"] = settings.clip_skip
     if lora_path and trains_text(lora_path):
         common["lora_text_encoder"] = True
     if base.checkpoint is None and settings.base not in bases.names():
-        common["layout"] = "diffusers"  # a folder of one's own, which ComfyUI loads by another node than a file
+        common["layout"] = (
+            "diffusers"  # a folder of one's own, which ComfyUI loads by another node than a file
+        )
     panels = [panel | common for panel in story.resolved(settings.seed)]
     references, keeper = _guides(base, story, settings, folder)
     for place, panel in enumerate(panels):
         panel |= {"reference": references[place].facts} if references[place] else {}
         panel |= keeper.facts(place, panels[0]) if keeper else {}
         panel["fingerprint"] = artifacts.fingerprint(stage="panel", **panel)
-    before = {entry["file"]: entry for entry in (artifacts.read_manifest(folder) or {}).get("panels", [])}
+    before = {
+        entry["file"]: entry for entry in (artifacts.read_manifest(folder) or {}).get("panels", [])
+    }
     todo = [place for place, panel in enumerate(panels) if not _drawn(folder, place, panel, before)]
     mark = artifacts.fingerprint(stage="render", panels=[panel["fingerprint"] for panel in panels])
     if not todo and artifacts.finished(folder, mark):
-        pictures = Pictures(folder, [before[f"panel-{place}.png"] for place in range(1, len(panels) + 1)])
+        pictures = Pictures(
+            folder, [before[f"panel-{place}.png"] for place in range(1, len(panels) + 1)]
+        )
         print(f"render: nothing to do, {pictures}")
         return pictures
     folder.mkdir(parents=True, exist_ok=True)
-    entries = _draw(base, plan, lora_path, panels, todo, before, settings, folder, references, keeper)
+    entries = _draw(
+        base, plan, lora_path, panels, todo, before, settings, folder, references, keeper
+    )
     _finish(folder, mark, entries)
     pictures = Pictures(folder, entries)
     print(f"render: drew {len(todo)} of {len(panels)} panels, {pictures}")
     return pictures
 
 
-def _guides(base: bases.Base, story: Story, settings: Settings, folder: Path) -> tuple[list, object]:
+def _guides(
+    base: bases.Base, story: Story, settings: Settings, folder: Path
+) -> tuple[list, object]:
     """Each panel's reference, checked, or None; and what keeps the heroine, or None."""
     references = [None] * len(story)
     if any(panel.reference for panel in story):
         from . import control
 
-        references = [panel.reference and control.prepare(base, panel.reference, place, settings.num_inference_steps) for place, panel in enumerate(story, 1)]
+        references = [
+            panel.reference
+            and control.prepare(base, panel.reference, place, settings.num_inference_steps)
+            for place, panel in enumerate(story, 1)
+        ]
     if settings.heroine is None:
         return references, None
     from . import heroine
@@ -125,37 +161,60 @@ def _guides(base: bases.Base, story: Story, settings: Settings, folder: Path) ->
 
 def _followed(panel: dict) -> list[str]:
     """Files beside the panel's that hold what it followed."""
-    return [panel[kind]["file"] for kind in ("reference", "heroine") if "file" in panel.get(kind, {})]
+    return [
+        panel[kind]["file"] for kind in ("reference", "heroine") if "file" in panel.get(kind, {})
+    ]
 
 
 def _drawn(folder: Path, place: int, panel: dict, before: dict) -> bool:
     name = f"panel-{place + 1}.png"
     entry, path = before.get(name), folder / name
     whole = path.is_file() and all((folder / guide).is_file() for guide in _followed(panel))
-    return bool(entry) and whole and entry["fingerprint"] == panel["fingerprint"] and path.stat().st_size == entry["bytes"]
+    return (
+        bool(entry)
+        and whole
+        and entry["fingerprint"] == panel["fingerprint"]
+        and path.stat().st_size == entry["bytes"]
+    )
 
 
 def _draw(
-    base: bases.Base, plan: memory.Plan, lora: Path | None, panels: list[dict], todo: list[int], before: dict, settings: Settings, folder: Path,
-    references: list, heroine,
+    base: bases.Base,
+    plan: memory.Plan,
+    lora: Path | None,
+    panels: list[dict],
+    todo: list[int],
+    before: dict,
+    settings: Settings,
+    folder: Path,
+    references: list,
+    heroine,
 ) -> list[dict]:
     """Draw the panels of ``todo`` in batches; the manifest follows every batch, so that a break loses one at most."""
     from .. import attaching, conditioning, show
     from . import drawing
     from .guides import Guides
 
-    entries = {place: before[f"panel-{place + 1}.png"] for place in range(len(panels)) if place not in todo}
+    entries = {
+        place: before[f"panel-{place + 1}.png"] for place in range(len(panels)) if place not in todo
+    }
     if heroine and heroine.source:
         _write(folder / heroine.FILE, heroine.picture())
     if todo:
-        words = [panels[place][key] for place in {*todo, *([0] if heroine else [])} for key in ("prompt", "negative_prompt")]
+        words = [
+            panels[place][key]
+            for place in {*todo, *([0] if heroine else [])}
+            for key in ("prompt", "negative_prompt")
+        ]
         if lora:
             attaching.check(base, lora)  # before the text encoders are loaded
         said = conditioning.encode(base, words, settings, plan, lora=lora)
         tensors = {"lora_tensors": data_digest(lora)} if lora else {}
         for place in todo:
             panels[place] |= tensors | _chunks(panels[place], said, base.text_length)
-        guides = Guides(base, plan, drawing.load_pipeline(base, plan, lora), settings, references, heroine)
+        guides = Guides(
+            base, plan, drawing.load_pipeline(base, plan, lora), settings, references, heroine
+        )
         steps = settings.num_inference_steps
 
         def draw(batch: list[int]) -> None:
@@ -163,17 +222,39 @@ def _draw(
             for place in batch:
                 if "reference" in panels[place]:
                     _write(folder / panels[place]["reference"]["file"], guides.reference(place))
-            images = guides.draw(batch, panels, said, on_step=lambda step: live.step(start * steps + step * len(batch)))
-            saved = {place: writer.submit(_save, folder, place, image, panels[place]) for place, image in zip(batch, images, strict=True)}  # while the next is decoded
+            images = guides.draw(
+                batch,
+                panels,
+                said,
+                on_step=lambda step: live.step(start * steps + step * len(batch)),
+            )
+            saved = {
+                place: writer.submit(_save, folder, place, image, panels[place])
+                for place, image in zip(batch, images, strict=True)
+            }  # while the next is decoded
             beside = guides.beside(batch)
             # the arithmetic depends on the batch's size, tokens and tiles alone: these make a picture again bit for bit
-            length = conditioning.common_length(_lengths([panels[place] for place in [*range(beside), *batch]], said))
-            repeated = {"chunks": {}} if length > base.text_length else {}  # empty where its own prompts are short
+            length = conditioning.common_length(
+                _lengths([panels[place] for place in [*range(beside), *batch]], said)
+            )
+            repeated = (
+                {"chunks": {}} if length > base.text_length else {}
+            )  # empty where its own prompts are short
             for row, place in enumerate(batch, beside):
-                drawn = {"batch": len(batch) + beside, "row": row, "text_length": length, "vae_tiling": plan.vae_tiling}
+                drawn = {
+                    "batch": len(batch) + beside,
+                    "row": row,
+                    "text_length": length,
+                    "vae_tiling": plan.vae_tiling,
+                }
                 entries[place] = repeated | saved[place].result() | drawn
-            live.picture(f"panel {', '.join(str(place + 1) for place in batch)}", [folder / f"panel-{place + 1}.png" for place in batch])
-            artifacts.write_manifest(folder, "render", "unfinished", panels=[entries[place] for place in sorted(entries)])
+            live.picture(
+                f"panel {', '.join(str(place + 1) for place in batch)}",
+                [folder / f"panel-{place + 1}.png" for place in batch],
+            )
+            artifacts.write_manifest(
+                folder, "render", "unfinished", panels=[entries[place] for place in sorted(entries)]
+            )
 
         with show.Live("render", steps * len(todo)) as live, ThreadPoolExecutor(1) as writer:
             for part in guides.parts(todo):
@@ -191,11 +272,17 @@ def _lengths(panels: list[dict], said: dict) -> list[int]:
 
 def _chunks(panel: dict, said: dict, text_length: int) -> dict:
     """``{"chunks": ...}``, the parts of each prompt of ``panel`` that is longer than CLIP reads at once; else {}."""
-    found = {key: list(said[panel[key]].chunks) for key in TEXTS if len(said[panel[key]].tokens) > text_length}
+    found = {
+        key: list(said[panel[key]].chunks)
+        for key in TEXTS
+        if len(said[panel[key]].tokens) > text_length
+    }
     return {"chunks": found} if found else {}
 
 
-def _of_alike_lengths(part: list[int], panels: list[dict], said: dict, text_length: int) -> list[list[int]]:
+def _of_alike_lengths(
+    part: list[int], panels: list[dict], said: dict, text_length: int
+) -> list[list[int]]:
     """``part`` whole, or, where the prompts' common length would grow too large, in parts of one length each."""
     from ..conditioning import MOST_CHUNKS
 
@@ -217,14 +304,16 @@ def _in_batches(todo: list[int], size: int, draw: Callable[[list[int]], None]) -
 
     start = 0
     while start < len(todo):
-        batch = todo[start:start + size]
+        batch = todo[start : start + size]
         try:
             draw(batch)
             start += len(batch)
             continue
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
-                raise ResourceError("The memory of the card is too small for one picture: lower resolution, or set offload=True and vae_tiling=True, and run this cell again; panels that are drawn stay.") from error
+                raise ResourceError(
+                    "The memory of the card is too small for one picture: lower resolution, or set offload=True and vae_tiling=True, and run this cell again; panels that are drawn stay."
+                ) from error
             size = (len(batch) + 1) // 2
             print(f"render: out of memory, going on with {size} panels at once", flush=True)
         if torch.cuda.is_available():

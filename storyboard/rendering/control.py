@@ -22,7 +22,8 @@ from . import maps
 
 # diffusers' KolorsImg2ImgPipeline drops pooled embeddings that it is given; SDXL's takes them and draws the same (parity is tested)
 IMAGE_TO_IMAGE = {
-    "KolorsPipeline": "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "KolorsPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
 }
 
@@ -55,7 +56,11 @@ class Prepared:
     @property
     def group(self) -> tuple:
         """Panels of one group can be drawn together."""
-        return ("image", self.reference.strength) if self.folder is None else ("controlnet", str(self.folder))
+        return (
+            ("image", self.reference.strength)
+            if self.folder is None
+            else ("controlnet", str(self.folder))
+        )
 
 
 def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepared:
@@ -67,7 +72,12 @@ def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepare
     """
     path = Path(reference.picture).expanduser()
     check_picture(path, f"The reference of panel {place}")
-    facts = {"picture": artifacts.digest_of_file(path), "control": reference.control, "strength": reference.strength, "file": f"panel-{place}-reference.png"}
+    facts = {
+        "picture": artifacts.digest_of_file(path),
+        "control": reference.control,
+        "strength": reference.strength,
+        "file": f"panel-{place}-reference.png",
+    }
     if reference.control == "image":
         if skipped(reference, steps) >= steps:
             said = f"Reference(strength={reference.strength:g}) of panel {place} leaves none of {steps} steps"
@@ -76,7 +86,7 @@ def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepare
     model = reference.weights or base.controlnets.get(reference.control)
     if not model:
         known = ", ".join(f'"{name}"' for name in sorted(base.controlnets)) or "none"
-        said = f"The base {base.name!r} has no ControlNet for {reference.control!r} (it has {known}, and \"image\" without one)"
+        said = f'The base {base.name!r} has no ControlNet for {reference.control!r} (it has {known}, and "image" without one)'
         raise SettingsError(f"{said}: name one with Reference(weights=...).")
     folder = weights.fetch_module(model, f"the ControlNet for {reference.control}")
     check(base, folder)
@@ -84,14 +94,24 @@ def prepare(base: Base, reference: Reference, place: int, steps: int) -> Prepare
     if not reference.prepared:
         if maker := reference.annotator or maps.ANNOTATORS.get(reference.control):
             annotator = weights.fetch_module(maker, f"the model that finds {reference.control}")
-        facts |= {"annotator": _fingerprint(base, annotator) if annotator else None, "versions": artifacts.versions("opencv-python-headless", "transformers")}
+        facts |= {
+            "annotator": _fingerprint(base, annotator) if annotator else None,
+            "versions": artifacts.versions("opencv-python-headless", "transformers"),
+        }
     named = {"model": _name(reference.weights), "controlnet": _fingerprint(base, folder)}
-    return Prepared(reference, folder, annotator, facts | named | {"end": reference.end, "prepared": reference.prepared})
+    return Prepared(
+        reference,
+        folder,
+        annotator,
+        facts | named | {"end": reference.end, "prepared": reference.prepared},
+    )
 
 
 def _name(model: str | None) -> str | None:
     """Which ControlNet other than the base's own: its id at the hubs, or ``OWN``."""
-    return model and (model if not Path(model).expanduser().exists() and re.fullmatch(HUB_ID, model) else OWN)
+    return model and (
+        model if not Path(model).expanduser().exists() and re.fullmatch(HUB_ID, model) else OWN
+    )
 
 
 def check_picture(path: Path, what: str) -> None:
@@ -101,7 +121,9 @@ def check_picture(path: Path, what: str) -> None:
             image.load()
             pictures.eight_bits(pictures.upright(image))
     except pictures.UNREADABLE as error:
-        raise SettingsError(f"{what}, {path}, cannot be read as a picture ({type(error).__name__}: {error}): give the path of a whole picture.") from error
+        raise SettingsError(
+            f"{what}, {path}, cannot be read as a picture ({type(error).__name__}: {error}): give the path of a whole picture."
+        ) from error
 
 
 def check(base: Base, folder: Path) -> None:
@@ -113,7 +135,9 @@ def check(base: Base, folder: Path) -> None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BaseError(f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): it needs config.json and weights.") from error
+        raise BaseError(
+            f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): it needs config.json and weights."
+        ) from error
 
     if kind := next((kind for key, kind in OTHER_KINDS.items() if key in config), None):
         said = f"{folder} holds {kind}, which cannot guide the base {base.name!r}"
@@ -121,7 +145,9 @@ def check(base: Base, folder: Path) -> None:
     for key, accepted in _accepted(base.config("unet")).items():
         if config.get(key) not in accepted:
             said = f"{folder} holds a ControlNet of {key}={config.get(key)}"
-            raise BaseError(f"{said}, where the base {base.name!r} takes {accepted[-1]}: name one made for this base.")
+            raise BaseError(
+                f"{said}, where the base {base.name!r} takes {accepted[-1]}: name one made for this base."
+            )
 
     beside = _as_base(base, folder)
     beside.check_weights(folder.name)
@@ -132,8 +158,13 @@ def _accepted(unet: dict) -> dict[str, tuple]:
     """What a ControlNet's config may say beside that of the UNet whose inputs it takes and whose residuals it adds."""
     same = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
     accepted = {key: (unet.get(key),) for key in same}
-    accepted |= {"conditioning_channels": (None, 3), "encoder_hid_dim": (None, unet.get("encoder_hid_dim"))}
-    if unet.get("encoder_hid_dim_type") != "text_proj":  # a UNet that has it lends its time embedding, see Control
+    accepted |= {
+        "conditioning_channels": (None, 3),
+        "encoder_hid_dim": (None, unet.get("encoder_hid_dim")),
+    }
+    if (
+        unet.get("encoder_hid_dim_type") != "text_proj"
+    ):  # a UNet that has it lends its time embedding, see Control
         key = "projection_class_embeddings_input_dim"
         accepted[key] = (None, unet.get(key))
     return accepted
@@ -155,16 +186,37 @@ class Control:
     diffusers has none, ends with guidance, and lets every picture of a batch have a strength and an end of its own.
     """
 
-    def __init__(self, base: Base, folder: Path, unet: torch.nn.Module, dtype: torch.dtype, device: str) -> None:
+    def __init__(
+        self, base: Base, folder: Path, unet: torch.nn.Module, dtype: torch.dtype, device: str
+    ) -> None:
         self.model = load(base, folder, dtype).to(device, memory_format=torch.channels_last)
-        self.projection, config = None, base.config("unet")  # the module's own changes with an IP-Adapter
-        if config.get("encoder_hid_dim_type") == "text_proj":  # diffusers' ControlNet holds the projection and does not apply it
-            self.projection = self.model.encoder_hid_proj or getattr(unet, "text_encoder_hid_proj", None) or unet.encoder_hid_proj
-            if self.model.config.projection_class_embeddings_input_dim not in (None, config["projection_class_embeddings_input_dim"]):
+        self.projection, config = (
+            None,
+            base.config("unet"),
+        )  # the module's own changes with an IP-Adapter
+        if (
+            config.get("encoder_hid_dim_type") == "text_proj"
+        ):  # diffusers' ControlNet holds the projection and does not apply it
+            self.projection = (
+                self.model.encoder_hid_proj
+                or getattr(unet, "text_encoder_hid_proj", None)
+                or unet.encoder_hid_proj
+            )
+            if self.model.config.projection_class_embeddings_input_dim not in (
+                None,
+                config["projection_class_embeddings_input_dim"],
+            ):
                 self.model.add_embedding = unet.add_embedding  # an SDXL ControlNet on Kolors
 
     @contextmanager
-    def attached(self, unet: torch.nn.Module, conditions: torch.Tensor, strengths: Sequence[float], ends: Sequence[float], steps: int) -> Iterator[None]:
+    def attached(
+        self,
+        unet: torch.nn.Module,
+        conditions: torch.Tensor,
+        strengths: Sequence[float],
+        ends: Sequence[float],
+        steps: int,
+    ) -> Iterator[None]:
         """While open, every call of ``unet`` is a step with control.
 
         Args:
@@ -172,23 +224,36 @@ class Control:
             strengths, ends: One a picture.
         """
         call = 0
-        conditions = conditions.to(self.model.device, self.model.dtype, memory_format=torch.channels_last)
+        conditions = conditions.to(
+            self.model.device, self.model.dtype, memory_format=torch.channels_last
+        )
 
         def add(_unet, arguments, named):
             nonlocal call
             call += 1
             sample, timestep = arguments
-            rows = [strength if call / steps <= end else 0.0 for strength, end in zip(strengths, ends)]
+            rows = [
+                strength if call / steps <= end else 0.0 for strength, end in zip(strengths, ends)
+            ]
             if not any(rows):
                 return None
             repeats = len(sample) // len(conditions)
-            scale = torch.tensor(rows * repeats, dtype=sample.dtype, device=sample.device).view(-1, 1, 1, 1)
+            scale = torch.tensor(rows * repeats, dtype=sample.dtype, device=sample.device).view(
+                -1, 1, 1, 1
+            )
             hidden = named["encoder_hidden_states"]
             down, mid = self.model(
-                sample, timestep, encoder_hidden_states=self.projection(hidden) if self.projection else hidden,
-                controlnet_cond=conditions.repeat(repeats, 1, 1, 1), added_cond_kwargs=named.get("added_cond_kwargs"), return_dict=False,
+                sample,
+                timestep,
+                encoder_hidden_states=self.projection(hidden) if self.projection else hidden,
+                controlnet_cond=conditions.repeat(repeats, 1, 1, 1),
+                added_cond_kwargs=named.get("added_cond_kwargs"),
+                return_dict=False,
             )
-            residuals = {"down_block_additional_residuals": [part * scale for part in down], "mid_block_additional_residual": mid * scale}
+            residuals = {
+                "down_block_additional_residuals": [part * scale for part in down],
+                "mid_block_additional_residual": mid * scale,
+            }
             return arguments, named | residuals
 
         hook = unet.register_forward_pre_hook(add, with_kwargs=True)
@@ -221,7 +286,11 @@ def picture(reference: Reference, resolution: int) -> Image.Image:
 def shown(prepared: Prepared, resolution: int) -> Image.Image:
     """What is followed, ``resolution`` pixels wide and high: the map that the ControlNet sees, or the picture that image-to-image starts from."""
     image, reference = picture(prepared.reference, resolution), prepared.reference
-    return image if prepared.folder is None or reference.prepared else maps.make(image, reference.control, prepared.annotator)
+    return (
+        image
+        if prepared.folder is None or reference.prepared
+        else maps.make(image, reference.control, prepared.annotator)
+    )
 
 
 @torch.no_grad()
@@ -230,12 +299,25 @@ def latents(pipe, images: Sequence[Image.Image]) -> torch.Tensor:
     pixels = torch.stack([maps.as_tensor(image) for image in images]) * 2 - 1
     vae = pipe.vae
     with true_fp32(pipe.unet.dtype):
-        return torch.cat([vae.encode(one[None].to(pipe._execution_device, vae.dtype)).latent_dist.mean for one in pixels]) * vae.config.scaling_factor
+        return (
+            torch.cat(
+                [
+                    vae.encode(one[None].to(pipe._execution_device, vae.dtype)).latent_dist.mean
+                    for one in pixels
+                ]
+            )
+            * vae.config.scaling_factor
+        )
 
 
 def image_to_image(base: Base, pipe):
     """diffusers' image-to-image pipeline of the same modules as ``pipe``."""
-    return models.pipeline(replace(base, pipeline=IMAGE_TO_IMAGE[base.pipeline]), vae=pipe.vae, unet=pipe.unet, scheduler=pipe.scheduler)
+    return models.pipeline(
+        replace(base, pipeline=IMAGE_TO_IMAGE[base.pipeline]),
+        vae=pipe.vae,
+        unet=pipe.unet,
+        scheduler=pipe.scheduler,
+    )
 
 
 def skipped(reference: Reference, steps: int) -> int:

@@ -30,14 +30,28 @@ def scheduler(base: Base):
 
     spacing = {"use_karras_sigmas": True, "timestep_spacing": "leading"}
     if base.zero_terminal_snr:
-        spacing = {"use_karras_sigmas": False, "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+        spacing = {
+            "use_karras_sigmas": False,
+            "timestep_spacing": "trailing",
+            "rescale_betas_zero_snr": True,
+        }
     return DPMSolverMultistepScheduler(
-        num_train_timesteps=base.num_train_timesteps, beta_start=base.beta_start, beta_end=base.beta_end, beta_schedule="scaled_linear",
-        prediction_type=base.prediction_type, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", steps_offset=1, **spacing,
+        num_train_timesteps=base.num_train_timesteps,
+        beta_start=base.beta_start,
+        beta_end=base.beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type=base.prediction_type,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        final_sigmas_type="zero",
+        steps_offset=1,
+        **spacing,
     )
 
 
-def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None):
+def load_pipeline(
+    base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None
+):
     """The pipeline of ``base`` without text encoders, with our sampler, and what a LoRA file has for the UNet.
 
     Args:
@@ -53,12 +67,20 @@ def load_pipeline(base: Base, plan: Plan, lora: Path | None = None, unet: torch.
     unet_here = models.load(base, "unet", plan.dtype, device) if unet is None else unet
     pipe = models.pipeline(base, vae=vae, unet=unet_here, scheduler=scheduler(base))
     with quiet():
-        if unet is None:  # one in training must stay where it is: CUDA graphs and AdamW's moments know its memory
+        if (
+            unet is None
+        ):  # one in training must stay where it is: CUDA graphs and AdamW's moments know its memory
             # transformers between convolutions cost a card more in this layout than convolutions gain (benchmarks/RESULTS.md)
-            pipe.unet.to(memory_format=torch.channels_last if plan.device == "cpu" else torch.contiguous_format)
+            pipe.unet.to(
+                memory_format=torch.channels_last
+                if plan.device == "cpu"
+                else torch.contiguous_format
+            )
         pipe.vae.to(memory_format=torch.channels_last)
         if lora is not None and attach(pipe, base, lora):
-            if plan.precision == "fp32":  # in 16 bits a LoRA that is added to the weights loses its small values
+            if (
+                plan.precision == "fp32"
+            ):  # in 16 bits a LoRA that is added to the weights loses its small values
                 pipe.fuse_lora()
                 pipe.unload_lora_weights()
         if plan.vae_tiling:
@@ -78,8 +100,17 @@ def decode_in_tiles(vae) -> None:
 
 
 def draw(
-    pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
-    steps: int, guidance_scale: float, guidance_end: float = 1.0, on_step: Callable[[int], None] | None = None, leave_out: int = 0, **named: object,
+    pipe,
+    positive: list[Embedding],
+    negative: list[Embedding],
+    seeds: list[int],
+    resolution: int,
+    steps: int,
+    guidance_scale: float,
+    guidance_end: float = 1.0,
+    on_step: Callable[[int], None] | None = None,
+    leave_out: int = 0,
+    **named: object,
 ) -> Iterator[Image.Image]:
     """Draw one batch, decoded one after another; picture i starts from ``seeds[i]``'s noise, made on the CPU on every device.
 
@@ -92,22 +123,49 @@ def draw(
     Raises:
         RenderingError: A picture came out with values that are not finite, or all of one colour.
     """
-    latents = denoise(pipe, positive, negative, seeds, resolution, steps, guidance_scale, guidance_end, on_step, **named)
-    for seed, latent in list(zip(seeds, latents))[leave_out:]:  # one at a time: the decoder is where memory peaks
+    latents = denoise(
+        pipe,
+        positive,
+        negative,
+        seeds,
+        resolution,
+        steps,
+        guidance_scale,
+        guidance_end,
+        on_step,
+        **named,
+    )
+    for seed, latent in list(zip(seeds, latents))[
+        leave_out:
+    ]:  # one at a time: the decoder is where memory peaks
         decoded = decode(pipe, latent[None])[0]
         if not torch.isfinite(decoded).all():
-            raise RenderingError(f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or guidance_scale, or set precision to bf16 or fp32, and render again.")
+            raise RenderingError(
+                f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or guidance_scale, or set precision to bf16 or fp32, and render again."
+            )
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
         if pixels.flatten(1).std(1).max() < BLANK:
-            raise RenderingError(f"The picture of seed {seed} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate.")
+            raise RenderingError(
+                f"The picture of seed {seed} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate."
+            )
         yield Image.fromarray(pixels.byte().permute(1, 2, 0).numpy())
 
 
 @torch.no_grad()
 def denoise(
-    pipe, positive: list[Embedding], negative: list[Embedding], seeds: list[int], resolution: int,
-    steps: int, guidance_scale: float, guidance_end: float = 1.0, on_step: Callable[[int], None] | None = None,
-    image: torch.Tensor | None = None, strength: float = 1.0, text_length: int = 0, **named: object,
+    pipe,
+    positive: list[Embedding],
+    negative: list[Embedding],
+    seeds: list[int],
+    resolution: int,
+    steps: int,
+    guidance_scale: float,
+    guidance_end: float = 1.0,
+    on_step: Callable[[int], None] | None = None,
+    image: torch.Tensor | None = None,
+    strength: float = 1.0,
+    text_length: int = 0,
+    **named: object,
 ) -> torch.Tensor:
     """Latents (n, 4, resolution / 8, resolution / 8) of n pictures, scaled as the UNet knows them.
 
@@ -118,7 +176,11 @@ def denoise(
         text_length: Tokens that the embeddings are repeated to, where the lengths of the batch divide it.
         named: Further arguments of ``pipe``.
     """
-    doubled = [name for name in ("prompt_embeds", "add_text_embeds", "add_time_ids") if name in pipe._callback_tensor_inputs]
+    doubled = [
+        name
+        for name in ("prompt_embeds", "add_text_embeds", "add_time_ids")
+        if name in pipe._callback_tensor_inputs
+    ]
     skipped = steps - min(int(steps * strength), steps)  # as diffusers counts
     last = round(steps * guidance_end) - skipped
 
@@ -137,13 +199,22 @@ def denoise(
     said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
     if pooled.shape[1]:
         said |= {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}
-    named |= {name: resolution for name in ("height", "width") if name in inspect.signature(pipe.__call__).parameters}
+    named |= {
+        name: resolution
+        for name in ("height", "width")
+        if name in inspect.signature(pipe.__call__).parameters
+    }
     if image is not None:
         named |= {"image": image.to(pipe._execution_device, pipe.unet.dtype), "strength": strength}
     with true_fp32(pipe.unet.dtype):
         return pipe(
-            **said, **named, generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], num_inference_steps=steps,
-            guidance_scale=guidance_scale if last > 0 else 1.0, output_type="latent", callback_on_step_end=report,
+            **said,
+            **named,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale if last > 0 else 1.0,
+            output_type="latent",
+            callback_on_step_end=report,
             callback_on_step_end_tensor_inputs=["latents", *doubled],
         ).images
 
@@ -152,4 +223,8 @@ def denoise(
 def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
     """Latents (n, 4, h, w) -> pictures (n, 3, 8 h, 8 w) in about [-1, 1], fp32 on the CPU."""
     with true_fp32(pipe.unet.dtype):
-        return pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample.float().cpu()
+        return (
+            pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor)
+            .sample.float()
+            .cpu()
+        )

@@ -3,7 +3,10 @@
 import cv2
 import numpy as np
 
-LOW, HIGH = 100, 200  # Canny's thresholds in the ControlNets' own training (https://arxiv.org/abs/2302.05543)
+LOW, HIGH = (
+    100,
+    200,
+)  # Canny's thresholds in the ControlNets' own training (https://arxiv.org/abs/2302.05543)
 
 
 def edges(pixels: np.ndarray) -> np.ndarray:
@@ -17,5 +20,8 @@ def agreement(drawn: np.ndarray, reference: np.ndarray, tolerance: int) -> float
     The boundary score of https://doi.org/10.1109/TPAMI.2004.1273918, with a square neighbourhood instead of a one-to-one matching.
     """
     near = np.ones((2 * tolerance + 1,) * 2, np.uint8)
-    found = [float((a[0] > 0)[cv2.dilate(a[1], near) > 0].sum()) / max(int((a[0] > 0).sum()), 1) for a in ((drawn, reference), (reference, drawn))]
+    found = [
+        float((a[0] > 0)[cv2.dilate(a[1], near) > 0].sum()) / max(int((a[0] > 0).sum()), 1)
+        for a in ((drawn, reference), (reference, drawn))
+    ]
     return 2 * found[0] * found[1] / max(sum(found), 1e-9)

@@ -58,9 +58,13 @@ class Heroine:
             return {}
         of = artifacts.digest_of_file(self.source) if self.source else first["fingerprint"]
         found = {"heroine": {"by": self.by, "strength": self.strength, "of": of}}
-        if self.by == "ip-adapter":  # diffusers prepares its embedding for guidance once and for all steps
+        if (
+            self.by == "ip-adapter"
+        ):  # diffusers prepares its embedding for guidance once and for all steps
             found |= {"guidance_end": 1.0}
-            found["heroine"] |= {"weights": self.weights} | ({"file": self.FILE} if self.source else {})
+            found["heroine"] |= {"weights": self.weights} | (
+                {"file": self.FILE} if self.source else {}
+            )
         return found
 
     def picture(self) -> Image.Image:
@@ -79,12 +83,18 @@ class Heroine:
                 _load_ip_adapter(pipe, self.folder, *self.files)
             except (RuntimeError, ValueError, KeyError) as error:
                 # diffusers leaves what the file lacks on the meta device and then cannot move it
-                reason = "tensors are missing" if isinstance(error, NotImplementedError) else str(error).splitlines()[0]
+                reason = (
+                    "tensors are missing"
+                    if isinstance(error, NotImplementedError)
+                    else str(error).splitlines()[0]
+                )
                 said = f"{self.folder / self.files[0]} is no IP-Adapter for this base ({reason})"
                 raise BaseError(f"{said}: get the one that was made for it.") from error
             pipe.set_ip_adapter_scale(self.strength)
         if drawing_pipe is not pipe:
-            drawing_pipe.register_modules(image_encoder=pipe.image_encoder, feature_extractor=pipe.feature_extractor)
+            drawing_pipe.register_modules(
+                image_encoder=pipe.image_encoder, feature_extractor=pipe.feature_extractor
+            )
         return self.image
 
 
@@ -100,14 +110,25 @@ def prepare(base: Base, settings: Settings, first_panel: Path, references: list)
         check_picture(source, "heroine_picture")
     if settings.heroine == "shared":
         if references[0] or any(each and each.folder is None for each in references):
-            said = "heroine=\"shared\" draws panel 1 beside every other panel"
-            raise SettingsError(f"{said}: leave panel 1 without a reference, and the others without one of control=\"image\".")
+            said = 'heroine="shared" draws panel 1 beside every other panel'
+            raise SettingsError(
+                f'{said}: leave panel 1 without a reference, and the others without one of control="image".'
+            )
         return Heroine("shared", settings.heroine_strength, first_panel, settings.resolution)
     model, file, encoder = base.ip_adapter
     names = (file, f"{encoder}/config.json", f"{encoder}/model.safetensors")
     folder = weights.fetch_module(model, "the IP-Adapter", names)
     known = [artifacts.digest_of_file(folder / file), (folder / names[2]).stat().st_size]
-    return Heroine("ip-adapter", settings.heroine_strength, first_panel, settings.resolution, source, folder, (file, encoder), known)
+    return Heroine(
+        "ip-adapter",
+        settings.heroine_strength,
+        first_panel,
+        settings.resolution,
+        source,
+        folder,
+        (file, encoder),
+        known,
+    )
 
 
 def _load_ip_adapter(pipe, folder: Path, file: str, encoder: str) -> None:
@@ -117,14 +138,24 @@ def _load_ip_adapter(pipe, folder: Path, file: str, encoder: str) -> None:
     layers = [name for name in pipe.unet.attn_processors if name.endswith("attn2.processor")]
     keys = [name for name in read_header(folder / file) if name.endswith("to_k_ip.weight")]
     if len(keys) != len(layers):
-        raise ValueError(f"it has keys for {len(keys)} layers of attention, the base has {len(layers)}")
+        raise ValueError(
+            f"it has keys for {len(keys)} layers of attention, the base has {len(layers)}"
+        )
 
     model = pretrained(CLIPVisionModelWithProjection, folder / encoder, dtype=pipe.unet.dtype)
     side = model.config.image_size
     processor = CLIPImageProcessor(size=side, crop_size=side)
     with quiet():
-        pipe.register_modules(image_encoder=model.to(pipe._execution_device), feature_extractor=processor)
-        pipe.load_ip_adapter(str(folder), subfolder=str(Path(file).parent), weight_name=Path(file).name, image_encoder_folder=None, local_files_only=True)
+        pipe.register_modules(
+            image_encoder=model.to(pipe._execution_device), feature_extractor=processor
+        )
+        pipe.load_ip_adapter(
+            str(folder),
+            subfolder=str(Path(file).parent),
+            weight_name=Path(file).name,
+            image_encoder_folder=None,
+            local_files_only=True,
+        )
 
 
 class SharedAttention:
@@ -142,10 +173,25 @@ class SharedAttention:
     def __init__(self, pictures: int, strength: float) -> None:
         self.pictures, self.shift = pictures, math.log(strength)
 
-    def __call__(self, attn, hidden_states: torch.Tensor, encoder_hidden_states=None, attention_mask=None, temb=None, **_named) -> torch.Tensor:
+    def __call__(
+        self,
+        attn,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states=None,
+        attention_mask=None,
+        temb=None,
+        **_named,
+    ) -> torch.Tensor:
         rows, tokens, _ = hidden_states.shape
-        query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
-        key, value = torch.cat([key, self._first(key)], 1), torch.cat([value, self._first(value)], 1)
+        query, key, value = (
+            attn.to_q(hidden_states),
+            attn.to_k(hidden_states),
+            attn.to_v(hidden_states),
+        )
+        key, value = (
+            torch.cat([key, self._first(key)], 1),
+            torch.cat([value, self._first(value)], 1),
+        )
         bias = query.new_zeros(1, 1, 1, 2 * tokens)
         bias[..., tokens:] = self.shift
         heads = lambda t: t.view(rows, -1, attn.heads, t.shape[2] // attn.heads).transpose(1, 2)
@@ -154,14 +200,21 @@ class SharedAttention:
 
     def _first(self, t: torch.Tensor) -> torch.Tensor:
         """(b, ...) -> each half's first row in place of every row of it."""
-        return t.unflatten(0, (-1, self.pictures))[:, :1].expand(-1, self.pictures, *(-1,) * (t.ndim - 1)).flatten(0, 1)
+        return (
+            t.unflatten(0, (-1, self.pictures))[:, :1]
+            .expand(-1, self.pictures, *(-1,) * (t.ndim - 1))
+            .flatten(0, 1)
+        )
 
 
 @contextmanager
 def shared(unet: torch.nn.Module, pictures: int, strength: float) -> Iterator[int]:
     """While open, the self-attention of ``unet`` is shared; yields the number of layers. Afterwards every processor is back."""
     before = unet.attn_processors
-    ours = {name: SharedAttention(pictures, strength) if name.endswith("attn1.processor") else processor for name, processor in before.items()}
+    ours = {
+        name: SharedAttention(pictures, strength) if name.endswith("attn1.processor") else processor
+        for name, processor in before.items()
+    }
     unet.set_attn_processor(dict(ours))
     try:
         yield sum(isinstance(processor, SharedAttention) for processor in ours.values())

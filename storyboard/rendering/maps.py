@@ -33,7 +33,9 @@ def make(image: Image.Image, control: str, annotator: Path | None = None) -> Ima
     if control == "edges":
         return Image.fromarray(edges(np.asarray(image)))
     if control == "colour":
-        return image.resize((CELLS, CELLS), Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
+        return image.resize((CELLS, CELLS), Image.Resampling.BOX).resize(
+            image.size, Image.Resampling.NEAREST
+        )
     return {"depth": depth, "pose": pose, "segmentation": segmentation}[control](image, annotator)
 
 
@@ -42,8 +44,12 @@ def depth(image: Image.Image, folder: Path) -> Image.Image:
     """Near is bright, as in MiDaS' maps that ControlNets for depth were trained with (https://arxiv.org/abs/1907.01341)."""
     model, processor = _load("AutoModelForDepthEstimation", folder)
     outputs = model(**processor(images=image, return_tensors="pt"))
-    found = processor.post_process_depth_estimation(outputs, target_sizes=[image.size[::-1]])[0]["predicted_depth"]
-    found = (found - found.min()) / (found.max() - found.min()).clamp(min=torch.finfo(found.dtype).tiny)
+    found = processor.post_process_depth_estimation(outputs, target_sizes=[image.size[::-1]])[0][
+        "predicted_depth"
+    ]
+    found = (found - found.min()) / (found.max() - found.min()).clamp(
+        min=torch.finfo(found.dtype).tiny
+    )
     return Image.fromarray((found * 255).round().byte().cpu().numpy())
 
 
@@ -52,9 +58,19 @@ def segmentation(image: Image.Image, folder: Path) -> Image.Image:
     """Each of ADE20K's classes in its colour."""
     model, processor = _load("AutoModelForSemanticSegmentation", folder)
     if model.config.num_labels != len(palettes.ADE20K):
-        raise SettingsError(f"{folder} tells {model.config.num_labels} classes apart, where ControlNets for segmentation know ADE20K's {len(palettes.ADE20K)}: name another annotator.")
+        raise SettingsError(
+            f"{folder} tells {model.config.num_labels} classes apart, where ControlNets for segmentation know ADE20K's {len(palettes.ADE20K)}: name another annotator."
+        )
     outputs = model(**processor(images=image, return_tensors="pt"))
-    return Image.fromarray(palettes.ADE20K[processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])[0].cpu().numpy()])
+    return Image.fromarray(
+        palettes.ADE20K[
+            processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])[
+                0
+            ]
+            .cpu()
+            .numpy()
+        ]
+    )
 
 
 @torch.no_grad()
@@ -65,8 +81,16 @@ def pose(image: Image.Image, folder: Path) -> Image.Image:
     outputs = model(**processor(images=image, boxes=everything, return_tensors="pt"))
     found = processor.post_process_pose_estimation(outputs, boxes=everything)[0][0]
     if len(found["keypoints"]) != 17:
-        raise SettingsError(f"{folder} finds {len(found['keypoints'])} points of a person where COCO has 17: name another annotator.")
-    points = [(found["keypoints"][list(places)].mean(0).tolist(), found["scores"][list(places)].min().item()) for places in palettes.OPENPOSE]
+        raise SettingsError(
+            f"{folder} finds {len(found['keypoints'])} points of a person where COCO has 17: name another annotator."
+        )
+    points = [
+        (
+            found["keypoints"][list(places)].mean(0).tolist(),
+            found["scores"][list(places)].min().item(),
+        )
+        for places in palettes.OPENPOSE
+    ]
     return skeleton([point if score >= SURE else None for point, score in points], image.size)
 
 
@@ -77,15 +101,23 @@ def skeleton(points: list[tuple[float, float] | None], size: tuple[int, int]) ->
         SettingsError: None is seen.
     """
     if not any(points):
-        raise SettingsError("Reference(control=\"pose\") finds nobody in the picture: give one in which a person is seen, or a drawn skeleton with prepared=True.")
+        raise SettingsError(
+            'Reference(control="pose") finds nobody in the picture: give one in which a person is seen, or a drawn skeleton with prepared=True.'
+        )
     drawn, half = Image.new("RGB", size), max(1, round(STROKE * min(size)))
     pen = ImageDraw.Draw(drawn)
     for (start, end), hue in zip(palettes.LIMBS, palettes.HUES):
         if points[start] and points[end]:
-            pen.line([*points[start], *points[end]], fill=tuple(int(palettes.LIMB * value) for value in hue), width=2 * half)
+            pen.line(
+                [*points[start], *points[end]],
+                fill=tuple(int(palettes.LIMB * value) for value in hue),
+                width=2 * half,
+            )
     for point, hue in zip(points, palettes.HUES):
         if point:
-            pen.ellipse([point[0] - half, point[1] - half, point[0] + half, point[1] + half], fill=hue)
+            pen.ellipse(
+                [point[0] - half, point[1] - half, point[0] + half, point[1] + half], fill=hue
+            )
     return drawn
 
 
@@ -97,10 +129,14 @@ def _load(kind: str, folder: Path) -> tuple[torch.nn.Module, Callable]:
     try:
         model = pretrained(getattr(transformers, kind), folder)
         with quiet():
-            return model, transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+            return model, transformers.AutoImageProcessor.from_pretrained(
+                folder, local_files_only=True
+            )
     except (BaseError, OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise SettingsError(f"{folder} is no model for {what} ({reason}): name another annotator.") from error
+        raise SettingsError(
+            f"{folder} is no model for {what} ({reason}): name another annotator."
+        ) from error
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:

@@ -10,7 +10,9 @@ from PIL.PngImagePlugin import PngInfo, iTXt
 from ..errors import SettingsError
 from ..exporting import comfy
 
-SETTING = re.compile(r'([A-Za-z][\w /()-]*): ("(?:[^"\\]|\\.)*"|\{[^{}]*\}|\[[^\[\]]*\]|[^,]*)(?:, |,?\s*$)')  # one of A1111's last line; a value with commas is quoted, or JSON
+SETTING = re.compile(
+    r'([A-Za-z][\w /()-]*): ("(?:[^"\\]|\\.)*"|\{[^{}]*\}|\[[^\[\]]*\]|[^,]*)(?:, |,?\s*$)'
+)  # one of A1111's last line; a value with commas is quoted, or JSON
 LEAST = 3  # settings that make a line A1111's, as its own reader has it
 NEGATIVE = "Negative prompt:"
 
@@ -18,8 +20,14 @@ NEGATIVE = "Negative prompt:"
 def parameters(panel: dict) -> str:
     """The ``parameters`` text as AUTOMATIC1111's web UI writes it (modules/processing.py, create_infotext)."""
     facts = {
-        "Steps": panel["steps"], "Sampler": panel["sampler"], "Schedule type": panel["schedule_type"], "CFG scale": f"{panel['guidance_scale']:g}",
-        "Seed": panel["seed"], "Size": f"{panel['width']}x{panel['height']}", "Model hash": panel["base_fingerprint"][:10], "Model": panel["base"],
+        "Steps": panel["steps"],
+        "Sampler": panel["sampler"],
+        "Schedule type": panel["schedule_type"],
+        "CFG scale": f"{panel['guidance_scale']:g}",
+        "Seed": panel["seed"],
+        "Size": f"{panel['width']}x{panel['height']}",
+        "Model hash": panel["base_fingerprint"][:10],
+        "Model": panel["base"],
         "RNG": "CPU",  # where the seed's noise is made; without it the web UI takes the card's
     }
     if panel.get("clip_skip", 1) > 1:
@@ -31,7 +39,9 @@ def parameters(panel: dict) -> str:
     lines = [panel["prompt"]]
     if panel["negative_prompt"]:
         lines.append(f"Negative prompt: {panel['negative_prompt']}")
-    return "\n".join([*lines, ", ".join(f"{key}: {_quoted(str(value))}" for key, value in facts.items())])
+    return "\n".join(
+        [*lines, ", ".join(f"{key}: {_quoted(str(value))}" for key, value in facts.items())]
+    )
 
 
 def _quoted(value: str) -> str:
@@ -46,7 +56,9 @@ def info(panel: dict) -> PngInfo:
     chunks.add_itxt("storyboard", json.dumps(panel, ensure_ascii=False, sort_keys=True))
     graph = {} if comfy.refusal(panel) else comfy.workflow([panel])
     for name, form in (("prompt", "api"), ("workflow", "ui")) if graph else ():
-        chunks.add_text(name, json.dumps(graph[form]))  # ASCII in tEXt, as ComfyUI's SaveImage writes it: its canvas reads iTXt wrongly
+        chunks.add_text(
+            name, json.dumps(graph[form])
+        )  # ASCII in tEXt, as ComfyUI's SaveImage writes it: its canvas reads iTXt wrongly
     return chunks
 
 
@@ -63,16 +75,22 @@ def read(path: Path) -> dict:
             image.load()  # chunks may follow the pixels
             text = dict(image.text)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SettingsError(f"{path} is no whole PNG ({type(error).__name__}): give a picture as it was saved, no screenshot or JPEG.") from error
+        raise SettingsError(
+            f"{path} is no whole PNG ({type(error).__name__}): give a picture as it was saved, no screenshot or JPEG."
+        ) from error
     try:
         ours = json.loads(text.get("storyboard", "null"))
         if isinstance(ours, dict):
             said = {key: ours.pop(key) for key in ("prompt", "negative_prompt", "seed")}
             return said | {"settings": ours}
     except (KeyError, ValueError) as error:
-        raise SettingsError(f"{path} holds damaged data of its story ({type(error).__name__}): give a picture as it was saved.") from error
+        raise SettingsError(
+            f"{path} holds damaged data of its story ({type(error).__name__}): give a picture as it was saved."
+        ) from error
     if not text.get("parameters", "").strip():
-        raise SettingsError(f"{path} does not say how it was made: its text chunks (parameters) are missing, which many programs and sites remove; give the picture as it was saved.")
+        raise SettingsError(
+            f"{path} does not say how it was made: its text chunks (parameters) are missing, which many programs and sites remove; give the picture as it was saved."
+        )
     return parsed(_utf8(text["parameters"]))
 
 
@@ -85,11 +103,15 @@ def parsed(text: str) -> dict:
     else:
         found = []
     settings = {key.strip(): _value(value) for key, value in found}
-    start = next((place for place, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
+    start = next(
+        (place for place, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines)
+    )
     seed = settings.pop("Seed", "")
     return {
-        "prompt": "\n".join(lines[:start]).strip(), "negative_prompt": "\n".join(lines[start:]).removeprefix(NEGATIVE).strip(),
-        "seed": int(seed) if seed.isascii() and seed.isdigit() else None, "settings": settings,
+        "prompt": "\n".join(lines[:start]).strip(),
+        "negative_prompt": "\n".join(lines[start:]).removeprefix(NEGATIVE).strip(),
+        "seed": int(seed) if seed.isascii() and seed.isdigit() else None,
+        "settings": settings,
     }
 
 

@@ -14,7 +14,20 @@ from torch import nn
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "mini-classifier" / "model.safetensors"
 SIDE = 128
-PLACES = ("seaside", "forest", "night", "rain", "snow", "sunset", "classroom", "home", "city", "stage", "garden", "space")
+PLACES = (
+    "seaside",
+    "forest",
+    "night",
+    "rain",
+    "snow",
+    "sunset",
+    "classroom",
+    "home",
+    "city",
+    "stage",
+    "garden",
+    "space",
+)
 PLAIN = ("blue", "pink", "purple", "yellow", "green", "white", "orange", "gray")
 VALUES = {
     "hair_color": ("purple", "black", "brown", "blonde", "red", "pink", "blue", "green", "white"),
@@ -23,14 +36,34 @@ VALUES = {
     "expression": ("smiling", "laughing", "sad", "surprised", "asleep", "winking"),
     "hair_length": ("short", "long"),
     "style": ("avataaars", "personas", "toonHead", "micah", "lorelei"),
-    "prop": (None, "balloon", "umbrella", "book", "guitar", "cat", "flowers", "cup", "ice_cream", "camera", "microphone", "lantern", "gift"),
+    "prop": (
+        None,
+        "balloon",
+        "umbrella",
+        "book",
+        "guitar",
+        "cat",
+        "flowers",
+        "cup",
+        "ice_cream",
+        "camera",
+        "microphone",
+        "lantern",
+        "gift",
+    ),
 }
 
 
 class Block(nn.Module):
     def __init__(self, width: int, out: int):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(width, out, 3, 2, 1), nn.GroupNorm(8, out), nn.SiLU(), nn.Conv2d(out, out, 3, 1, 1), nn.GroupNorm(8, out))
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, out, 3, 2, 1),
+            nn.GroupNorm(8, out),
+            nn.SiLU(),
+            nn.Conv2d(out, out, 3, 1, 1),
+            nn.GroupNorm(8, out),
+        )
         self.skip = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(width, out, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,8 +75,18 @@ class Classifier(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 32, 4, 2, 1), nn.SiLU(), Block(32, 64), Block(64, 96), Block(96, 128), nn.Conv2d(128, 32, 1), nn.Flatten())
-        self.heads = nn.ModuleDict({name: nn.Linear(32 * 64, len(values)) for name, values in VALUES.items()})
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 32, 4, 2, 1),
+            nn.SiLU(),
+            Block(32, 64),
+            Block(64, 96),
+            Block(96, 128),
+            nn.Conv2d(128, 32, 1),
+            nn.Flatten(),
+        )
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(32 * 64, len(values)) for name, values in VALUES.items()}
+        )
 
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         features = self.body(pictures)
@@ -73,8 +116,14 @@ def read(model: Classifier, pixels: np.ndarray) -> list[dict]:
     """uint8 (n, 128, 128, 3) -> one {attribute: value} a picture."""
     rows = []
     for start in range(0, len(pixels), 32):
-        said = {name: logits.argmax(1).tolist() for name, logits in model(as_tensor(pixels[start:start + 32])).items()}
-        rows += [{name: VALUES[name][index[i]] for name, index in said.items()} for i in range(len(next(iter(said.values()))))]
+        said = {
+            name: logits.argmax(1).tolist()
+            for name, logits in model(as_tensor(pixels[start : start + 32])).items()
+        }
+        rows += [
+            {name: VALUES[name][index[i]] for name, index in said.items()}
+            for i in range(len(next(iter(said.values()))))
+        ]
     return rows
 
 
@@ -84,9 +133,19 @@ def features(model: Classifier, pixels: np.ndarray) -> torch.Tensor:
 
     Averaged over places they no longer tell the styles apart.
     """
-    return torch.cat([model.body(as_tensor(pixels[start:start + 32])) for start in range(0, len(pixels), 32)])
+    return torch.cat(
+        [model.body(as_tensor(pixels[start : start + 32])) for start in range(0, len(pixels), 32)]
+    )
 
 
 def accuracy(read_back: list[dict], asked: list[dict]) -> dict[str, float]:
     """Percent of pictures in which an attribute reads as asked."""
-    return {name: round(100 * sum(r[name] == a[name] for r, a in zip(read_back, asked, strict=True)) / len(asked), 1) for name in VALUES}
+    return {
+        name: round(
+            100
+            * sum(r[name] == a[name] for r, a in zip(read_back, asked, strict=True))
+            / len(asked),
+            1,
+        )
+        for name in VALUES
+    }

@@ -21,7 +21,11 @@ def kid(features: torch.Tensor, reference: torch.Tensor) -> float:
     come out slightly below 0 for sets of the same kind.
     """
     count = len(features)
-    return _distance(_kernel(torch.cat([features, reference]).double()), torch.arange(count), torch.arange(count, count + len(reference)))
+    return _distance(
+        _kernel(torch.cat([features, reference]).double()),
+        torch.arange(count),
+        torch.arange(count, count + len(reference)),
+    )
 
 
 def chance(reference: torch.Tensor, count: int) -> float:
@@ -29,7 +33,11 @@ def chance(reference: torch.Tensor, count: int) -> float:
     generator = torch.Generator().manual_seed(0)
     orders = [torch.randperm(len(reference), generator=generator) for _ in range(DRAWS)]
     kernel = _kernel(reference.double())
-    return torch.tensor([_distance(kernel, order[:count], order[count:]) for order in orders]).quantile(0.95).item()
+    return (
+        torch.tensor([_distance(kernel, order[:count], order[count:]) for order in orders])
+        .quantile(0.95)
+        .item()
+    )
 
 
 def precision(features: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -45,5 +53,8 @@ def _kernel(x: torch.Tensor) -> torch.Tensor:
 
 def _distance(kernel: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> float:
     """Between the rows ``a`` and ``b`` of a kernel matrix; no picture is compared with itself."""
-    within = [(part.sum() - part.trace()) / (len(part) * (len(part) - 1)) for part in (kernel[a][:, a], kernel[b][:, b])]
+    within = [
+        (part.sum() - part.trace()) / (len(part) * (len(part) - 1))
+        for part in (kernel[a][:, a], kernel[b][:, b])
+    ]
     return (sum(within) - 2 * kernel[a][:, b].mean()).item()

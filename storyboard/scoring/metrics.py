@@ -21,7 +21,8 @@ from . import Measure
 
 MODEL = "DiffSynth-Studio/ImageMetrics"
 PARTS = {  # folder of MODEL, and what it is called when it is fetched
-    "clip": ("CLIP-ViT-H-14-laion2B-s32B-b79K", "CLIP ViT-H/14, for scores"), "aesthetic": ("Aesthetic", "the aesthetic predictor, for scores"),
+    "clip": ("CLIP-ViT-H-14-laion2B-s32B-b79K", "CLIP ViT-H/14, for scores"),
+    "aesthetic": ("Aesthetic", "the aesthetic predictor, for scores"),
     "inception": ("FID", "Inception, for scores"),
 }
 PREFERENCE = {"pickscore": ("PickScore", "PickScore"), "hps": ("HPSv2", "HPS v2")}
@@ -59,42 +60,104 @@ class Judge:
 
     def mark(self) -> dict[str, object]:
         """What the numbers depend on, for a fingerprint."""
-        sizes = {part: (folder / "model.safetensors").stat().st_size for part, folder in self.parts.items() if isinstance(folder, Path)}
-        return {"judge": MODEL, "sizes": sizes, "versions": artifacts.versions("torch", "diffsynth", "transformers", "pillow")}
+        sizes = {
+            part: (folder / "model.safetensors").stat().st_size
+            for part, folder in self.parts.items()
+            if isinstance(folder, Path)
+        }
+        return {
+            "judge": MODEL,
+            "sizes": sizes,
+            "versions": artifacts.versions("torch", "diffsynth", "transformers", "pillow"),
+        }
 
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """CLIP score, 100 times the cosine of picture and prompt (https://arxiv.org/abs/2104.08718, without its factor)."""
-        return self._pairs("clip", load_clip, paths, prompts, "CLIP score; a fitting pair has 25 to 35", "CLIP 图文分，相符通常在 25 到 35")
+        return self._pairs(
+            "clip",
+            load_clip,
+            paths,
+            prompts,
+            "CLIP score; a fitting pair has 25 to 35",
+            "CLIP 图文分，相符通常在 25 到 35",
+        )
 
     def preference(self, paths: Sequence[Path], prompts: Sequence[str]) -> dict[str, Measure]:
         """What people prefer, PickScore (https://arxiv.org/abs/2305.01569) and HPS v2 (https://arxiv.org/abs/2306.09341), if it is wanted."""
         if "pickscore" not in self.wanted:
             return {}
         return {
-            "pickscore": self._pairs("pickscore", load_pickscore, paths, prompts, "people's choice among pictures; good ones have 20 to 23", "人类偏好，好图通常在 20 到 23"),
-            "hps": self._pairs("hps", load_hps, paths, prompts, "people's choice among pictures; good ones have 26 to 30", "人类偏好，好图通常在 26 到 30"),
+            "pickscore": self._pairs(
+                "pickscore",
+                load_pickscore,
+                paths,
+                prompts,
+                "people's choice among pictures; good ones have 20 to 23",
+                "人类偏好，好图通常在 20 到 23",
+            ),
+            "hps": self._pairs(
+                "hps",
+                load_hps,
+                paths,
+                prompts,
+                "people's choice among pictures; good ones have 26 to 30",
+                "人类偏好，好图通常在 26 到 30",
+            ),
         }
 
-    def _pairs(self, part: str, load: Callable, paths: Sequence[Path], prompts: Sequence[str], said: str, chinese: str) -> Measure:
+    def _pairs(
+        self,
+        part: str,
+        load: Callable,
+        paths: Sequence[Path],
+        prompts: Sequence[str],
+        said: str,
+        chinese: str,
+    ) -> Measure:
         """The mean of each picture's score for its own prompt, of prompts in English."""
-        read = [place for place, prompt in enumerate(prompts) if not re.search(r"[\u4e00-\u9fff]", prompt)]
+        read = [
+            place
+            for place, prompt in enumerate(prompts)
+            if not re.search(r"[\u4e00-\u9fff]", prompt)
+        ]
         if not read:
-            return Measure(None, "CLIP reads English and every prompt is in Chinese · CLIP 只懂英文，提示词全是中文")
-        found = self._with(part, load, lambda metric: [metric.score([prompts[i]], [_opened(paths[i])]) for i in read])
+            return Measure(
+                None,
+                "CLIP reads English and every prompt is in Chinese · CLIP 只懂英文，提示词全是中文",
+            )
+        found = self._with(
+            part,
+            load,
+            lambda metric: [metric.score([prompts[i]], [_opened(paths[i])]) for i in read],
+        )
         if isinstance(found, str):
             return Measure(None, found)
-        some = "" if len(read) == len(prompts) else f", of the {len(read)} of {len(prompts)} in English · 只算英文提示词"
+        some = (
+            ""
+            if len(read) == len(prompts)
+            else f", of the {len(read)} of {len(prompts)} in English · 只算英文提示词"
+        )
         return Measure(torch.tensor(found).mean().item(), f"{said}{some} · {chinese}")
 
     def features(self, kind: str, paths: Sequence[Path]) -> torch.Tensor | str:
         """CLIP's (n, 1024) or Inception's (n, 2048), on which FID and KID are defined, of each picture; or why not."""
         if kind == "clip":
-            return self._with("clip", load_clip, lambda metric: _in_batches(metric.model.get_image_features, paths))
-        return self._with("inception", load_inception, lambda metric: metric.model.get_activations(paths))
+            return self._with(
+                "clip",
+                load_clip,
+                lambda metric: _in_batches(metric.model.get_image_features, paths),
+            )
+        return self._with(
+            "inception", load_inception, lambda metric: metric.model.get_activations(paths)
+        )
 
     def aesthetics(self, paths: Sequence[Path], features: Callable) -> Measure:
         """LAION's predictor, about 1 to 10."""
-        found = self._with("aesthetic", load_aesthetic, lambda metric: metric.score([_opened(path) for path in paths]))
+        found = self._with(
+            "aesthetic",
+            load_aesthetic,
+            lambda metric: metric.score([_opened(path) for path in paths]),
+        )
         if isinstance(found, str):
             return Measure(None, found)
         reached = sum(score >= CONTEST for score in found)
@@ -145,7 +208,9 @@ def _load(metric: type, model: type, folder: Path, device: str):
     from transformers import CLIPModel, CLIPProcessor
 
     weights_file = folder / "model.safetensors"
-    if not (folder / "config.json").is_file():  # DiffSynth knows the real file by its names and shapes
+    if not (
+        folder / "config.json"
+    ).is_file():  # DiffSynth knows the real file by its names and shapes
         at_hand = [ModelConfig(path=str(path)) for path in (weights_file, folder)]
         return metric.from_pretrained(*at_hand, torch.float32, device)
     if OPEN_CLIP in read_header(weights_file):
@@ -163,7 +228,9 @@ def _open_clip(folder: Path) -> torch.nn.Module:
         BaseError: The file holds other tensors than ``config.json`` describes.
     """
     from accelerate import init_empty_weights
-    from diffsynth.utils.state_dict_converters.image_metrics import ImageMetricsOpenCLIPStateDictConverter as convert
+    from diffsynth.utils.state_dict_converters.image_metrics import (
+        ImageMetricsOpenCLIPStateDictConverter as convert,
+    )
     from safetensors.torch import load_file
     from transformers import CLIPConfig, CLIPModel
 
@@ -171,14 +238,18 @@ def _open_clip(folder: Path) -> torch.nn.Module:
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     tensors.pop("attn_mask", None)  # follows from the length; in older files
     if strange := [name for name, tensor in tensors.items() if not convert({name: tensor})]:
-        raise BaseError(f"{path} holds {strange[0]}, which OpenCLIP's model does not have: get it again.")
+        raise BaseError(
+            f"{path} holds {strange[0]}, which OpenCLIP's model does not have: get it again."
+        )
 
     tensors = convert(tensors)
     with init_empty_weights(include_buffers=False):
         model = CLIPModel(CLIPConfig.from_pretrained(folder, local_files_only=True))
     if wrong := differences(model, {name: tensor.shape for name, tensor in tensors.items()}):
         said = f"{path} does not hold the CLIP that the config.json beside it describes"
-        raise BaseError(f"{said} ({len(wrong)} tensors differ, such as: {wrong[0]}): get both of the same model.")
+        raise BaseError(
+            f"{said} ({len(wrong)} tensors differ, such as: {wrong[0]}): get both of the same model."
+        )
     model.load_state_dict(tensors, assign=True)
     return model.eval()
 
@@ -187,7 +258,12 @@ def load_aesthetic(folder: Path, device: str):
     from diffsynth.core import ModelConfig
     from diffsynth.metrics import AestheticMetric
 
-    return AestheticMetric.from_pretrained(ModelConfig(path=str(folder / "model.safetensors")), ModelConfig(path=str(folder)), torch.float32, device)
+    return AestheticMetric.from_pretrained(
+        ModelConfig(path=str(folder / "model.safetensors")),
+        ModelConfig(path=str(folder)),
+        torch.float32,
+        device,
+    )
 
 
 def load_inception(folder: Path, device: str):
@@ -198,7 +274,12 @@ def load_inception(folder: Path, device: str):
 
 
 def _in_batches(features: Callable, paths: Sequence[Path], size: int = 16) -> torch.Tensor:
-    return torch.cat([features([_opened(path) for path in paths[start:start + size]]).float().cpu() for start in range(0, len(paths), size)])
+    return torch.cat(
+        [
+            features([_opened(path) for path in paths[start : start + size]]).float().cpu()
+            for start in range(0, len(paths), size)
+        ]
+    )
 
 
 def _opened(path: Path) -> Image.Image:

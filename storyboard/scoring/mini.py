@@ -26,21 +26,44 @@ class Judge:
 
     def mark(self) -> dict[str, object]:
         """What the numbers depend on, for a fingerprint."""
-        return {"judge": artifacts.digest_of_file(classifier.WEIGHTS), "versions": artifacts.versions("torch", "pillow")}
+        return {
+            "judge": artifacts.digest_of_file(classifier.WEIGHTS),
+            "versions": artifacts.versions("torch", "pillow"),
+        }
 
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """Percent of the attributes named in the prompts that the pictures show."""
-        readable = lambda wanted: {name: found for name, values in wanted.items() if (found := values & set(classifier.VALUES[name]))}
+        readable = lambda wanted: {
+            name: found
+            for name, values in wanted.items()
+            if (found := values & set(classifier.VALUES[name]))
+        }
         asked = [readable(vocabulary.asked(prompt)) for prompt in prompts]
         total = sum(map(len, asked))
         if not total:
-            return Measure(None, "no prompt names anything that mini was taught (hair, expression, clothes, place, thing) · 提示词里没有可核对的特征")
+            return Measure(
+                None,
+                "no prompt names anything that mini was taught (hair, expression, clothes, place, thing) · 提示词里没有可核对的特征",
+            )
         missed = []
-        for place, (wanted, seen) in enumerate(zip(asked, classifier.read(self.model, _pixels(paths)), strict=True), 1):
-            missed += [f"{place} {attribute.replace('_', ' ')}" for attribute, values in wanted.items() if seen[attribute] not in values]
+        for place, (wanted, seen) in enumerate(
+            zip(asked, classifier.read(self.model, _pixels(paths)), strict=True), 1
+        ):
+            missed += [
+                f"{place} {attribute.replace('_', ' ')}"
+                for attribute, values in wanted.items()
+                if seen[attribute] not in values
+            ]
         shown = total - len(missed)
-        lacking = f"; not in panel {', '.join(missed[:NAMED])}{f' and {len(missed) - NAMED} more' if missed[NAMED:] else ''}" if missed else ""
-        return Measure(100 * shown / total, f"{shown} of {total} attributes named in the prompts are seen{lacking} · 提示词写到的 {total} 个特征画出 {shown} 个")
+        lacking = (
+            f"; not in panel {', '.join(missed[:NAMED])}{f' and {len(missed) - NAMED} more' if missed[NAMED:] else ''}"
+            if missed
+            else ""
+        )
+        return Measure(
+            100 * shown / total,
+            f"{shown} of {total} attributes named in the prompts are seen{lacking} · 提示词写到的 {total} 个特征画出 {shown} 个",
+        )
 
     def features(self, kind: str, paths: Sequence[Path]) -> torch.Tensor:
         """(n, 2048) of each picture."""
@@ -50,7 +73,9 @@ class Judge:
         """Nothing: what people prefer is known of large pictures."""
         return {}
 
-    def aesthetics(self, paths: Sequence[Path], features: Callable[[], tuple[torch.Tensor, torch.Tensor]]) -> Measure:
+    def aesthetics(
+        self, paths: Sequence[Path], features: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    ) -> Measure:
         """Percent of the pictures that are drawn as the training set's are (measures.precision): a stand-in, no predictor of beauty was made for drawings of 256 pixels.
 
         A face or a thing that came out deformed falls out, and so does another style; a blurred line does not.
@@ -59,9 +84,18 @@ class Judge:
         if len(known) <= measures.NEIGHBOURS:
             return Measure(None, "needs a training set of some more pictures · 训练集要再多几张图")
         among = measures.precision(shown, known)
-        drawn, lacking = int(among.sum()), ", ".join(str(place) for place, well in enumerate(among.tolist(), 1) if not well)
-        said = f"stand-in, in %: {drawn} of {len(among)} are drawn as the training set's pictures are" + (f", not panel {lacking}" if 0 < drawn < len(among) else "")
-        return Measure(100 * drawn / len(among), f"{said}; other bases: the contest asked for 6 of 10 · 代替指标：{len(among)} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分")
+        drawn, lacking = (
+            int(among.sum()),
+            ", ".join(str(place) for place, well in enumerate(among.tolist(), 1) if not well),
+        )
+        said = (
+            f"stand-in, in %: {drawn} of {len(among)} are drawn as the training set's pictures are"
+            + (f", not panel {lacking}" if 0 < drawn < len(among) else "")
+        )
+        return Measure(
+            100 * drawn / len(among),
+            f"{said}; other bases: the contest asked for 6 of 10 · 代替指标：{len(among)} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分",
+        )
 
 
 def _pixels(paths: Sequence[Path]) -> np.ndarray:

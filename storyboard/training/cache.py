@@ -19,7 +19,10 @@ from ..prompts import literal
 from ..settings import Settings
 from .pipeline import TrainingPipeline
 
-PIXELS_A_BATCH = {"cuda": 16 * 256 * 256, "cpu": 2 * 256 * 256}  # through the VAE; more do not fit a CPU's caches
+PIXELS_A_BATCH = {
+    "cuda": 16 * 256 * 256,
+    "cpu": 2 * 256 * 256,
+}  # through the VAE; more do not fit a CPU's caches
 MAX_RATIO = 2.0  # of a bucket's longer to its shorter side
 
 
@@ -53,9 +56,14 @@ def buckets(resolution: int, step: int) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def fit(image: Image.Image, choices: list[tuple[int, int]]) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+def fit(
+    image: Image.Image, choices: list[tuple[int, int]]
+) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
     """Scale to cover the bucket of nearest aspect ratio and cut the middle -> pixels (h, w, 3), bucket, crop (top, left)."""
-    height, width = min(choices, key=lambda bucket: abs(np.log(bucket[1] / bucket[0]) - np.log(image.width / image.height)))
+    height, width = min(
+        choices,
+        key=lambda bucket: abs(np.log(bucket[1] / bucket[0]) - np.log(image.width / image.height)),
+    )
     scale = max(height / image.height, width / image.width)
     size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     top, left = (size[1] - height) // 2, (size[0] - width) // 2
@@ -63,7 +71,9 @@ def fit(image: Image.Image, choices: list[tuple[int, int]]) -> tuple[np.ndarray,
     return np.asarray(scaled), (height, width), (top, left)
 
 
-def prepare(captions: Captions, settings: Settings, base: Base, plan: Plan, prompts: Iterable[str] = ()) -> Cache:
+def prepare(
+    captions: Captions, settings: Settings, base: Base, plan: Plan, prompts: Iterable[str] = ()
+) -> Cache:
     """The cache of ``captions``, from ``<output>/cache`` if it was made before.
 
     Args:
@@ -73,16 +83,30 @@ def prepare(captions: Captions, settings: Settings, base: Base, plan: Plan, prom
     said = conditioning.encode(base, prompts, settings, plan, captions=texts)
     target = settings.folder / "cache" / "latents"
     mark = artifacts.fingerprint(
-        stage="latents", captions=captions.digest, base=base.fingerprint(), resolution=settings.resolution, precision=plan.precision,
+        stage="latents",
+        captions=captions.digest,
+        base=base.fingerprint(),
+        resolution=settings.resolution,
+        precision=plan.precision,
         versions=artifacts.versions("torch", "diffusers", "diffsynth"),
     )
     if not artifacts.finished(target, mark):
-        parts = _encode(captions, settings, base, plan, {text: index for index, text in enumerate(texts)})
+        parts = _encode(
+            captions, settings, base, plan, {text: index for index, text in enumerate(texts)}
+        )
         with artifacts.building(target) as folder:
-            tensors = {f"{height}x{width}.{part}": tensor for part, by_bucket in parts.items() for (height, width), tensor in by_bucket.items()}
+            tensors = {
+                f"{height}x{width}.{part}": tensor
+                for part, by_bucket in parts.items()
+                for (height, width), tensor in by_bucket.items()
+            }
             save_file(tensors, folder / "latents.safetensors")
-            artifacts.write_manifest(folder, "latents", mark, pictures=sum(map(len, parts["latents"].values())))
-    return Cache(**_load(target / "latents.safetensors"), embeddings=[said[literal(text)] for text in texts])
+            artifacts.write_manifest(
+                folder, "latents", mark, pictures=sum(map(len, parts["latents"].values()))
+            )
+    return Cache(
+        **_load(target / "latents.safetensors"), embeddings=[said[literal(text)] for text in texts]
+    )
 
 
 def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
@@ -94,7 +118,9 @@ def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
     return parts
 
 
-def _encode(captions: Captions, settings: Settings, base: Base, plan: Plan, number: dict[str, int]) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
+def _encode(
+    captions: Captions, settings: Settings, base: Base, plan: Plan, number: dict[str, int]
+) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
     choices = buckets(settings.resolution, base.resolution_step)
     pipe = TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype)
     with quiet():
@@ -107,17 +133,28 @@ def _encode(captions: Captions, settings: Settings, base: Base, plan: Plan, numb
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents = pipe.encode_images(images.contiguous(memory_format=torch.channels_last)).cpu()
         if not torch.isfinite(latents).all():
-            raise TrainingError(f"The VAE of {base.name!r} gave latents that are not finite: its weights are damaged, get them again.")
-        for part, value in (("latents", latents), ("time_ids", torch.tensor(time_ids, dtype=torch.float32)), ("captions", torch.tensor(indices))):
+            raise TrainingError(
+                f"The VAE of {base.name!r} gave latents that are not finite: its weights are damaged, get them again."
+            )
+        for part, value in (
+            ("latents", latents),
+            ("time_ids", torch.tensor(time_ids, dtype=torch.float32)),
+            ("captions", torch.tensor(indices)),
+        ):
             parts[part].setdefault(bucket, []).append(value)
 
     for row in captions.rows:
         with Image.open(captions.path(row)) as image:
             pixels, bucket, crop = fit(image.convert("RGB"), choices)
         # the size that the picture is drawn at, not the file's: a LoRA of small files should not learn "upscaled"
-        waiting.setdefault(bucket, []).append((pixels, (*bucket, *crop, *bucket), number[row["text"]]))
+        waiting.setdefault(bucket, []).append(
+            (pixels, (*bucket, *crop, *bucket), number[row["text"]])
+        )
         if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH[plan.device]:
             encode(bucket)
     for bucket in list(waiting):
         encode(bucket)
-    return {part: {bucket: torch.cat(values).contiguous() for bucket, values in by_bucket.items()} for part, by_bucket in parts.items()}
+    return {
+        part: {bucket: torch.cat(values).contiguous() for bucket, values in by_bucket.items()}
+        for part, by_bucket in parts.items()
+    }

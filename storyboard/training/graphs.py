@@ -20,10 +20,14 @@ class Replay:
 
     def __init__(self, work: Callable[[Batch, float], torch.Tensor]) -> None:
         self.work = work
-        self.stream = torch.cuda.Stream()  # gradients are summed on the stream of their first use, which must be the graph's
+        self.stream = (
+            torch.cuda.Stream()
+        )  # gradients are summed on the stream of their first use, which must be the graph's
         self.seen: set[tuple] = set()
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Batch, torch.Tensor]] = {}
-        self.pool = torch.cuda.graph_pool_handle()  # one for all: graphs are replayed one after another
+        self.pool = (
+            torch.cuda.graph_pool_handle()
+        )  # one for all: graphs are replayed one after another
 
     def __call__(self, batch: Batch, constant: float) -> torch.Tensor:
         """What ``work`` gives; valid until the next call."""
@@ -46,7 +50,9 @@ class Replay:
         torch.cuda.current_stream().wait_stream(self.stream)
         return result
 
-    def _captured(self, batch: Batch, constant: float) -> tuple[torch.cuda.CUDAGraph, Batch, torch.Tensor]:
+    def _captured(
+        self, batch: Batch, constant: float
+    ) -> tuple[torch.cuda.CUDAGraph, Batch, torch.Tensor]:
         inputs = {name: tensor.clone() for name, tensor in batch.items()}
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):

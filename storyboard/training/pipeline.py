@@ -24,8 +24,19 @@ def register(base: Base, component: str) -> str:
     """Tell DiffSynth's pool what the weights of ``component`` are; returns the name they go by."""
     name = f"storyboard_{base.name}_{component}"
     found = hash_model_file([str(path) for path in base.weight_files(component)])
-    MODEL_CONFIGS[:] = [entry for entry in MODEL_CONFIGS if entry["model_name"] != name and entry["model_hash"] != found]
-    MODEL_CONFIGS.append({"model_hash": found, "model_name": name, "model_class": ".".join(models.SHARED[component]), "extra_kwargs": base.config(component)})
+    MODEL_CONFIGS[:] = [
+        entry
+        for entry in MODEL_CONFIGS
+        if entry["model_name"] != name and entry["model_hash"] != found
+    ]
+    MODEL_CONFIGS.append(
+        {
+            "model_hash": found,
+            "model_name": name,
+            "model_class": ".".join(models.SHARED[component]),
+            "extra_kwargs": base.config(component),
+        }
+    )
     return name
 
 
@@ -36,7 +47,11 @@ class LatentsUnit(PipelineUnit):
     """
 
     def __init__(self) -> None:
-        super().__init__(input_params=("input_image",), output_params=("input_latents", "input_image"), onload_model_names=("vae",))
+        super().__init__(
+            input_params=("input_image",),
+            output_params=("input_latents", "input_image"),
+            onload_model_names=("vae",),
+        )
 
     def process(self, pipe, input_image):
         if input_image is None:
@@ -51,10 +66,19 @@ class TrainingPipeline(BasePipeline):
     """What training needs of a base beside its text embeddings: VAE, UNet, schedule."""
 
     def __init__(self, base: Base, device: str, torch_dtype: torch.dtype) -> None:
-        super().__init__(device=device, torch_dtype=torch_dtype, height_division_factor=8, width_division_factor=8)
+        super().__init__(
+            device=device,
+            torch_dtype=torch_dtype,
+            height_division_factor=8,
+            width_division_factor=8,
+        )
         self.base = base
         self.scheduler = DDIMScheduler(
-            base.num_train_timesteps, base.beta_start, base.beta_end, prediction_type=base.prediction_type, rescale_zero_terminal_snr=base.zero_terminal_snr,
+            base.num_train_timesteps,
+            base.beta_start,
+            base.beta_end,
+            prediction_type=base.prediction_type,
+            rescale_zero_terminal_snr=base.zero_terminal_snr,
         )
         # DiffSynth's switch_pipe_to_training_mode would set 1,000 here whatever the base
         self.scheduler.set_timesteps(base.num_train_timesteps, training=True)
@@ -63,10 +87,16 @@ class TrainingPipeline(BasePipeline):
         self.in_iteration_models = ("unet",)
         self.latents_unit = LatentsUnit()
         self.units = [self.latents_unit]
-        self.model_fn = model_fn_stable_diffusion if base.pipeline == "StableDiffusionPipeline" else model_fn_stable_diffusion_xl
+        self.model_fn = (
+            model_fn_stable_diffusion
+            if base.pipeline == "StableDiffusionPipeline"
+            else model_fn_stable_diffusion_xl
+        )
 
     @classmethod
-    def load(cls, base: Base, components: tuple[str, ...], device: str, torch_dtype: torch.dtype) -> "TrainingPipeline":
+    def load(
+        cls, base: Base, components: tuple[str, ...], device: str, torch_dtype: torch.dtype
+    ) -> "TrainingPipeline":
         """Load only ``components`` (of vae, unet) through DiffSynth's pool; the VAE always in fp32.
 
         Raises:
@@ -79,8 +109,11 @@ class TrainingPipeline(BasePipeline):
                 name = register(base, component)
                 dtype = torch.float32 if component == "vae" else torch_dtype
                 config = ModelConfig(
-                    state_dict=dict(models.read(base, component, dtype)), path=[str(path) for path in base.weight_files(component)], skip_download=True,
-                    computation_dtype=dtype, computation_device=device,
+                    state_dict=dict(models.read(base, component, dtype)),
+                    path=[str(path) for path in base.weight_files(component)],
+                    skip_download=True,
+                    computation_dtype=dtype,
+                    computation_device=device,
                 )
                 setattr(pipe, component, pipe.download_and_load_models([config]).fetch_model(name))
         pipe.freeze_except([])

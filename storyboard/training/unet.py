@@ -19,7 +19,12 @@ def keep_channels_last(unet: nn.Module) -> None:
     unet.to(memory_format=torch.channels_last)
     for module in unet.modules():
         if isinstance(module, Transformer2DModel):
-            module.register_forward_hook(lambda _module, _args, output: (output[0].contiguous(memory_format=torch.channels_last), *output[1:]))
+            module.register_forward_hook(
+                lambda _module, _args, output: (
+                    output[0].contiguous(memory_format=torch.channels_last),
+                    *output[1:],
+                )
+            )
 
 
 def add_to_weights(unet: nn.Module) -> None:
@@ -33,7 +38,9 @@ def add_to_weights(unet: nn.Module) -> None:
             module.forward = _Merged(module, _LoraProduct)
         elif isinstance(module, Conv2d) and module.get_base_layer().groups == 1:
             base = module.get_base_layer()
-            module.forward = _Merged(module, _LoraConvolution, (base.stride, base.padding, base.dilation))
+            module.forward = _Merged(
+                module, _LoraConvolution, (base.stride, base.padding, base.dilation)
+            )
 
 
 def add_as_branches(unet: nn.Module) -> None:
@@ -51,14 +58,18 @@ def add_as_branches(unet: nn.Module) -> None:
 class _Merged:
     """A layer's ``forward`` that gives a function the layer's weights and its LoRA's."""
 
-    def __init__(self, module: nn.Module, function: type[torch.autograd.Function], geometry: tuple = ()) -> None:
+    def __init__(
+        self, module: nn.Module, function: type[torch.autograd.Function], geometry: tuple = ()
+    ) -> None:
         self.module, self.function, self.geometry = module, function, geometry
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        name, = self.module.active_adapters
+        (name,) = self.module.active_adapters
         base = self.module.get_base_layer()
         a, b = self.module.lora_A[name].weight, self.module.lora_B[name].weight
-        return self.function.apply(x, base.weight, base.bias, a, b, self.module.scaling[name], *self.geometry)
+        return self.function.apply(
+            x, base.weight, base.bias, a, b, self.module.scaling[name], *self.geometry
+        )
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -78,8 +89,19 @@ class _LoraProduct(torch.autograd.Function):
     def backward(ctx, gradient):
         x, weight, a, b = ctx.saved_tensors
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
-        of_x = (rows @ torch.addmm(weight, b, a, alpha=ctx.scaling)).view(x.shape) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, ((rows @ b).T @ inputs).mul_(ctx.scaling), (rows.T @ (inputs @ a.T)).mul_(ctx.scaling), None
+        of_x = (
+            (rows @ torch.addmm(weight, b, a, alpha=ctx.scaling)).view(x.shape)
+            if ctx.needs_input_grad[0]
+            else None
+        )
+        return (
+            of_x,
+            None,
+            None,
+            ((rows @ b).T @ inputs).mul_(ctx.scaling),
+            (rows.T @ (inputs @ a.T)).mul_(ctx.scaling),
+            None,
+        )
 
 
 class _LoraBranch(torch.autograd.Function):
@@ -95,7 +117,9 @@ class _LoraBranch(torch.autograd.Function):
         narrow = rows @ a.T
         ctx.save_for_backward(rows, weight, a, b, narrow)
         ctx.scaling, ctx.of_x = scaling, x.dtype
-        return torch.addmm(nn.functional.linear(rows, weight, bias), narrow, b.T, alpha=scaling).view(*x.shape[:-1], len(weight))
+        return torch.addmm(
+            nn.functional.linear(rows, weight, bias), narrow, b.T, alpha=scaling
+        ).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -103,8 +127,19 @@ class _LoraBranch(torch.autograd.Function):
         x, weight, a, b, narrow = ctx.saved_tensors
         rows = gradient.to(weight.dtype).flatten(0, -2)
         of_narrow = (rows @ b).mul_(ctx.scaling)
-        of_x = torch.addmm(rows @ weight, of_narrow, a).view(*gradient.shape[:-1], -1).to(ctx.of_x) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, (of_narrow.T @ x).float(), (rows.T @ narrow).float().mul_(ctx.scaling), None
+        of_x = (
+            torch.addmm(rows @ weight, of_narrow, a).view(*gradient.shape[:-1], -1).to(ctx.of_x)
+            if ctx.needs_input_grad[0]
+            else None
+        )
+        return (
+            of_x,
+            None,
+            None,
+            (of_narrow.T @ x).float(),
+            (rows.T @ narrow).float().mul_(ctx.scaling),
+            None,
+        )
 
 
 class _LoraConvolution(torch.autograd.Function):
@@ -115,27 +150,62 @@ class _LoraConvolution(torch.autograd.Function):
         narrow = nn.functional.conv2d(x, a, None, stride, padding, dilation)
         ctx.save_for_backward(x, weight, a, b, narrow)
         ctx.scaling, ctx.geometry = scaling, (stride, padding, dilation)
-        return nn.functional.conv2d(x, _summed(weight, a, b, scaling), bias, stride, padding, dilation)
+        return nn.functional.conv2d(
+            x, _summed(weight, a, b, scaling), bias, stride, padding, dilation
+        )
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         x, weight, a, b, narrow = ctx.saved_tensors
-        rows, hidden = (tensor.permute(0, 2, 3, 1).flatten(0, 2) for tensor in (gradient, narrow))  # a pixel each
-        of_narrow = (rows @ b.flatten(1)).mul_(ctx.scaling).view(*narrow.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
-        through = lambda of_output, kernel, wanted: torch.ops.aten.convolution_backward(
-            of_output, x, kernel, None, *ctx.geometry, transposed=False, output_padding=(0, 0), groups=1, output_mask=wanted,
+        rows, hidden = (
+            tensor.permute(0, 2, 3, 1).flatten(0, 2) for tensor in (gradient, narrow)
+        )  # a pixel each
+        of_narrow = (
+            (rows @ b.flatten(1))
+            .mul_(ctx.scaling)
+            .view(*narrow.permute(0, 2, 3, 1).shape)
+            .permute(0, 3, 1, 2)
         )
-        of_x = through(gradient, _summed(weight, a, b, ctx.scaling), (True, False, False))[0] if ctx.needs_input_grad[0] else None
+        through = lambda of_output, kernel, wanted: torch.ops.aten.convolution_backward(
+            of_output,
+            x,
+            kernel,
+            None,
+            *ctx.geometry,
+            transposed=False,
+            output_padding=(0, 0),
+            groups=1,
+            output_mask=wanted,
+        )
+        of_x = (
+            through(gradient, _summed(weight, a, b, ctx.scaling), (True, False, False))[0]
+            if ctx.needs_input_grad[0]
+            else None
+        )
         of_a = through(of_narrow, a, (False, True, False))[1]
-        return of_x, None, None, of_a, (rows.T @ hidden).mul_(ctx.scaling).view(b.shape), None, None, None, None
+        return (
+            of_x,
+            None,
+            None,
+            of_a,
+            (rows.T @ hidden).mul_(ctx.scaling).view(b.shape),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _summed(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
     """``weight + scaling b a`` of convolutions, (o, i, k, k), channels last."""
     flat, narrow = (kernel.permute(0, 2, 3, 1).flatten(1) for kernel in (weight, a))
     outputs, inputs, height, width = weight.shape
-    return torch.addmm(flat, b.flatten(1), narrow, alpha=scaling).view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+    return (
+        torch.addmm(flat, b.flatten(1), narrow, alpha=scaling)
+        .view(outputs, height, width, inputs)
+        .permute(0, 3, 1, 2)
+    )
 
 
 def fold_padding(unet: nn.Module) -> None:
