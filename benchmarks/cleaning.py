@@ -1,4 +1,4 @@
-"""How fast is a set cleaned?  python benchmarks/cleaning.py [--images 2000] [--growth]
+"""How fast is a set cleaned?  python -m benchmarks.cleaning [--images 2000] [--growth]
 
 Pictures are made up (384 to 768 pixels, JPEG, some too small, too wide, blurred, repeated or without a caption) and
 cleaned by ``recipes/sample.yaml``: by Data-Juicer's own command ``dj-process`` with the recipe's operators one after
@@ -20,8 +20,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import side_by_side
-from side_by_side import BEGAN, ROOT
+from benchmarks import side_by_side
+from benchmarks.side_by_side import BEGAN, ROOT
+from storyboard.models.run import run_on
 
 SIZES = (100, 500, 2000)  # of --growth
 TITLES = {"ours": "storyboard", "dj": "dj-process", "floor": "decode once"}
@@ -79,7 +80,7 @@ def _picture(folder: Path, place: int) -> str:
 
 def ours(folder: Path, output: Path) -> dict:
     from storyboard import Settings, clean
-    from storyboard.dataset import Captions
+    from storyboard.data.collecting import Captions
 
     report = clean(Captions.load(folder), Settings(base="mini", output=str(output)))
     return {
@@ -160,14 +161,15 @@ def _decode(path: Path) -> int:
 
 def cached(folder: Path, output: Path) -> dict:
     """Caching alone, of a set that is not cleaned."""
-    from storyboard import Settings, bases, memory
-    from storyboard.dataset import Captions
+    from storyboard import Settings
+    from storyboard.data.collecting import Captions
+    from storyboard.models import bases
     from storyboard.training import cache
 
     settings = Settings(base="mini", output=str(output))
     base = bases.get("mini")
     began = time.perf_counter()
-    cache.prepare(Captions.load(folder), settings, base, memory.plan(base, settings))
+    cache.prepare(Captions.load(folder), run_on(base, settings))
     return {"caching_s": time.perf_counter() - began}
 
 
@@ -180,7 +182,9 @@ def growth(output: Path) -> None:
     for count in SIZES:
         make(output / f"pictures-{count}", count)
         clean, cache = (
-            side_by_side.contender(__file__, name, f"--images={count}", f"--output={output}")
+            side_by_side.contender(
+                "benchmarks.cleaning", name, f"--images={count}", f"--output={output}"
+            )
             for name in ("ours", "cached")
         )
         spent = sum(op["seconds"] for op in clean["operators"])
@@ -225,7 +229,7 @@ def main() -> None:
         return
 
     passed = [f"--images={arguments.images}", f"--output={arguments.output}"]
-    found = {name: side_by_side.contender(__file__, name, *passed) for name in TITLES}
+    found = {name: side_by_side.contender("benchmarks.cleaning", name, *passed) for name in TITLES}
     if found["ours"]["kept"] != found["dj"]["kept"]:
         sys.exit(
             f"ours kept {len(found['ours']['kept'])} pictures, dj-process {len(found['dj']['kept'])}: not the same work."

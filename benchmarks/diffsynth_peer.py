@@ -20,8 +20,8 @@ from diffsynth.pipelines.stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
 
-from storyboard import models
-from storyboard.bases import Base
+from storyboard.models import loading as models
+from storyboard.models.bases import Base
 
 
 class Vae(torch.nn.Module):

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import side_by_side
 import torch
+
+from benchmarks import side_by_side
 
 _SDXL_UNET = {
     "sample_size": 128,
@@ -149,7 +150,7 @@ def write(name: str, root: Path, device: str = "cpu", components: tuple[str, ...
     Args:
         components: Only these of unet, vae, text_encoder, text_encoder_2, the others in tiny; none is all.
     """
-    import tiny
+    from tests import tiny
 
     makers = {"unet": lambda: unet(name), "vae": lambda: vae(name)}
     if name == "kolors":
@@ -185,7 +186,7 @@ def random_cache(pipe, resolution: int, pictures: int):
     """Random latents and embeddings of ``pictures`` pictures, as ``training.cache.prepare`` gives them."""
     import torch
 
-    from storyboard.conditioning import Embedding
+    from storyboard.models.conditioning import Embedding
     from storyboard.training.cache import Cache
 
     config, bucket = pipe.unet.config, (resolution, resolution)
@@ -211,10 +212,12 @@ def run(work: Path, side: int) -> dict[str, float]:
     """One training step and two drawing steps of Kolors at ``side`` pixels in bf16 -> seconds and GiB, the plan's needs beside."""
     import os
 
-    from storyboard import Settings, bases, memory, weights
-    from storyboard.rendering import drawing
-    from storyboard.training import inject, loop
+    from storyboard import Settings
+    from storyboard.models import bases, memory
+    from storyboard.rendering import sampling
+    from storyboard.training import loop
     from storyboard.training.pipeline import TrainingPipeline
+    from storyboard.training.stage import inject
 
     os.environ["STORYBOARD_HUB"] = str(work / "hub")
     if not (work / "hub" / bases.get("kolors").modelscope / "unet").is_dir():
@@ -238,7 +241,7 @@ def run(work: Path, side: int) -> dict[str, float]:
         pipe.unet.enable_gradient_checkpointing()
         found["UNet loaded s"] = time.perf_counter() - began
         settings.folder.mkdir(parents=True, exist_ok=True)
-        loop.run(
+        loop.optimise(
             pipe,
             random_cache(pipe, side, 1),
             settings,
@@ -254,8 +257,8 @@ def run(work: Path, side: int) -> dict[str, float]:
 
     began = time.perf_counter()
     with _peak(found, "drawing"):
-        pipe = drawing.load_pipeline(base, plan)
-        (picture,) = drawing.draw(pipe, said, said, [0], side, 2, 5.0)
+        pipe = sampling.load_pipeline(base, plan)
+        (picture,) = sampling.draw(pipe, said, said, [0], side, 2, 5.0)
     found["two drawing steps and loading s"] = time.perf_counter() - began
     picture.save(work / "picture.png")
     area = (side / 1024) ** 2
@@ -295,7 +298,7 @@ def _peak(found: dict[str, float], name: str) -> Iterator[None]:
 
 
 def main() -> int:
-    """``python benchmarks/full_size.py``: Kolors at full size on this machine's processor; ends with an error where the plan's needs are exceeded."""
+    """``python -m benchmarks.full_size``: Kolors at full size on this machine's processor; ends with an error where the plan's needs are exceeded."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument(
         "--work",

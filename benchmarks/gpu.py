@@ -1,8 +1,8 @@
-"""What a CUDA card does, measured in eight minutes:  python benchmarks/gpu.py
+"""What a CUDA card does, measured in eight minutes:  python -m benchmarks.gpu
 
 Sections, the best first, each with a time budget; numbers lie in ``<output>/<section>.json`` as soon as they are known, and a
 section that is whole there is not measured again. Weights are random, made on the card from the real configs; a LoRA, its
-pictures and the cleaned list of a CPU run come from ``--pack``, which ``python benchmarks/gpu.py --make-pack outputs`` fills.
+pictures and the cleaned list of a CPU run come from ``--pack``, which ``python -m benchmarks.gpu --make-pack outputs`` fills.
 The last lines are a table and one JSON line. ``--dry`` does all of it in tiny on the CPU.
 """
 
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-import side_by_side
+from benchmarks import side_by_side
 
 TOTAL = 480.0  # seconds for all sections
 
@@ -215,7 +215,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=TOTAL, help="for all sections together")
     parser.add_argument("--dry", action="store_true", help="everything in tiny, on the CPU")
     arguments = parser.parse_args()
-    import gpu_sections
+    from benchmarks import gpu_sections
 
     if arguments.make_pack:
         gpu_sections.make_pack(arguments.make_pack, arguments.pack)

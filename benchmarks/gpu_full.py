@@ -6,15 +6,17 @@ import csv
 import io
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-import full_size
 import numpy as np
-import rendering
-import training as training_benchmark
 from PIL import Image
-from side_by_side import fresh
+
+from benchmarks import full_size, rendering
+from benchmarks import training as training_benchmark
+from benchmarks.side_by_side import fresh
+from storyboard.models.run import run_on
 
 STEPS = 12  # training steps that are timed; the first two do not count
 PEER_STEPS = 8
@@ -24,14 +26,14 @@ DRAWN = 50  # steps of the peers' drawing, their default
 
 def weights(card, name: str):
     """The base ``name``, its weights written once below ``card.work`` if they are not there, as if a hub had sent them."""
-    from storyboard import bases
-    from storyboard import weights as hub
+    from storyboard.models import bases
+    from storyboard.models import weights as hub
 
     os.environ["STORYBOARD_HUB"] = str(card.work / "hub")
     if not (card.work / "hub" / bases.get(name).modelscope).is_dir():
         began = time.perf_counter()
         if card.dry:
-            import tiny
+            from tests import tiny
 
             tiny.build(name, card.work / "hub")
         else:
@@ -77,9 +79,10 @@ def _steps(card, base, plain: tuple[int, ...], checkpointed: tuple[int, ...]) ->
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from storyboard import memory
-    from storyboard.training import inject, loop
+    from storyboard.models import memory
+    from storyboard.training import loop
     from storyboard.training.pipeline import TrainingPipeline
+    from storyboard.training.stage import inject
 
     chosen = settings(card, base.name)
     plan = memory.plan(base, chosen)
@@ -132,7 +135,7 @@ def _timed_steps(card, pipe, chosen, size: int, name: str, cuda_graphs: bool) ->
     times, said = [], io.StringIO()
     watch = lambda _step: times.append(time.perf_counter())
     with card.peak(f"{name}, peak"), contextlib.redirect_stdout(said):
-        loop.run(
+        loop.optimise(
             pipe, cached, again, folder, folder / "checkpoint.safetensors", size, watch, cuda_graphs
         )
     if "out of memory" in said.getvalue():
@@ -162,7 +165,7 @@ def _same_losses(card, pipe, chosen) -> None:
             parameter.data.copy_(start[name])
         kept = losses[cuda_graphs] = []
         watch = lambda step, kept=kept: kept.append(step.loss)
-        loop.run(
+        loop.optimise(
             pipe,
             cached,
             again,
@@ -195,7 +198,7 @@ class _Clock:
 
 def _peer(card, base, peer: str) -> None:
     """DiffSynth's own loop or diffusers' script over pictures of the base's size: everything encoded in the loop, one picture a step."""
-    from storyboard import memory
+    from storyboard.models import memory
 
     chosen = settings(card, base.name, train_batch_size=1, train_steps=PEER_STEPS)
     folder = fresh(card.work / "peer")
@@ -245,8 +248,9 @@ def _ours(card, base) -> None:
     """Eight panels by ``render``: all of it once, then its parts."""
     import torch
 
-    from storyboard import conditioning, memory, render
-    from storyboard.rendering import drawing
+    from storyboard import render
+    from storyboard.models import conditioning, memory
+    from storyboard.rendering import sampling
 
     chosen = settings(card, base.name)
     plan = memory.plan(base, chosen)
@@ -259,17 +263,15 @@ def _ours(card, base) -> None:
         f"s, loading and text encoding counted, {plan}",
     )
     said = conditioning.encode(
-        base,
+        replace(run_on(base, chosen), plan=plan),
         [
             panel[key]
             for panel in story(PROMPTS).resolved(chosen.seed)
             for key in ("prompt", "negative_prompt")
         ],
-        chosen,
-        plan,
     )
     began = time.perf_counter()
-    pipe = drawing.load_pipeline(base, plan)
+    pipe = sampling.load_pipeline(base, plan)
     card.synchronize()
     card.note(f"{base.name}, UNet and VAE loaded", time.perf_counter() - began, "s")
     panels = story(PROMPTS).resolved(chosen.seed)
@@ -279,7 +281,7 @@ def _ours(card, base) -> None:
         batches = [panels[start : start + at_once] for start in range(0, PROMPTS, at_once)]
         return torch.cat(
             [
-                drawing.denoise(
+                sampling.denoise(
                     pipe,
                     *(
                         [said[panel[key]] for panel in batch]
@@ -297,7 +299,9 @@ def _ours(card, base) -> None:
 
     latents = denoise()
     denoised = card.seconds(denoise, 3, 0)
-    decoded = card.seconds(lambda: [drawing.decode(pipe, latent[None]) for latent in latents], 3, 1)
+    decoded = card.seconds(
+        lambda: [sampling.decode(pipe, latent[None]) for latent in latents], 3, 1
+    )
     card.note(
         f"{base.name}, eight panels denoised",
         denoised,
@@ -309,7 +313,7 @@ def _ours(card, base) -> None:
 
 def _peer_panels(card, base, peer: str, panels: int) -> None:
     """Seconds a panel of the peer's own way (rendering.py), 50 steps; loading and the first panel shown apart."""
-    from storyboard import memory
+    from storyboard.models import memory
 
     chosen = settings(card, base.name).but(output=str(fresh(card.work / "peer")))
     draw = {"diffusers": rendering.diffusers, "diffsynth": rendering.diffsynth}[peer]
@@ -330,7 +334,7 @@ def text(card) -> None:
     """Kolors' text encoder loaded, used, freed."""
     import torch
 
-    from storyboard import conditioning, memory
+    from storyboard.models import conditioning, memory
 
     base = weights(card, "kolors")
     chosen = settings(card, base.name).but(output=str(card.work / "text"))
@@ -343,7 +347,7 @@ def text(card) -> None:
     ]
     began = time.perf_counter()
     with card.peak("text encoder, peak"):
-        conditioning.encode(base, words, chosen, plan)
+        conditioning.encode(replace(run_on(base, chosen), plan=plan), words)
     card.note("text encoder loaded, nine prompts, freed", time.perf_counter() - began, "s")
     card.free()
     after = torch.cuda.memory_allocated() if card.device == "cuda" else 0
@@ -365,12 +369,12 @@ def levers(card) -> None:
     """One at a time, on Kolors' UNet as four panels with guidance see it, and on the VAE."""
     import torch
 
-    from storyboard import memory
-    from storyboard.rendering import drawing
+    from storyboard.models import memory
+    from storyboard.rendering import sampling
 
     base = weights(card, "kolors")
     chosen = settings(card, base.name)
-    pipe = drawing.load_pipeline(base, memory.plan(base, chosen))
+    pipe = sampling.load_pipeline(base, memory.plan(base, chosen))
     unet, vae, rows, side = pipe.unet, pipe.vae, 8, chosen.resolution // 8
     inputs = _unet_inputs(base, unet, rows, side)
 

@@ -5,9 +5,10 @@ import shutil
 import time
 from pathlib import Path
 
-import gpu_full
 import numpy as np
 from PIL import Image
+
+from benchmarks import gpu_full
 
 SIDE = 8192  # of the matrices whose product is timed
 COPIED = 4 * 2**30  # bytes
@@ -93,7 +94,7 @@ def make_pack(outputs: Path, pack: Path) -> None:
 
 def mini(card) -> None:
     """The carried LoRA draws the CPU's pictures; a LoRA trained on the card scores as the CPU's does."""
-    from storyboard import Panel, Settings, Story, collect, render, score, train
+    from storyboard import Panel, Story, collect, render, score, train
 
     if card.dry:
         _dry_pack(card)
@@ -153,7 +154,7 @@ def _mini_settings(card):
 
 def _kept(collected, texts: dict[str, str]):
     """The collected pictures that the CPU's cleaning kept, with its captions: Data-Juicer is not on a card's machine."""
-    from storyboard.dataset import Captions, digest_of
+    from storyboard.data.collecting import Captions, digest_of
 
     rows = [row | {"text": texts[row["id"]]} for row in collected.rows if row["id"] in texts]
     return Captions(collected.folder, rows, [], digest_of(collected.folder, rows))

@@ -1,4 +1,4 @@
-"""What does each lever bring?  python benchmarks/levers.py [--repeats 7] [--compile]
+"""What does each lever bring?  python -m benchmarks.levers [--repeats 7] [--compile]
 
 Ours on ``mini`` with its defaults, then the same with one lever at a time taken away: seconds of a training step for a
 picture, and of eight panels. Medians; a lever's factor is the median without it over the median with it, measured in
@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-import side_by_side
+from benchmarks import side_by_side
+from storyboard.models.run import run_on
 
 PANELS = 8
 
@@ -22,16 +23,18 @@ PANELS = 8
 def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
     import torch
 
-    import diffsynth_peer
-    from storyboard import Settings, bases, clean, collect, memory
-    from storyboard.training import cache, inject, loop
+    from benchmarks import diffsynth_peer
+    from storyboard import Settings, clean, collect
+    from storyboard.models import bases, memory
+    from storyboard.training import cache, loop
     from storyboard.training.pipeline import TrainingPipeline
+    from storyboard.training.stage import inject
 
     settings = Settings(base="mini", output=str(output))
     base = bases.get("mini")
     plan = memory.plan(base, settings)
     captions = clean(collect(settings), settings).captions
-    cached = cache.prepare(captions, settings, base, plan)
+    cached = cache.prepare(captions, replace(run_on(base, settings), plan=plan))
     bucket, indices = loop.batches(cached, settings.train_batch_size, 0, 0)[0]
 
     def unet(**changes: object) -> TrainingPipeline:
@@ -94,8 +97,9 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
 def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
     import torch
 
-    from storyboard import Settings, Story, bases, conditioning, memory
-    from storyboard.rendering import drawing
+    from storyboard import Settings, Story
+    from storyboard.models import bases, conditioning, memory
+    from storyboard.rendering import sampling
 
     settings = Settings(base="mini", output=str(output))
     base = bases.get("mini")
@@ -104,13 +108,11 @@ def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
         ["二次元，紫色短发女孩，微笑，白色衣服，教室"] * PANELS, "模糊，低质量"
     ).resolved(0)
     said = conditioning.encode(
-        base,
+        replace(run_on(base, settings), plan=plan),
         {panel[key] for panel in panels for key in ("prompt", "negative_prompt")},
-        settings,
-        plan,
     )
     lora = next(iter(sorted(output.glob("lora/lora.safetensors"))), None)
-    load = lambda: drawing.load_pipeline(base, plan, lora)
+    load = lambda: sampling.load_pipeline(base, plan, lora)
     ours, plain, wide = load(), load(), load()
     plain.unet.to(memory_format=torch.contiguous_format)
     wide.vae.to(memory_format=torch.contiguous_format)
@@ -128,7 +130,7 @@ def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
                 [said[panel[key]] for panel in some] for key in ("prompt", "negative_prompt")
             )
             list(
-                drawing.draw(
+                sampling.draw(
                     pipe,
                     positive,
                     negative,
@@ -153,8 +155,8 @@ def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
         "VAE channels last": lambda: eight(wide),
     }
     if lora:
-        branches = drawing.load_pipeline(base, plan)
-        drawing.attach(branches, base, lora)
+        branches = sampling.load_pipeline(base, plan)
+        sampling.attach(branches, base, lora)
         without["LoRA added to the weights"] = lambda: eight(branches)
     return _measured("eight panels, s", eight, without, repeats, 1) + (
         _compiled(ours.unet, eight, repeats, 1) if compiled else []

@@ -1,4 +1,4 @@
-"""How long does the notebook take?  python benchmarks/notebook.py [-p NAME VALUE ...]
+"""How long does the notebook take?  python -m benchmarks.notebook [-p NAME VALUE ...]
 
 Runs ``python -m storyboard`` into an empty folder and then once more, and shows the seconds of every cell. The
 packages are installed already; starting the kernel counts. The last line is JSON.
@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import side_by_side
-from side_by_side import ROOT
+from benchmarks import side_by_side
+from benchmarks.side_by_side import ROOT
 
 
 def run(output: Path, parameters: list[list[str]]) -> tuple[float, dict[str, float]]:

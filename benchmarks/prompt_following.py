@@ -1,4 +1,4 @@
-"""Does a picture show what its prompt asks for?  python benchmarks/prompt_following.py [--quick] [--lora FILE]
+"""Does a picture show what its prompt asks for?  python -m benchmarks.prompt_following [--quick] [--lora FILE]
 
 120 held-out combinations of attributes (``prompts.json``; no training picture of ``mini`` or of the sample set has
 one of them), each in Chinese and in English, are drawn by the base alone and with a LoRA: the one that the pipeline's
@@ -9,18 +9,16 @@ the base alone unless a LoRA is named. The last line is JSON, all numbers percen
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tools"), str(HERE)]
 
-from captions import caption  # noqa: E402
-from storyboard import Panel, Settings, Story, clean, collect, render, train  # noqa: E402
-from storyboard.scoring import classifier  # noqa: E402
+from storyboard import Panel, Settings, Story, clean, collect, render, train
+from storyboard.scoring import classifier
+from tools.captions import caption
 
 LANGUAGES = ("zh", "en")
 REPORTED = ("hair_color", "background", "clothes_color", "expression", "hair_length", "style")

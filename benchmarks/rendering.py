@@ -1,4 +1,4 @@
-"""How fast are eight panels?  python benchmarks/rendering.py [--base mini]
+"""How fast are eight panels?  python -m benchmarks.rendering [--base mini]
 
 The 2024 way, DiffSynth-Studio's pipeline called once a panel with 50 steps; a plain loop over diffusers' pipeline, one
 panel at a time with its default of 50 steps; ours with its defaults. Same weights, LoRA, prompts, negative prompts,
@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from statistics import mean
 
-import side_by_side
-from side_by_side import BEGAN
+from benchmarks import side_by_side
+from benchmarks.side_by_side import BEGAN
 
 STEPS = 50
 TITLES = {"ours": "storyboard", "diffusers": "diffusers, a loop", "diffsynth": "DiffSynth, 2024"}
@@ -24,7 +24,7 @@ FOLLOWED = ("hair_color", "background", "clothes_color", "expression", "hair_len
 
 def asked(scored: bool) -> list[dict]:
     """The eight panels' attributes, or those of the 40 that are scored."""
-    import prompt_following
+    from benchmarks import prompt_following
 
     rows = prompt_following.prompts()
     return [row | {"style": "lorelei"} for row in (rows[1::3] if scored else rows[::15])]
@@ -32,10 +32,10 @@ def asked(scored: bool) -> list[dict]:
 
 def run(name: str, arguments: argparse.Namespace) -> dict:
     """One contender, in this process."""
-    import prompt_following
-    from captions import caption
-
-    from storyboard import Panel, Settings, Story, bases, memory
+    from benchmarks import prompt_following
+    from storyboard import Panel, Settings, Story
+    from storyboard.models import bases, memory
+    from tools.captions import caption
 
     folder = side_by_side.fresh(arguments.output / "benchmark-rendering" / name)
     settings = Settings(base=arguments.base, output=str(folder), resolution=arguments.resolution)
@@ -70,11 +70,11 @@ def run(name: str, arguments: argparse.Namespace) -> dict:
 
 def _import(base) -> None:
     """What the contenders import, diffusers' lazy modules among it: a notebook has done so before, when it trained."""
+    import diffsynth_peer  # noqa: F401
     import diffusers
 
-    import diffsynth_peer  # noqa: F401
-    from storyboard import models
-    from storyboard.rendering import drawing  # noqa: F401
+    from storyboard.models import loading as models
+    from storyboard.rendering import sampling  # noqa: F401
 
     getattr(diffusers, base.pipeline)
     for component in base.components:
@@ -92,8 +92,8 @@ def diffusers(base, plan, settings, story, lora: Path | None) -> list[Path]:
     import torch
     from diffusers import EulerDiscreteScheduler
 
-    import diffsynth_peer
-    from storyboard import models
+    from benchmarks import diffsynth_peer
+    from storyboard.models import loading as models
 
     words = diffsynth_peer.text_pipeline(base, plan.dtype, plan.device)
     parts = {
@@ -132,7 +132,7 @@ def diffusers(base, plan, settings, story, lora: Path | None) -> list[Path]:
 def diffsynth(base, plan, settings, story, lora: Path | None) -> list[Path]:
     import torch
 
-    import diffsynth_peer
+    from benchmarks import diffsynth_peer
 
     pipe = diffsynth_peer.pipeline(base, plan.dtype, plan.device)
     if lora:  # fused, as its load_lora does: no branches to compute
@@ -171,12 +171,12 @@ def limit(base, settings) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from storyboard import memory
-    from storyboard.conditioning import Embedding
-    from storyboard.rendering import drawing
+    from storyboard.models import memory
+    from storyboard.models.conditioning import Embedding
+    from storyboard.rendering import sampling
 
     plan = memory.plan(base, settings)
-    pipe = drawing.load_pipeline(base, plan)
+    pipe = sampling.load_pipeline(base, plan)
     width = pipe.unet.config.encoder_hid_dim or pipe.unet.config.cross_attention_dim
     pooled = (
         pipe.unet.config.projection_class_embeddings_input_dim
@@ -186,12 +186,14 @@ def limit(base, settings) -> float:
     )
     said = [Embedding(torch.zeros(base.text_length, width), torch.zeros(pooled))]
     with FlopCounterMode(display=False) as counter:
-        drawing.decode(
+        sampling.decode(
             pipe,
-            drawing.denoise(pipe, said, said, [0], settings.resolution, 2, settings.guidance_scale),
+            sampling.denoise(
+                pipe, said, said, [0], settings.resolution, 2, settings.guidance_scale
+            ),
         )
     with FlopCounterMode(display=False) as decoding:
-        drawing.decode(
+        sampling.decode(
             pipe,
             torch.zeros(
                 1, 4, settings.resolution // 8, settings.resolution // 8, device=plan.device
@@ -226,7 +228,8 @@ def main() -> None:
         print(json.dumps(run(arguments.contender, arguments)))
         return
 
-    from storyboard import Settings, bases, clean, collect, train
+    from storyboard import Settings, clean, collect, train
+    from storyboard.models import bases
 
     if arguments.base == "mini" and not arguments.lora:
         settings = Settings(base="mini", output=str(arguments.output))
@@ -237,7 +240,7 @@ def main() -> None:
         if value is not None and name not in ("contender", "unscored")
     ]
     passed += ["--unscored"] * arguments.unscored
-    found = {name: side_by_side.contender(__file__, name, *passed) for name in TITLES}
+    found = {name: side_by_side.contender("benchmarks.rendering", name, *passed) for name in TITLES}
     rows = []
     for name, one in found.items():
         if scores := one["scores"]:

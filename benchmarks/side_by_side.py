@@ -14,15 +14,16 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 BEGAN = time.perf_counter()  # of this process, Python's own start left out
 
 
-def contender(script: str, name: str, *arguments: str) -> dict:
+def contender(module: str, name: str, *arguments: str) -> dict:
     """Run one contender alone in a process of its own -> the JSON of its last line, and ``wall_s`` with Python's start."""
     began = time.perf_counter()
     process = subprocess.run(
-        [sys.executable, script, "--contender", name, *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", module, "--contender", name, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     if process.returncode:
         sys.exit(f"{name} ended with exit code {process.returncode}; what it said is above.")
@@ -92,7 +93,7 @@ def base_named(name: str, folder: Path) -> str:
     """What ``Settings`` takes for ``--base``: a name, a path, or ``kolors-tiny``, ``sdxl-tiny``, ``sd15-tiny`` built below ``folder`` with random weights."""
     if not name.endswith("-tiny"):
         return name
-    import tiny
+    from tests import tiny
 
     path = folder / tiny.HUB[name.removesuffix("-tiny")]
     return str(path if path.is_dir() else tiny.build(name.removesuffix("-tiny"), folder))

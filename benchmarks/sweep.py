@@ -1,4 +1,4 @@
-"""One row of the table of training settings: python benchmarks/sweep.py OUT rank=8 base.high_noise_weight=0.1
+"""One row of the table of training settings: python -m benchmarks.sweep OUT rank=8 base.high_noise_weight=0.1
 
 Trains a LoRA on the sample set with the given settings (``base.`` names a field of the base), draws every third
 held-out prompt in Chinese and reads the attributes back. Called again with other settings of rendering it trains
@@ -12,12 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import prompt_following  # noqa: E402
-from storyboard import Settings, clean, collect, train  # noqa: E402
-from storyboard.bases import mini  # noqa: E402
-from storyboard.scoring import classifier  # noqa: E402
+from benchmarks import prompt_following
+from storyboard import Settings, clean, collect, train
+from storyboard.models import bases
+from storyboard.scoring import classifier
 
 
 def main() -> None:
@@ -25,14 +23,15 @@ def main() -> None:
     changed = {
         name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)
     }
-    mini.BASE = replace(
-        mini.BASE,
+    mini = replace(
+        bases.MINI,
         **{
             name.removeprefix("base."): value
             for name, value in changed.items()
             if name.startswith("base.")
         },
     )
+    bases.register(mini)
     settings = Settings(
         output=output,
         **{name: value for name, value in changed.items() if not name.startswith("base.")},

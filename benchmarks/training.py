@@ -1,4 +1,4 @@
-"""How fast is a LoRA trained?  python benchmarks/training.py [--base mini] [--samples 3600]
+"""How fast is a LoRA trained?  python -m benchmarks.training [--base mini] [--samples 3600]
 
 Ours against DiffSynth-Studio's own loop and against the settings of diffusers' SDXL LoRA script, each alone in a
 process of its own, on the same pictures, weights, modules, rank, resolution, precision and number of samples seen.
@@ -19,8 +19,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import side_by_side
-from side_by_side import BEGAN
+from benchmarks import side_by_side
+from benchmarks.side_by_side import BEGAN
+from storyboard.models.run import run_on
 
 MARKS = 8  # measurements of the validation loss along the way
 DRAWS = 8  # of noise and timestep for a held-out picture
@@ -33,8 +34,8 @@ class Validation:
     def __init__(self, settings, folder: Path, samples: int) -> None:
         import torch
 
-        from storyboard import bases, memory
-        from storyboard.dataset import Captions
+        from storyboard.data.collecting import Captions
+        from storyboard.models import bases, memory
         from storyboard.training import cache
         from storyboard.training.pipeline import TrainingPipeline
 
@@ -43,17 +44,18 @@ class Validation:
         plan = memory.plan(self.base, settings)
         self.cached = cache.prepare(
             Captions.load(folder),
-            settings.but(output=str(folder.parent / "validation-cache")),
-            self.base,
-            plan,
+            replace(
+                run_on(self.base, settings.but(output=str(folder.parent / "validation-cache"))),
+                plan=plan,
+            ),
         )
         self.pipe = TrainingPipeline(self.base, plan.device, plan.dtype)
         generator = torch.Generator().manual_seed(0)
-        spread = lambda: (
+        spread = (
             (torch.arange(DRAWS) + torch.rand(DRAWS, generator=generator))
             / DRAWS
             * self.base.num_train_timesteps
-        ).long()
+        ).long
         self.fixed = {
             bucket: [
                 (torch.randn(DRAWS, *latents.shape[1:], generator=generator), spread())
@@ -111,7 +113,8 @@ def run(name: str, arguments: argparse.Namespace) -> dict:
     """One contender, in this process."""
     import torch
 
-    from storyboard import Settings, bases, memory
+    from storyboard import Settings
+    from storyboard.models import bases, memory
 
     folder = arguments.output / "benchmark-training"
     settings = Settings(
@@ -145,23 +148,23 @@ def ours(base, plan, settings, folder: Path, arguments, validate):
     Args:
         validate: Called when all is loaded; gives a Validation, or what has ``seen`` and ``cost`` as it does.
     """
-    import torch
 
-    from storyboard import lora
-    from storyboard.dataset import Captions
-    from storyboard.training import cache, inject, loop
+    from storyboard.data.collecting import Captions
+    from storyboard.lora import file as lora
+    from storyboard.training import cache, loop
     from storyboard.training.pipeline import TrainingPipeline
+    from storyboard.training.stage import inject
 
     captions = Captions.load(folder / "train")
     began = time.perf_counter()
-    cached = cache.prepare(captions, settings, base, plan)
+    cached = cache.prepare(captions, replace(run_on(base, settings), plan=plan))
     caching = time.perf_counter() - began
     pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
     inject(pipe, settings)
     startup = time.perf_counter() - BEGAN - caching
     validation = validate()
     watch = lambda step: validation.seen(step.number * settings.train_batch_size, pipe.unet)
-    state = loop.run(
+    state = loop.optimise(
         pipe,
         cached,
         settings,
@@ -179,7 +182,7 @@ def diffsynth(base, plan, settings, folder: Path, arguments, validate):
     from diffsynth.diffusion.logger import ModelLogger
     from diffsynth.diffusion.runner import launch_training_task
 
-    import diffsynth_peer
+    from benchmarks import diffsynth_peer
 
     accelerator = Accelerator(cpu=plan.device == "cpu")
     module = diffsynth_peer.TrainingModule(
@@ -213,8 +216,8 @@ def diffusers(base, plan, settings, folder: Path, arguments, validate):
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
-    import diffsynth_peer
-    from storyboard import models
+    from benchmarks import diffsynth_peer
+    from storyboard.models import loading as models
 
     mixed = {"fp32": "no"}.get(plan.precision, plan.precision)
     accelerator = Accelerator(mixed_precision=mixed, cpu=plan.device == "cpu")
@@ -349,7 +352,7 @@ def diffusers(base, plan, settings, folder: Path, arguments, validate):
 def split(arguments: argparse.Namespace, folder: Path) -> tuple[int, int]:
     """The cleaned sample set as two Captions folders, every tenth picture held out -> how many in each."""
     from storyboard import Settings, clean, collect
-    from storyboard.cleaning import write
+    from storyboard.data.cleaning import write
 
     settings = Settings(
         base=arguments.base, output=str(arguments.output / "benchmark-training" / "data")
@@ -371,13 +374,14 @@ def split(arguments: argparse.Namespace, folder: Path) -> tuple[int, int]:
 
 def arithmetic(arguments: argparse.Namespace) -> float:
     """Floating point operations of a training step for one picture, counted by PyTorch."""
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from storyboard import Settings, bases, memory
-    from storyboard.dataset import Captions
-    from storyboard.training import cache, inject, loop
+    from storyboard import Settings
+    from storyboard.data.collecting import Captions
+    from storyboard.models import bases, memory
+    from storyboard.training import cache, loop
     from storyboard.training.pipeline import TrainingPipeline
+    from storyboard.training.stage import inject
 
     settings = Settings(
         base=arguments.base,
@@ -388,7 +392,8 @@ def arithmetic(arguments: argparse.Namespace) -> float:
     base = bases.get(settings.base)
     plan = memory.plan(base, settings)
     cached = cache.prepare(
-        Captions.load(arguments.output / "benchmark-training" / "train"), settings, base, plan
+        Captions.load(arguments.output / "benchmark-training" / "train"),
+        replace(run_on(base, settings), plan=plan),
     )
     pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
     inject(pipe, settings)
@@ -425,7 +430,8 @@ def main() -> None:
         print(json.dumps(run(arguments.contender, arguments)))
         return
 
-    from storyboard import Settings, bases, memory
+    from storyboard import Settings
+    from storyboard.models import bases, memory
 
     settings = Settings(base=arguments.base)
     arguments.samples = arguments.samples or settings.train_steps * settings.train_batch_size
@@ -435,7 +441,7 @@ def main() -> None:
         for name, value in vars(arguments).items()
         if value is not None and name != "contender"
     ]
-    found = {name: side_by_side.contender(__file__, name, *passed) for name in TITLES}
+    found = {name: side_by_side.contender("benchmarks.training", name, *passed) for name in TITLES}
     target = found["diffsynth"]["losses"][-1]
     rows = []
     for name, one in found.items():

@@ -1,4 +1,4 @@
-"""What does a weight do on mini?  python benchmarks/weights.py [--seeds 4] [--attribute expression]
+"""What does a weight do on mini?  python -m benchmarks.weights [--seeds 4] [--attribute expression]
 
 Everything that mini knows and the classifier reads is asked for in Chinese, ``(WORD:w)`` in a prompt that names the other
 attributes too, at five weights with the same seeds, by the base alone; its score is how sure the classifier is of it, 0 to 1,
@@ -7,12 +7,16 @@ least 0.05 above the first; it is full if all are above 0.9. The last line is JS
 """
 
 import argparse
+import itertools
 import json
 import tempfile
+from dataclasses import replace
 
 import numpy as np
-import side_by_side
 import torch
+
+from benchmarks import side_by_side
+from storyboard.models.run import run_on
 
 WEIGHTS = (0.4, 0.7, 1.0, 1.3, 1.6)
 SLACK, RISE, FULL = 0.01, 0.05, 0.9
@@ -60,8 +64,9 @@ def prompts() -> dict[tuple[str, str], str]:
 
 
 def main() -> None:
-    from storyboard import Settings, bases, conditioning, memory
-    from storyboard.rendering import drawing
+    from storyboard import Settings
+    from storyboard.models import bases, conditioning, memory
+    from storyboard.rendering import sampling
     from storyboard.scoring import classifier
 
     parser = argparse.ArgumentParser(
@@ -85,12 +90,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as output:
         settings, base = Settings(base="mini", output=output), bases.get("mini")
         plan = memory.plan(base, settings)
-        pipe, model = drawing.load_pipeline(base, plan), classifier.load()
+        pipe, model = sampling.load_pipeline(base, plan), classifier.load()
         said = conditioning.encode(
-            base,
+            replace(run_on(base, settings), plan=plan),
             ["", *(prompt.format(weight) for prompt in asked.values() for weight in WEIGHTS)],
-            settings,
-            plan,
         )
         for (attribute, value), prompt in asked.items():
             curve = [
@@ -99,7 +102,7 @@ def main() -> None:
                     attribute,
                     value,
                     list(
-                        drawing.draw(
+                        sampling.draw(
                             pipe,
                             [said[prompt.format(weight)]] * len(seeds),
                             [said[""]] * len(seeds),
@@ -149,7 +152,7 @@ def _verdict(curve: list[float]) -> str:
         return "full"
     return (
         "rises"
-        if all(higher >= lower - SLACK for lower, higher in zip(curve, curve[1:]))
+        if all(higher >= lower - SLACK for lower, higher in itertools.pairwise(curve))
         and curve[-1] >= curve[0] + RISE
         else "-"
     )

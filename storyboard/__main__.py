@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import show
+from storyboard import resources, show
 
 
 def value_of(text: str) -> object:
@@ -38,9 +38,7 @@ def main() -> int:
         metavar=("NAME", "VALUE"),
         help="override a name of the settings cell, e.g. -p train_steps 200",
     )
-    parser.add_argument(
-        "--notebook", type=Path, default=Path(__file__).resolve().parents[1] / "baseline.ipynb"
-    )
+    parser.add_argument("--notebook", type=Path, default=resources.path("baseline.ipynb"))
     arguments = parser.parse_args()
 
     if not arguments.notebook.is_file():

@@ -8,10 +8,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import artifacts, bases, memory, show, weights
-from .cleaning import read_recipe
-from .errors import ResourceError
-from .settings import Settings
+from storyboard import artifacts, show
+from storyboard.data.cleaning import read_recipe
+from storyboard.errors import ResourceError
+from storyboard.models import bases, memory, run, weights
+from storyboard.settings import Settings
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
 MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
@@ -42,7 +43,7 @@ def check(settings: Settings) -> Facts:
     Raises:
         ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
     """
-    base = bases.get(settings.base)
+    base = run.check(settings)
     at_hand = weights.present(base)
     if at_hand and base.folder:
         base.check()
@@ -73,7 +74,7 @@ def check(settings: Settings) -> Facts:
                 ),
             ),
             ("base", f"{base.title}, {_weights(base, at_hand)}"),
-            ("time", _time(base, settings, MINUTES[plan.device])),
+            ("time", _time(base, run.filled(settings, base), MINUTES[plan.device])),
         ]
     )
     show.tell(found)
@@ -122,11 +123,13 @@ def _weights(base: bases.Base, at_hand: bool) -> str:
     return f"about {base.download / 1e9:.1f} GB to be fetched from {hubs}"
 
 
-def _time(base: bases.Base, settings: Settings, minutes: float) -> str:
-    if base.name != "mini":
-        return f"training {settings.train_steps} steps of {settings.train_batch_size}: the remaining time is shown as soon as it runs"
-    pictures = settings.train_steps * settings.train_batch_size * (settings.resolution / 256) ** 2
-    return f"cleaning under a minute, training about {max(1, round(pictures * minutes))} min ({settings.train_steps} steps of {settings.train_batch_size}), rendering under a minute"
+def _time(base: bases.Base, values: dict, minutes: float) -> str:
+    if not base.embedded:
+        return f"training {values['train_steps']} steps of {values['train_batch_size']}: the remaining time is shown as soon as it runs"
+    pictures = (
+        values["train_steps"] * values["train_batch_size"] * (values["resolution"] / 256) ** 2
+    )
+    return f"cleaning under a minute, training about {max(1, round(pictures * minutes))} min ({values['train_steps']} steps of {values['train_batch_size']}), rendering under a minute"
 
 
 def installed() -> Facts:

@@ -7,7 +7,7 @@
 
 import re
 
-from .errors import SettingsError
+from storyboard.errors import SettingsError
 
 STEP = 1.1  # what one pair of brackets multiplies by
 MAX_WEIGHT = 10.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SettingsError
+from storyboard.errors import SettingsError
 
 CONTROLS = ("edges", "depth", "pose", "segmentation", "colour", "image")
 HUB_ID = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"

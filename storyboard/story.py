@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import prompts
-from .errors import SettingsError
-from .reference import Reference
+from storyboard import png, prompts
+from storyboard.errors import SettingsError
+from storyboard.reference import Reference
 
 MAX_PANELS = 64
 MAX_SEED = 2**63 - 1 - MAX_PANELS  # a panel without a seed adds its place
@@ -142,8 +142,6 @@ class Story(Sequence[Panel]):
         Raises:
             SettingsError: A picture is no PNG or names no prompt.
         """
-        from .rendering import png
-
         paths = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
         panels, settings = [], []
         for path in paths:

@@ -1,16 +1,14 @@
 """Fixtures: a small captioned folder, settings that write into a temporary folder, one short real training run."""
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from storyboard import Settings, Story, clean, collect, train  # noqa: E402
+from storyboard import Settings, Story, clean, collect, train
 
 
 def pytest_collection_modifyitems(config, items):
@@ -92,7 +90,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="session")
 def hub_root(tmp_path_factory):
     """A local folder laid out like a hub, with tiny Kolors, SDXL and SD 1.5."""
-    import tiny
+    from tests import tiny
 
     root = tmp_path_factory.mktemp("hub")
     for name in tiny.HUB:
@@ -103,7 +101,7 @@ def hub_root(tmp_path_factory):
 @pytest.fixture
 def hub(hub_root, monkeypatch):
     """name -> that base from the stand-in hub."""
-    from storyboard import bases, weights
+    from storyboard.models import bases, weights
 
     monkeypatch.setenv("STORYBOARD_HUB", str(hub_root))
     return lambda name: weights.fetch(bases.get(name))

@@ -5,12 +5,11 @@ import math
 import shutil
 from pathlib import Path
 
-import published
-import tiny
 import torch
 from safetensors.torch import save_file
 
-from storyboard import bases
+from storyboard.models import bases
+from tests import published, tiny
 
 EXTRAS = (
     "model.onnx",

@@ -1,21 +1,15 @@
-"""What loading takes in a process of its own: python peak.py draw|train|convert PATH PRECISION prints bytes above the start."""
+"""What loading takes in a process of its own: python -m tests.peak draw|train|convert PATH PRECISION prints bytes above the start."""
 
 import gc
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 # imports are not loading
-import torch  # noqa: E402, F401
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionXLPipeline  # noqa: E402, F401
-from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm  # noqa: E402, F401
-
-from storyboard import bases, checkpoints, memory, models, weights  # noqa: E402
-from storyboard.rendering import drawing  # noqa: E402
-from storyboard.training.pipeline import TrainingPipeline  # noqa: E402
+from storyboard.models import bases, memory, single_file, weights
+from storyboard.models import loading as models
+from storyboard.rendering import sampling
+from storyboard.training.pipeline import TrainingPipeline
 
 
 def kilobytes(name: str) -> int:
@@ -39,11 +33,11 @@ def main() -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = kilobytes("VmRSS")
     if what == "draw":
-        kept = drawing.load_pipeline(base, plan)  # noqa: F841
+        kept = sampling.load_pipeline(base, plan)
     elif what == "train":
         kept = TrainingPipeline.load(base, ("unet",), "cpu", plan.dtype)  # noqa: F841
     else:
-        checkpoints.convert(base, configs, checkpoints.place(base, weights.cache()))
+        single_file.convert(base, configs, single_file.place(base, weights.cache()))
     print((kilobytes("VmHWM") - before) * 1024)
 
 

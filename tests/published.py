@@ -3,6 +3,8 @@
 At full size they have the MD5 of the real files (``test_real_layouts.py``); in small they are what tests lay out.
 """
 
+import itertools
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -119,7 +121,7 @@ def controlnet(config: dict) -> Shapes:
     found, skips, _ = _encoder_half(config)
     widths = config["conditioning_embedding_out_channels"]
     found |= conv("controlnet_cond_embedding.conv_in", 3, widths[0])
-    for place, (narrow, wide) in enumerate(zip(widths, widths[1:])):
+    for place, (narrow, wide) in enumerate(itertools.pairwise(widths)):
         found |= conv(f"controlnet_cond_embedding.blocks.{2 * place}", narrow, narrow)
         found |= conv(f"controlnet_cond_embedding.blocks.{2 * place + 1}", narrow, wide)
     found |= conv("controlnet_cond_embedding.conv_out", widths[-1], config["block_out_channels"][0])

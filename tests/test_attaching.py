@@ -1,14 +1,21 @@
 """A LoRA of the UNet and the text encoders, against diffusers' own loader and against its plain sums."""
 
+from dataclasses import replace
+
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from test_parity import alone, of_diffusers
 
-from storyboard import Story, attaching, conditioning, lora, memory, models, render
+from storyboard import Story, render
 from storyboard.errors import LoraError
-from storyboard.rendering import drawing
+from storyboard.lora import attaching
+from storyboard.lora import file as lora
+from storyboard.models import conditioning, memory
+from storyboard.models import loading as models
+from storyboard.models.run import run_on
+from storyboard.rendering import sampling
+from tests import tiny
 
 NAMES = ("sdxl", "sd15")
 MIXED = {"alphas": (3.0, 0.5, 8.0), "ranks": (4, 2)}
@@ -45,12 +52,16 @@ def test_a_lora_of_text_encoders_draws_as_diffusers_own_loader(whole, make_setti
     theirs = alone(with_lora(base, path), prompt, negative)
 
     plan = memory.plan(base, settings)
-    said = conditioning.encode(base, [prompt, negative], settings, plan, lora=path)
-    plain = conditioning.encode(base, [prompt, negative], settings, plan)
-    pipe = drawing.load_pipeline(base, plan, path)
+    said = conditioning.encode(
+        replace(run_on(base, settings), plan=plan),
+        [prompt, negative],
+        adapter=attaching.text_adapter(base, path),
+    )
+    plain = conditioning.encode(replace(run_on(base, settings), plan=plan), [prompt, negative])
+    pipe = sampling.load_pipeline(base, plan, path)
     draw = lambda found: (
-        drawing.decode(
-            pipe, drawing.denoise(pipe, [found[prompt]], [found[negative]], [7], 64, 3, 4.0)
+        sampling.decode(
+            pipe, sampling.denoise(pipe, [found[prompt]], [found[negative]], [7], 64, 3, 4.0)
         )[0]
         / 2
         + 0.5
@@ -73,9 +84,9 @@ def test_weighted_prompts_go_through_text_encoders_with_a_lora(whole, make_setti
     with torch.no_grad():
         expected, _ = conditioning._weighted_clip(with_lora(base, path), pieces, "cpu")
         without, _ = conditioning._weighted_clip(of_diffusers(name, base.folder), pieces, "cpu")
-    found = conditioning.encode(base, [prompt], settings, memory.plan(base, settings), lora=path)[
-        prompt
-    ].tokens
+    found = conditioning.encode(
+        run_on(base, settings), [prompt], adapter=attaching.text_adapter(base, path)
+    )[prompt].tokens
     assert (
         found.shape == expected.shape
         and (found - expected).abs().max() < 1e-4

@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
-from storyboard import bases
 from storyboard.errors import BaseError
+from storyboard.models import bases
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_fingerprint_follows_content_not_place(copy):
 
 
 @pytest.mark.parametrize(
-    "spoil, said",
+    ("spoil", "said"),
     [
         (lambda path: path.unlink(), "lacks .*unet"),
         (

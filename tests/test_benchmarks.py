@@ -5,11 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
 
-import captions  # noqa: E402
-import prompt_following  # noqa: E402
-from storyboard.scoring import classifier  # noqa: E402
+from benchmarks import prompt_following
+from storyboard.scoring import classifier
+from tools import captions
 
 
 def combination(row):
@@ -65,7 +64,8 @@ def test_accuracy_counts_what_reads_as_asked():
 def test_quick_run_ends_in_json(tmp_path):
     command = [
         sys.executable,
-        str(ROOT / "benchmarks/prompt_following.py"),
+        "-m",
+        "benchmarks.prompt_following",
         "--quick",
         "--output",
         str(tmp_path),
@@ -85,7 +85,7 @@ def test_quick_run_ends_in_json(tmp_path):
 
 def benchmark(name, *arguments):
     """What the benchmark's last line says; its table must have come before."""
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
     lines = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=900
     ).stdout.splitlines()
@@ -190,7 +190,8 @@ def test_the_card_benchmark_measures_nothing_twice_and_tells_a_failure(tmp_path)
     )
     command = [
         sys.executable,
-        str(ROOT / "benchmarks/gpu.py"),
+        "-m",
+        "benchmarks.gpu",
         "--dry",
         "--sections",
         "rates",

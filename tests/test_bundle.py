@@ -97,8 +97,8 @@ def names(user, text, ours):
     paths = lambda text: set(
         re.findall(rf"[\w.-]*[/\\]{word}", text)
     )  # with the folder before it: models/mini is ours where /home/mini is not
-    return (
-        bool(paths(text) - paths(ours)) or bool(re.search(word, text)) and not re.search(word, ours)
+    return bool(paths(text) - paths(ours)) or (
+        bool(re.search(word, text)) and not re.search(word, ours)
     )
 
 
@@ -124,7 +124,7 @@ def test_a_bundle_gives_away_no_path_name_or_token(made):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    ("text", "told"),
     [
         ("/home/ann/x", True),
         (r"D:\\ann", True),

@@ -7,10 +7,28 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from storyboard import captioning, collect
+from storyboard import collect
+from storyboard.data import captioning
 from storyboard.errors import BaseError, SettingsError
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] girl boy red blue green short long hair cat rain smiling".split()
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "girl",
+    "boy",
+    "red",
+    "blue",
+    "green",
+    "short",
+    "long",
+    "hair",
+    "cat",
+    "rain",
+    "smiling",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +73,7 @@ def blip(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    ("text", "told"),
     [
         ("", True),
         ("  ", True),

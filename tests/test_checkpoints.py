@@ -1,13 +1,15 @@
 import json
 import shutil
 
-import original_layout
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from storyboard import Settings, bases, models, weights
+from storyboard import Settings
 from storyboard.errors import BaseError
+from storyboard.models import bases, weights
+from storyboard.models import loading as models
+from tests import original_layout
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_single_file_is_the_folder_it_was_made_from_parity(single, name, capsy
 
 
 @pytest.mark.parametrize(
-    "tensors, said",
+    ("tensors", "said"),
     [
         ({"lora_unet_x.lora_down.weight": (4, 4)}, "is a LoRA, not a base"),
         ({"double_blocks.0.img_attn.qkv.weight": (4, 4)}, "is Flux"),
@@ -146,7 +148,7 @@ def test_an_old_merge_without_text_model_in_its_names(single):
 
 
 @pytest.mark.parametrize(
-    "name, part", [("sd15", "text_encoder"), ("sdxl", "text_encoder_2"), ("sdxl", "unet")]
+    ("name", "part"), [("sd15", "text_encoder"), ("sdxl", "text_encoder_2"), ("sdxl", "unet")]
 )
 def test_a_tensor_that_is_missing_is_an_error(single, name, part):
     path, _ = single(name)
@@ -163,7 +165,7 @@ def test_a_tensor_that_is_missing_is_an_error(single, name, part):
 
 
 @pytest.mark.parametrize(
-    "keys, modelspec, expected",
+    ("keys", "modelspec", "expected"),
     [
         (("v_pred", "ztsnr"), None, ("v_prediction", True)),
         (
@@ -194,7 +196,7 @@ def test_a_single_file_says_what_it_predicts_and_so_does_its_folder(
 
 
 @pytest.mark.parametrize(
-    "keys, modelspec, said",
+    ("keys", "modelspec", "said"),
     [
         (("edm_mean", "edm_std"), None, r"has an EDM schedule \(the key edm_mean"),
         (
@@ -373,7 +375,7 @@ def test_a_folder_of_another_kind_of_schedule_is_refused_by_name(edited, case):
 
 
 @pytest.mark.parametrize(
-    "name, file, changes, said",
+    ("name", "file", "changes", "said"),
     [
         (
             "sdxl",

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import yaml
-from conftest import picture
 from PIL import Image, ImageDraw, ImageFile, ImageFilter
 
 from storyboard import clean, collect
-from storyboard.cleaning import read_recipe
+from storyboard.data.cleaning import read_recipe
 from storyboard.errors import DatasetError, SettingsError
+from tests.conftest import picture
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_recipe_that_drops_everything_is_an_error_and_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "process, said",
+    ("process", "said"),
     [
         ([{"image_shap_filter": {}}], "'image_shap_filter'.*did you mean 'image_shape_filter'"),
         ("process: [", "is not YAML"),

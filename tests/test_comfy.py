@@ -1,29 +1,23 @@
 import getpass
+import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from storyboard import (
-    Panel,
-    Story,
-    bases,
-    conditioning,
-    lora,
-    memory,
-    models,
-    prompts,
-    render,
-    save_workflow,
-    workflow,
-)
+from storyboard import Panel, Story, png, prompts, render, save_workflow, workflow
 from storyboard.errors import SettingsError
 from storyboard.exporting import comfy
-from storyboard.rendering import drawing, png
+from storyboard.lora import file as lora
+from storyboard.models import bases, conditioning, memory
+from storyboard.models import loading as models
+from storyboard.models.run import run_on
+from storyboard.rendering import sampling
 
 FILES = {
     "kolors": "KolorsPipeline",
@@ -402,7 +396,7 @@ def test_comfy_carries_controlnets_and_pictures_to_start_from(base, guidance_end
 @pytest.mark.parametrize("steps", [8, 25])
 def test_comfy_ends_a_controlnet_at_the_step_where_ours_ends(base, steps):
     """ComfyUI takes a step if its sigma is at least that of timestep 999 (1 - end_percent)."""
-    sampler = drawing.scheduler(bases.get(base))
+    sampler = sampling.scheduler(bases.get(base))
     sampler.set_timesteps(steps)
     trained = ((1 - sampler.alphas_cumprod) / sampler.alphas_cumprod).sqrt().log()
     for wanted in range(steps + 1):
@@ -421,9 +415,8 @@ def test_comfy_ends_a_controlnet_at_the_step_where_ours_ends(base, steps):
             else ((1 - at.frac()) * trained[low] + at.frac() * trained[high]).exp().item()
         )
         taken = sum(sigma >= least for sigma in sampler.sigmas[:-1].tolist())
-        assert (
-            taken == wanted
-            or base == "kolors"
+        assert taken == wanted or (
+            base == "kolors"
             and sampler.timesteps[wanted] > 998
             and taken == int((sampler.timesteps >= 998).sum())
         )
@@ -698,7 +691,7 @@ def test_comfy_ends_guidance_in_one_sampler(base, control):
         and ranged["conditioning"] == sides[1]
     )
     assert (ranged["start"], same["end"]) == (0.0, 1.0) and ranged["end"] == same["start"]
-    sampler = drawing.scheduler(bases.get(base))
+    sampler = sampling.scheduler(bases.get(base))
     sampler.set_timesteps(25)
     negative, positive = active(ranged["end"], sampler)
     assert negative == [step < 15 for step in range(25)] and positive == [
@@ -735,7 +728,7 @@ def test_comfy_refuses_two_samplers_of_an_earlier_storyboard_by_name():
 
 
 @pytest.mark.parametrize(
-    "base, kind",
+    ("base", "kind"),
     [
         ("my base", "DiffusersLoader"),
         ("sdxl", "DiffusersLoader"),
@@ -820,7 +813,7 @@ def test_comfy_notes_say_what_is_needed():
 @pytest.mark.parametrize("steps", [8, 25])
 def test_comfy_notes_say_which_ends_come_late_for_kolors(steps):
     """ComfyUI names timesteps up to 999, and Kolors begins at 1,100."""
-    sampler = drawing.scheduler(bases.get("kolors"))
+    sampler = sampling.scheduler(bases.get("kolors"))
     sampler.set_timesteps(steps)
     beyond = int((sampler.timesteps > 998).sum())
 
@@ -878,9 +871,9 @@ def test_comfy_braces_of_a_kolors_prompt_are_refused_and_its_picture_has_no_grap
         [panels("kolors")[0] | {"prompt": "{红", "negative_prompt": "模糊}"}]
     )  # no pair: each text has a node of its own
     facts = {"sampler": "", "schedule_type": "", "base_fingerprint": ""}
-    assert "workflow" not in dict(
-        (chunk[1].split(b"\0")[0].decode(), 1) for chunk in png.info(panel | facts).chunks
-    )
+    assert "workflow" not in {
+        chunk[1].split(b"\0")[0].decode(): 1 for chunk in png.info(panel | facts).chunks
+    }
 
 
 def test_comfy_nodes_name_the_pack_they_come_from():
@@ -1022,7 +1015,7 @@ V_PREDICTION = {
 
 
 @pytest.mark.parametrize(
-    "base, facts, sampling, layer",
+    ("base", "facts", "sampling", "layer"),
     [
         ("sdxl", V_PREDICTION, ["v_prediction", True, "simple"], None),
         (
@@ -1101,7 +1094,7 @@ def drawn_by_comfy(unet, tokens, added, noise, steps, guidance_scale):
         return negative + guidance_scale * (positive - negative)
 
     x, old = noise * (1 + sigmas[0] ** 2).sqrt(), None
-    for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:])):
+    for step, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         found = new = denoised(x, sigma)
         if old is not None and following > 0:
             ratio = (sigmas[step - 1] / sigma).log() / (sigma / following).log()
@@ -1123,9 +1116,11 @@ def test_comfy_draws_v_prediction_with_zero_terminal_snr_as_we_do(hub, tmp_path,
     )
     base, settings = bases.get(str(folder)), make_settings(base=str(folder))
     plan = memory.plan(base, settings)
-    said = conditioning.encode(base, ["a girl in the rain", "blurry"], settings, plan)
-    pipe = drawing.load_pipeline(base, plan)
-    ours = drawing.denoise(pipe, [said["a girl in the rain"]], [said["blurry"]], [7], 64, 8, 4.0)
+    said = conditioning.encode(
+        replace(run_on(base, settings), plan=plan), ["a girl in the rain", "blurry"]
+    )
+    pipe = sampling.load_pipeline(base, plan)
+    ours = sampling.denoise(pipe, [said["a girl in the rain"]], [said["blurry"]], [7], 64, 8, 4.0)
     tokens, pooled = conditioning.stack([said["blurry"], said["a girl in the rain"]])
     added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)}
     with torch.no_grad():
@@ -1137,5 +1132,5 @@ def test_comfy_draws_v_prediction_with_zero_terminal_snr_as_we_do(hub, tmp_path,
             8,
             4.0,
         )
-    pictures = [drawing.decode(pipe, latents) / 2 + 0.5 for latents in (ours, theirs)]
+    pictures = [sampling.decode(pipe, latents) / 2 + 0.5 for latents in (ours, theirs)]
     assert (pictures[0] - pictures[1]).abs().max() < 1 / 255

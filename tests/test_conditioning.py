@@ -1,13 +1,16 @@
-import gc
 import weakref
+from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 
-from storyboard import bases, conditioning, memory, models
 from storyboard import prompts as syntax
 from storyboard.errors import BaseError, SettingsError
+from storyboard.lora import attaching
+from storyboard.models import bases, conditioning, memory
+from storyboard.models import loading as models
+from storyboard.models.run import run_on
+from tests import tiny
 
 NAMES = ("kolors", "sdxl", "sd15")
 
@@ -18,7 +21,7 @@ def encode(hub, make_settings):
 
     def run(name, prompts, **changes):
         base, settings = hub(name), make_settings(base=name, **changes)
-        return conditioning.encode(base, prompts, settings, memory.plan(base, settings))
+        return conditioning.encode(run_on(base, settings), prompts)
 
     return run
 
@@ -125,7 +128,7 @@ def of_diffusers(name, folder):
 
 
 @pytest.mark.parametrize(
-    "name, clip_skip, of_theirs",
+    ("name", "clip_skip", "of_theirs"),
     [("sd15", 1, None), ("sd15", 2, 1), ("sd15", 3, 2), ("sdxl", 2, None), ("sdxl", 3, 1)],
 )
 def test_clip_skip_parity_with_diffusers(encode, hub, name, clip_skip, of_theirs):
@@ -226,7 +229,11 @@ def test_embeddings_with_and_without_a_lora_lie_side_by_side(
         ),
     )
     encode = lambda lora: (
-        conditioning.encode(base, ["a cat"], settings, plan, lora=lora)["a cat"].tokens
+        conditioning.encode(
+            replace(run_on(base, settings), plan=plan),
+            ["a cat"],
+            adapter=attaching.text_adapter(base, lora),
+        )["a cat"].tokens
     )
 
     plain, first, second = encode(None), encode(path), encode(other)

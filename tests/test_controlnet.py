@@ -2,25 +2,24 @@
 
 import json
 import shutil
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, picture
 from PIL import Image
 from test_parity import NAMES, of_diffusers
 
-from storyboard import Panel, Reference, Settings, Story, bases, conditioning, memory, render
+from storyboard import Panel, Reference, Settings, Story, render
 from storyboard.errors import BaseError, SettingsError
-from storyboard.rendering import control, drawing, maps, palettes
+from storyboard.models import bases, conditioning, memory
+from storyboard.models.run import run_on
+from storyboard.rendering import annotators, controlnet, palettes, sampling
 from storyboard.rendering.edges import agreement, edges
 from storyboard.scoring import classifier
-
-sys.path[:0] = [str(ROOT / "tools")]
-
-from captions import COLORS, HAIR, LENGTH, PERSON  # noqa: E402
+from tests.conftest import ROOT, picture
+from tools.captions import COLORS, HAIR, LENGTH, PERSON
 
 RENDERS = ROOT / "benchmarks" / "renders"
 MINI = bases.get("mini")
@@ -37,8 +36,9 @@ def sketch(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny_controlnets(hub_root):
     """name -> folder of a ControlNet of that tiny base, with layers that are not zero any more."""
-    import tiny
     from diffusers import ControlNetModel, UNet2DConditionModel
+
+    from tests import tiny
 
     found = {}
     for name in NAMES:
@@ -64,28 +64,28 @@ def tiny_controlnets(hub_root):
 
 def embeddings(base, settings):
     plan = memory.plan(base, settings)
-    said = conditioning.encode(base, [*PROMPTS, "blurry"], settings, plan)
+    said = conditioning.encode(replace(run_on(base, settings), plan=plan), [*PROMPTS, "blurry"])
     return plan, [said[prompt] for prompt in PROMPTS], [said["blurry"]] * 2
 
 
 def ours(base, settings, folder, references, guidance_end=1.0):
     """Latents of both prompts under control."""
     plan, positive, negative = embeddings(base, settings)
-    pipe = drawing.load_pipeline(base, plan)
+    pipe = sampling.load_pipeline(base, plan)
     prepared = [
-        control.prepare(base, reference, place, STEPS)
+        controlnet.prepare(base, reference, place, STEPS)
         for place, reference in enumerate(references, 1)
     ]
-    beside = control.Control(base, folder, pipe.unet, plan.dtype, plan.device)
+    beside = controlnet.Control(base, folder, pipe.unet, plan.dtype, plan.device)
     with beside.attached(
         pipe.unet,
-        torch.stack([maps.as_tensor(control.shown(each, 64)) for each in prepared]),
+        torch.stack([annotators.as_tensor(controlnet.shown(each, 64)) for each in prepared]),
         [each.strength for each in references],
         [each.end for each in references],
         STEPS,
     ):
-        latents = drawing.denoise(pipe, positive, negative, [7, 8], 64, STEPS, SCALE, guidance_end)
-    return latents, drawing.denoise(
+        latents = sampling.denoise(pipe, positive, negative, [7, 8], 64, STEPS, SCALE, guidance_end)
+    return latents, sampling.denoise(
         pipe, positive, negative, [7, 8], 64, STEPS, SCALE, guidance_end
     )
 
@@ -152,7 +152,7 @@ def test_controlnet_parity_with_diffusers_pipelines(
                 with_kwargs=True,
             )
     pipe.set_progress_bar_config(disable=True)
-    edge_map = Image.fromarray(edges(np.asarray(control.picture(reference, 64))))
+    edge_map = Image.fromarray(edges(np.asarray(controlnet.picture(reference, 64))))
     latents = pipe(
         **said,
         image=[edge_map.convert("RGB")] * 2,
@@ -165,7 +165,7 @@ def test_controlnet_parity_with_diffusers_pipelines(
         controlnet_conditioning_scale=0.7,
         control_guidance_end=0.5,
     ).images
-    shown = [drawing.decode(theirs, each) for each in (latents, mine, plain)]
+    shown = [sampling.decode(theirs, each) for each in (latents, mine, plain)]
     assert (shown[0] - shown[1]).abs().max() < 1e-4 and (shown[1] - shown[2]).abs().max() > 1e-2
 
 
@@ -185,16 +185,16 @@ def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings
     base, settings = hub(name), make_settings(base=name)
     plan, positive, negative = embeddings(base, settings)
     pipe, reference = (
-        drawing.load_pipeline(base, plan),
+        sampling.load_pipeline(base, plan),
         Reference(sketch, control="image", strength=0.5),
     )
-    start = control.latents(
-        pipe, [control.shown(control.prepare(base, reference, 1, STEPS), 64)] * 2
+    start = controlnet.latents(
+        pipe, [controlnet.shown(controlnet.prepare(base, reference, 1, STEPS), 64)] * 2
     )
-    drawn = lambda **end: drawing.decode(
+    drawn = lambda **end: sampling.decode(
         pipe,
-        drawing.denoise(
-            control.image_to_image(base, pipe),
+        sampling.denoise(
+            controlnet.image_to_image(base, pipe),
             positive,
             negative,
             [7, 8],
@@ -216,7 +216,7 @@ def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings
     theirs.set_progress_bar_config(disable=True)
     encoded = (
         theirs.vae.encode(
-            theirs.image_processor.preprocess(control.picture(reference, 64))
+            theirs.image_processor.preprocess(controlnet.picture(reference, 64))
         ).latent_dist.mean
         * theirs.vae.config.scaling_factor
     )
@@ -232,7 +232,7 @@ def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings
         output_type="latent",
         **({"height": 64, "width": 64} if name == "kolors" else {}),
     ).images
-    assert (drawing.decode(theirs, latents) - drawn()).abs().max() < 1e-4
+    assert (sampling.decode(theirs, latents) - drawn()).abs().max() < 1e-4
     assert (
         (drawn(guidance_end=0.75) - drawn()).abs().max()
         > 1e-3
@@ -285,7 +285,7 @@ def test_controlnet_panels_beside_plain_ones(sketch, tmp_path, capsys):
         np.abs(pixels(mixed.paths[place]) - pixels(alone.paths[place])).mean() > 1
         for place in (1, 3)
     )
-    shown = np.asarray(control.picture(Reference(own), 64), int)
+    shown = np.asarray(controlnet.picture(Reference(own), 64), int)
     assert (
         np.abs(pixels(mixed.paths[3]) - shown).mean()
         < np.abs(pixels(alone.paths[3]) - shown).mean()
@@ -304,7 +304,7 @@ def test_controlnet_panels_beside_plain_ones(sketch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    ("arguments", "said"),
     [
         ({"control": "outline"}, "must be one of 'edges'"),
         ({"strength": 2.5}, "strength=2.5"),
@@ -324,7 +324,7 @@ def test_controlnet_references_that_cannot_be_say_why(arguments, said):
 
 
 @pytest.mark.parametrize(
-    "reference, said",
+    ("reference", "said"),
     [
         (Reference("none.png"), "reference of panel 2, none.png, cannot be read"),
         (Reference("broken.png"), "broken.png, cannot be read"),
@@ -357,7 +357,7 @@ def test_controlnet_map_lies_beside_its_panel(sketch, tmp_path, capsys):
         "panel-3-reference.png",
     ]
     shown = [np.asarray(Image.open(path).convert("RGB")) for path in pictures.guides]
-    whole = np.asarray(control.picture(Reference(sketch), settings.resolution))
+    whole = np.asarray(controlnet.picture(Reference(sketch), settings.resolution))
     assert (shown[0] == edges(whole)[..., None]).all() and (shown[1] == whole).all()
     first = pictures.paths[1].read_bytes()
     pictures.guides[0].unlink()
@@ -406,13 +406,13 @@ def altered(folder, target, **config):
 def test_controlnet_is_known_by_its_structure_whatever_its_class_is_called(
     hub, tiny_controlnets, tmp_path, name
 ):
-    control.check(
+    controlnet.check(
         hub("kolors"), altered(tiny_controlnets["kolors"], tmp_path / "cn", _class_name=name)
     )
 
 
 @pytest.mark.parametrize(
-    "base, config, said",
+    ("base", "config", "said"),
     [
         (
             "sdxl",
@@ -466,12 +466,12 @@ def test_controlnet_of_another_kind_is_refused_by_what_it_is(
 ):
     folder = altered(tiny_controlnets[base], tmp_path / "cn", **config)
     with pytest.raises(BaseError, match=said) as error:
-        control.check(hub(base), folder)
+        controlnet.check(hub(base), folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [
         (
             lambda tensors: tensors.pop("controlnet_mid_block.weight"),
@@ -493,12 +493,12 @@ def test_controlnet_whose_weights_are_of_another_model_is_refused(
     change(tensors)
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
     with pytest.raises(BaseError, match=said):
-        control.check(hub("sdxl"), folder)
+        controlnet.check(hub("sdxl"), folder)
 
 
 def test_controlnet_maps(sketch, tmp_path):
-    image = control.picture(Reference(sketch), 64)
-    colour = np.asarray(maps.make(image, "colour"))
+    image = controlnet.picture(Reference(sketch), 64)
+    colour = np.asarray(annotators.make(image, "colour"))
     assert (
         np.ptp(colour.reshape(8, 8, 8, 8, 3), axis=(1, 3)).max() == 0
         and abs(colour.mean() - np.asarray(image).mean()) < 1
@@ -507,7 +507,7 @@ def test_controlnet_maps(sketch, tmp_path):
     line.paste("black", (100, 0, 200, 100))
     line.save(tmp_path / "line.png")
     found = edges(
-        np.asarray(control.picture(Reference(tmp_path / "line.png"), 64))
+        np.asarray(controlnet.picture(Reference(tmp_path / "line.png"), 64))
     )  # the clear half is white, the middle stays
     assert found[:, 30:34].any(1).all() and not found[:, :28].any() and not found[:, 36:].any()
     assert (
@@ -534,7 +534,9 @@ def test_controlnet_depth_map_by_a_model_of_transformers(sketch, tmp_path):
     )
     DPTForDepthEstimation(config).save_pretrained(tmp_path)
     DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    found = np.asarray(maps.make(control.picture(Reference(sketch), 64), "depth", tmp_path))
+    found = np.asarray(
+        annotators.make(controlnet.picture(Reference(sketch), 64), "depth", tmp_path)
+    )
     assert found.shape == (64, 64) and found.min() == 0 and found.max() == 255
     config.update({"num_hidden_layers": 5})  # one more than there are weights for
     config.save_pretrained(tmp_path)
@@ -542,7 +544,7 @@ def test_controlnet_depth_map_by_a_model_of_transformers(sketch, tmp_path):
         SettingsError,
         match="is no model for DepthEstimation .*is missing.*: name another annotator",
     ):
-        maps.make(control.picture(Reference(sketch), 64), "depth", tmp_path)
+        annotators.make(controlnet.picture(Reference(sketch), 64), "depth", tmp_path)
 
 
 def test_controlnet_segments_in_the_colours_of_ade20k(sketch, tmp_path):
@@ -552,7 +554,7 @@ def test_controlnet_segments_in_the_colours_of_ade20k(sketch, tmp_path):
         SegformerImageProcessor,
     )
 
-    image = control.picture(Reference(sketch), 64)
+    image = controlnet.picture(Reference(sketch), 64)
     small = {
         "num_encoder_blocks": 2,
         "depths": [1, 1],
@@ -586,7 +588,7 @@ def test_controlnet_segments_in_the_colours_of_ade20k(sketch, tmp_path):
         .argmax(1)[0]
         .numpy()
     )
-    found = np.asarray(maps.make(image, "segmentation", tmp_path / "150"))
+    found = np.asarray(annotators.make(image, "segmentation", tmp_path / "150"))
     assert (found == palettes.ADE20K[classes]).all() and len(np.unique(classes)) > 1
     assert (
         len(palettes.ADE20K) == 150
@@ -594,9 +596,9 @@ def test_controlnet_segments_in_the_colours_of_ade20k(sketch, tmp_path):
         and tuple(palettes.ADE20K[-1]) == (92, 0, 255)
     )  # person, flag
     with pytest.raises(SettingsError, match="tells 3 classes apart"):
-        maps.make(image, "segmentation", tmp_path / "3")
+        annotators.make(image, "segmentation", tmp_path / "3")
     with pytest.raises(SettingsError, match="is no model for DepthEstimation"):
-        maps.make(image, "depth", tmp_path / "150")
+        annotators.make(image, "depth", tmp_path / "150")
 
 
 def test_controlnet_draws_openposes_skeleton(sketch, tmp_path):
@@ -621,12 +623,12 @@ def test_controlnet_draws_openposes_skeleton(sketch, tmp_path):
             VitPoseConfig(backbone_config=backbone, num_labels=17, scale_factor=4)
         ).save_pretrained(tmp_path)
     VitPoseImageProcessor(size={"height": 64, "width": 48}).save_pretrained(tmp_path)
-    image = control.picture(Reference(sketch), 128)
-    assert maps.make(image, "pose", tmp_path).size == (128, 128)  # random weights: anything
+    image = controlnet.picture(Reference(sketch), 128)
+    assert annotators.make(image, "pose", tmp_path).size == (128, 128)  # random weights: anything
     with pytest.raises(SettingsError, match="finds nobody in the picture"):
-        maps.skeleton([None] * 18, (128, 128))
+        annotators.skeleton([None] * 18, (128, 128))
     points = [(64.0, 20.0), (64.0, 40.0), (48.0, 40.0), None, (20.0, 90.0), *[None] * 13]
-    drawn = np.asarray(maps.skeleton(points, (128, 128)))
+    drawn = np.asarray(annotators.skeleton(points, (128, 128)))
     at = lambda x, y: tuple(drawn[y, x])
     assert (
         at(64, 20) == (255, 0, 0)
@@ -652,7 +654,7 @@ def test_controlnet_pose_reads_a_heatmap_where_the_points_are(sketch, tmp_path, 
         points[0, place, 3 * place + 5, 2 * place + 6] = 1.0
     processor = transformers.VitPoseImageProcessor()
     monkeypatch.setattr(
-        maps,
+        annotators,
         "_load",
         lambda kind, folder: (
             lambda **inputs: transformers.models.vitpose.modeling_vitpose.VitPoseEstimatorOutput(
@@ -663,11 +665,11 @@ def test_controlnet_pose_reads_a_heatmap_where_the_points_are(sketch, tmp_path, 
     )
     seen = {}
     monkeypatch.setattr(
-        maps,
+        annotators,
         "skeleton",
         lambda found, size: seen.update(found=found, size=size) or Image.new("RGB", size),
     )
-    maps.make(control.picture(Reference(sketch), 128), "pose", tmp_path)
+    annotators.make(controlnet.picture(Reference(sketch), 128), "pose", tmp_path)
     assert seen["size"] == (128, 128) and len(seen["found"]) == 18 and all(seen["found"])
     left, right, neck = (np.array(seen["found"][place]) for place in (5, 2, 1))
     assert (
@@ -712,7 +714,7 @@ def controlled(tmp_path_factory):
     ]
     return (
         asked,
-        [edges(np.asarray(control.picture(Reference(path(row)), 256))) for row in asked],
+        [edges(np.asarray(controlnet.picture(Reference(path(row)), 256))) for row in asked],
         *drawn,
     )
 

@@ -5,11 +5,12 @@ import os
 
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image, ImageCms
 
-from storyboard import artifacts, collect, dataset
+from storyboard import artifacts, collect
+from storyboard.data import collecting as dataset
 from storyboard.errors import DatasetError, ResourceError, SettingsError
+from tests.conftest import picture
 
 
 def load(captions, place=0):
@@ -167,7 +168,7 @@ def test_nothing_is_done_twice_and_a_changed_caption_is_seen(folder, make_settin
 
 
 @pytest.mark.parametrize(
-    "make, said",
+    ("make", "said"),
     [
         (lambda folder: folder / "nowhere", "There is no folder"),
         (lambda folder: (folder / "empty").mkdir() or folder / "empty", "No picture in"),
@@ -187,7 +188,7 @@ def test_only_broken_pictures_is_an_error(folder, make_settings):
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    ("line", "said"),
     [
         ("{half", "Line 1 of .* is not JSON"),
         ("[1]", "is not an object"),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from diffsynth.utils.lora.general import GeneralLoRALoader
 from diffsynth.utils.lora.sdxl import SdxlLoRALoader
@@ -14,11 +13,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_parity import of_diffusers
 
-from storyboard import Story, attaching, bases, convert, lora, merge, models, render, train
+from storyboard import Story, convert, merge, render, train
 from storyboard.errors import LoraError
-from storyboard.exporting.formats import module_name
-from storyboard.rendering import drawing
+from storyboard.lora import attaching
+from storyboard.lora import file as lora
+from storyboard.lora.conversion import module_name
+from storyboard.models import bases
+from storyboard.models import loading as models
+from storyboard.rendering import sampling
 from storyboard.training.pipeline import TrainingPipeline
+from tests import tiny
 
 BASES = ("sdxl", "sd15", "kolors")
 
@@ -145,7 +149,7 @@ def test_export_attaches_whole_everywhere(made, name, tmp_path, monkeypatch):
             base,
             vae=None,
             unet=models.load(base, "unet", torch.float32),
-            scheduler=drawing.scheduler(base),
+            scheduler=sampling.scheduler(base),
         )
         pipe.load_lora_weights(str(path.parent), weight_name=path.name)
         pipe.fuse_lora(components=["unet"])
@@ -345,7 +349,7 @@ def test_export_of_text_encoders_in_diffusers_form_draws_the_same_there(hub, tmp
 
 
 @pytest.mark.parametrize(
-    "key, said",
+    ("key", "said"),
     [
         ("dora_scale", "is a DoRA"),
         ("lora_mid.weight", "is a LoCon with a Tucker core"),

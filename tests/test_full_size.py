@@ -1,8 +1,5 @@
 """Kolors, SDXL and SD 1.5 at full size, on the meta device: python -m pytest -m full."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from diffsynth.core.loader.file import hash_state_dict_keys
@@ -10,10 +7,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from test_real_layouts import HASHES
 from torch.utils.flop_counter import FlopCounterMode
 
-from storyboard import bases
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import full_size  # noqa: E402
+from benchmarks import full_size
+from storyboard.models import bases
 
 pytestmark = pytest.mark.full
 MODULES = {"kolors": 560, "sdxl": 560, "sd15": 128}  # of a LoRA on attention

@@ -1,32 +1,24 @@
 """One heroine in all panels: shared self-attention on every base, IP-Adapters with tiny random weights."""
 
 import shutil
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from conftest import picture
 from PIL import Image
 from test_parity import NAMES, of_diffusers
 
-from storyboard import (
-    Panel,
-    Reference,
-    Settings,
-    Story,
-    bases,
-    bundle,
-    conditioning,
-    memory,
-    models,
-    render,
-    reproduce,
-)
+from storyboard import Panel, Reference, Settings, Story, bundle, render, reproduce
 from storyboard.errors import BaseError, SettingsError
-from storyboard.rendering import drawing, heroine
+from storyboard.models import bases, conditioning, memory
+from storyboard.models import loading as models
+from storyboard.models.run import run_on
+from storyboard.rendering import character, sampling
 from storyboard.scoring import classifier
+from tests import tiny
+from tests.conftest import picture
 
 PROMPTS, STEPS = ["a girl with short purple hair", "a boy in the rain", "a cat"], 3
 STORY = Story(
@@ -67,9 +59,9 @@ def test_heroine_by_shared_attention_is_taken_back_exactly(hub, make_settings, n
     base = hub(name) if name != "mini" else bases.get(name)
     settings = make_settings(base=name)
     plan = memory.plan(base, settings)
-    said = conditioning.encode(base, [*PROMPTS, ""], settings, plan)
-    pipe = drawing.load_pipeline(base, plan)
-    draw = lambda prompts: drawing.denoise(
+    said = conditioning.encode(replace(run_on(base, settings), plan=plan), [*PROMPTS, ""])
+    pipe = sampling.load_pipeline(base, plan)
+    draw = lambda prompts: sampling.denoise(
         pipe,
         [said[prompt] for prompt in prompts],
         [said[""]] * len(prompts),
@@ -80,15 +72,15 @@ def test_heroine_by_shared_attention_is_taken_back_exactly(hub, make_settings, n
         0.7,
     )
     plain, processors = draw(PROMPTS), pipe.unet.attn_processors
-    with heroine.shared(pipe.unet, 3, 1.0) as layers:
+    with character.shared(pipe.unet, 3, 1.0) as layers:
         together = draw(PROMPTS)
-    with heroine.shared(
+    with character.shared(
         pipe.unet, 1, 1.0
     ):  # of one picture with itself: the same keys twice change no softmax
         alone = draw(PROMPTS[:1])
-    with heroine.shared(pipe.unet, 3, 1e-30):
+    with character.shared(pipe.unet, 3, 1e-30):
         hardly = draw(PROMPTS)
-    decoded = lambda latents: drawing.decode(pipe, latents)
+    decoded = lambda latents: sampling.decode(pipe, latents)
     assert (
         layers == sum(name.endswith("attn1.processor") for name in processors)
         and pipe.unet.attn_processors == processors
@@ -112,7 +104,7 @@ def coherent(tmp_path_factory):
         seed=seed,
         num_inference_steps=10,
         render_batch_size=6,
-        heroine="shared" if on else None,
+        character="shared" if on else None,
     )
     return {
         on: [render(STORY, settings(on, seed), None).paths for seed in (10, 30)]
@@ -164,13 +156,13 @@ def test_heroine_leaves_panel_1_as_it_is_and_off_is_the_story_without(coherent, 
         and "heroine" in Image.open(on[1]).text["storyboard"]
     )
     story = Story(list(STORY)[:3], "模糊")
-    pictures = render(story, small(output=str(tmp_path), heroine="shared"), None)
+    pictures = render(story, small(output=str(tmp_path), character="shared"), None)
     said = capsys.readouterr().out
     assert "heroine: shared, " in said and " s a panel with it, " in said and " s without" in said
     first = {path.name: path.read_bytes() for path in pictures.paths}
     render(
         Story([*story[:2], Panel("绿色长发女孩")], "模糊"),
-        small(output=str(tmp_path), heroine="shared"),
+        small(output=str(tmp_path), character="shared"),
         None,
     )
     assert (
@@ -179,7 +171,7 @@ def test_heroine_leaves_panel_1_as_it_is_and_off_is_the_story_without(coherent, 
     )
     render(
         Story([Panel("红色短发男孩"), *story[1:]], "模糊"),
-        small(output=str(tmp_path), heroine="shared"),
+        small(output=str(tmp_path), character="shared"),
         None,
     )
     assert "drew 3 of 3 panels" in capsys.readouterr().out
@@ -191,7 +183,7 @@ def test_heroine_beside_a_controlnet(tmp_path):
         ["女孩", "女孩，微笑", Panel("女孩，海边", reference=Reference(tmp_path / "a.png"))]
     )
     one, two = (
-        render(story, small(output=str(tmp_path / str(by)), heroine=by), None)
+        render(story, small(output=str(tmp_path / str(by)), character=by), None)
         for by in (None, "shared")
     )
     assert all(
@@ -203,17 +195,17 @@ def test_heroine_beside_a_controlnet(tmp_path):
         ["a", Panel("b", reference=Reference(tmp_path / "a.png", control="image"))],
     ):
         with pytest.raises(SettingsError, match="draws panel 1 beside every other panel"):
-            render(Story(panels), small(output=str(tmp_path / "no"), heroine="shared"), None)
+            render(Story(panels), small(output=str(tmp_path / "no"), character="shared"), None)
 
 
 @pytest.mark.parametrize(
-    "settings, said",
+    ("settings", "said"),
     [
-        ({"heroine": "twin"}, "heroine='twin' must be"),
+        ({"heroine": "twin"}, "character='twin' must be"),
         ({"heroine": "ip-adapter"}, "The base 'mini' has no IP-Adapter"),
-        ({"heroine_strength": 1.0}, "belongs to a heroine"),
-        ({"heroine": "shared", "heroine_strength": 0}, "heroine_strength=0 must be"),
-        ({"heroine": "shared", "heroine_picture": "a.png"}, "heroine_picture to"),
+        ({"character_strength": 1.0}, "belongs to a heroine"),
+        ({"heroine": "shared", "character_strength": 0}, "character_strength=0 must be"),
+        ({"heroine": "shared", "character_picture": "a.png"}, "character_picture to"),
     ],
 )
 def test_heroine_settings_that_cannot_be_say_why(settings, said):
@@ -225,10 +217,11 @@ def test_heroine_settings_that_cannot_be_say_why(settings, said):
 @pytest.fixture(scope="module")
 def ip_adapters(hub_root):
     """IP-Adapters of tiny random weights for the tiny bases, in the places that the hub's ids say."""
-    import tiny
     from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from tests import tiny
 
     for name in NAMES:
         model, file, encoder = bases.get(name).ip_adapter
@@ -281,11 +274,11 @@ def test_heroine_by_ip_adapter_parity_with_diffusers(
     base, picture_of_her = hub(name), tmp_path / "heroine.png"
     picture(5, 64).save(picture_of_her)
     settings = lambda **more: make_settings(
-        base=name, output=str(tmp_path / f"out{len(more)}"), heroine="ip-adapter", **more
+        base=name, output=str(tmp_path / f"out{len(more)}"), character="ip-adapter", **more
     )
     pictures = render(Story(PROMPTS, "blurry"), settings(), None)
     assert "heroine: ip-adapter, " in capsys.readouterr().out
-    given = render(Story(PROMPTS, "blurry"), settings(heroine_picture=str(picture_of_her)), None)
+    given = render(Story(PROMPTS, "blurry"), settings(character_picture=str(picture_of_her)), None)
     pipe = of_diffusers(name, base.folder)
     draw = lambda place, **her: np.asarray(
         pipe(
@@ -303,7 +296,7 @@ def test_heroine_by_ip_adapter_parity_with_diffusers(
     shown = lambda path: np.asarray(Image.open(path), int)
     assert np.abs(draw(0) - shown(pictures.paths[0])).max() <= 1
     plain = draw(1)
-    heroine._load_ip_adapter(
+    character._load_ip_adapter(
         pipe, ip_adapters / base.ip_adapter[0].huggingface, *base.ip_adapter[1:]
     )
     pipe.set_ip_adapter_scale(0.6)
@@ -330,8 +323,8 @@ def test_heroine_by_ip_adapter_is_in_the_bundle_and_reproduced(
     picture(5, 80).save(tmp_path / "her.png")
     settings = make_settings(
         base="sd15",
-        heroine="ip-adapter",
-        heroine_picture=str(tmp_path / "her.png") if given else None,
+        character="ip-adapter",
+        character_picture=str(tmp_path / "her.png") if given else None,
     )
     found = bundle(
         render(Story(PROMPTS, "blurry"), settings, tmp_path / "lora.safetensors"),
@@ -347,9 +340,9 @@ def test_heroine_trouble_is_found_before_anything_is_drawn(
     hub, make_settings, ip_adapters, tmp_path
 ):
     hub("sd15")
-    settings = lambda **more: make_settings(base="sd15", heroine="ip-adapter", **more)
-    with pytest.raises(SettingsError, match="heroine_picture, none.png, cannot be read"):
-        render(Story(PROMPTS), settings(heroine_picture="none.png"), None)
+    settings = lambda **more: make_settings(base="sd15", character="ip-adapter", **more)
+    with pytest.raises(SettingsError, match="character_picture, none.png, cannot be read"):
+        render(Story(PROMPTS), settings(character_picture="none.png"), None)
     file = ip_adapters / "h94" / "IP-Adapter" / "models" / "ip-adapter-plus_sd15.safetensors"
     content = file.read_bytes()
     file.unlink()
@@ -363,7 +356,7 @@ def test_heroine_trouble_is_found_before_anything_is_drawn(
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [
         (lambda tensors: tensors.pop("image_proj.norm.bias"), "tensors are missing"),
         (lambda tensors: tensors.pop("ip_adapter.1.to_v_ip.weight"), "1.to_v_ip.weight"),
@@ -386,7 +379,7 @@ def test_heroine_of_an_ip_adapter_for_another_base_is_an_error(
     save_file(tensors, folder / file)
     pipe = models.pipeline(base, unet=models.load(base, "unet", torch.float32))
     picture(5, 64).save(tmp_path / "her.png")
-    her = heroine.Heroine(
+    her = character.Character(
         "ip-adapter", 0.6, tmp_path / "her.png", 64, None, folder, (file, encoder)
     )
     with pytest.raises(BaseError, match=f"is no IP-Adapter for this base .*{said}"):
@@ -402,7 +395,7 @@ def test_heroine_of_an_image_encoder_that_is_not_whole_is_an_error(
     hub("sd15")
     picture(5, 64).save(tmp_path / "her.png")
     settings = make_settings(
-        base="sd15", heroine="ip-adapter", heroine_picture=str(tmp_path / "her.png")
+        base="sd15", character="ip-adapter", character_picture=str(tmp_path / "her.png")
     )
     path = ip_adapters / "h94" / "IP-Adapter" / "models" / "image_encoder" / "model.safetensors"
     whole = path.read_bytes()

@@ -9,15 +9,16 @@ import struct
 import time
 import zipfile
 
-import dataset_hub_server
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
 
-from storyboard import artifacts, clean, collect, hub
+from storyboard import artifacts, clean, collect
 from storyboard.compat import modelscope
+from storyboard.data import hub
 from storyboard.errors import DatasetError, ResourceError
+from tests import dataset_hub_server
+from tests.conftest import picture
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_missing_data_set_is_one_sentence(local_hub, make_settings):
 
 
 @pytest.mark.parametrize(
-    "text, is_id",
+    ("text", "is_id"),
     [("AI-ModelScope/lowres_anime", True), ("/tmp/x", False), ("a/b/c", False), ("one", False)],
 )
 def test_ids_are_told_from_paths(text, is_id):

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from storyboard import artifacts
-from storyboard import lora as lora_file
 from storyboard.errors import LoraError
+from storyboard.lora import file as lora_file
 
 
 def test_the_lora_is_in_kohyas_form_with_alpha_and_metadata(trained):
@@ -77,7 +77,7 @@ ONE = torch.ones(1)
 
 
 @pytest.mark.parametrize(
-    "write, said",
+    ("write", "said"),
     [
         (lambda path: path.write_bytes(b"no weights"), "is not a whole safetensors file"),
         (

@@ -2,14 +2,16 @@ import json
 import shutil
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from storyboard import Story, convert, import_lora, lora, models, render
+from storyboard import Story, convert, import_lora, render
 from storyboard.errors import LoraError
-from storyboard.exporting.formats import module_name
-from storyboard.lora_import import LEGACY_BLOCKS
+from storyboard.lora import file as lora
+from storyboard.lora.conversion import module_name
+from storyboard.lora.importing import LEGACY_BLOCKS
+from storyboard.models import loading as models
+from tests import tiny
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_an_imported_lora_draws(peft, make_settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil, said",
+    ("spoil", "said"),
     [
         (
             lambda state: (
@@ -330,7 +332,7 @@ def first_trainer(base, path, targets=("CrossAttention", "Attention", "GEGLU"), 
         )
         numbers[component] += 1
     tensors |= {word: torch.randn(32, generator=generator) for word in words}
-    save_file(tensors, path, facts | {word: "<embed>" for word in words})
+    save_file(tensors, path, facts | dict.fromkeys(words, "<embed>"))
     return expected
 
 
@@ -362,7 +364,7 @@ def test_the_first_trainers_form_is_read_in_its_order(hub, make_settings, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "spoil, said",
+    ("spoil", "said"),
     [
         (
             lambda tensors, facts: facts.update(
@@ -403,7 +405,7 @@ def test_the_first_trainers_form_in_another_order_is_refused(
 
 
 @pytest.mark.parametrize(
-    "key, said",
+    ("key", "said"),
     [
         ("lora_unet_mid_block_attentions_0_proj_in.dora_scale", "is a DoRA"),
         (
@@ -472,7 +474,7 @@ def test_two_files_of_one_name_become_two(whole, make_settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "write, said",
+    ("write", "said"),
     [
         (
             lambda path: path.write_text("<!DOCTYPE html><html>log in</html>"),

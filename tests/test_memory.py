@@ -2,14 +2,15 @@ import importlib.util
 
 import pytest
 
-from storyboard import Settings, bases, memory
+from storyboard import Settings
 from storyboard.errors import ResourceError, SettingsError
+from storyboard.models import bases, memory
 
 GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    "free, batch, checkpointing, text_on_cpu, tiling",
+    ("free", "batch", "checkpointing", "text_on_cpu", "tiling"),
     [
         (79, 4, False, False, False),
         (23, 4, True, False, False),
@@ -111,7 +112,7 @@ def test_a_large_base_without_a_card_is_said_before_anything_is_fetched():
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [
         ({"precision": "int8"}, "precision='int8'"),
         ({"gradient_checkpointing": 2}, "gradient_checkpointing=2"),

@@ -2,6 +2,7 @@
 
 import colorsys
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from storyboard import Settings, bases, conditioning, memory, models
-from storyboard.rendering import drawing
+from storyboard import Settings
+from storyboard.models import bases, conditioning, memory
+from storyboard.models import loading as models
+from storyboard.models.run import run_on
+from storyboard.rendering import sampling
 
 RENDERS = Path(__file__).resolve().parents[1] / "benchmarks" / "renders"
 HUES = {"紫色": (250, 310), "绿色": (100, 170), "红色": (345, 20), "蓝色": (200, 235)}
@@ -33,14 +37,16 @@ def share_of_hue(image, low, high):
 def faces(tmp_path_factory):
     base, settings = bases.get("mini"), Settings(output=str(tmp_path_factory.mktemp("faces")))
     plan = memory.plan(base, settings)
-    pipe = drawing.load_pipeline(base, plan)
+    pipe = sampling.load_pipeline(base, plan)
     prompts = [f"卡通，{hair}长发女孩，微笑，白色衣服，白色背景" for hair in HUES] + [
         f"cartoon, a girl with long {hair} hair, smiling, white clothes, white background"
         for hair in ("purple", "green", "red", "blue")
     ]
-    said = conditioning.encode(base, [*prompts, "模糊，低质量"], settings, plan)
+    said = conditioning.encode(
+        replace(run_on(base, settings), plan=plan), [*prompts, "模糊，低质量"]
+    )
     return list(
-        drawing.draw(
+        sampling.draw(
             pipe,
             [said[prompt] for prompt in prompts],
             [said["模糊，低质量"]] * len(prompts),
@@ -61,7 +67,7 @@ def test_the_hair_has_the_asked_colour(faces, language):
 
 
 @pytest.mark.parametrize(
-    "style,least",
+    ("style", "least"),
     [("avataaars", 30), ("personas", 30), ("toonHead", 30), ("micah", 30), ("lorelei", 28)],
 )
 def test_the_vae_gives_back_held_out_art(style, least):

@@ -2,16 +2,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import original_layout
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from storyboard import bases, loading, models
 from storyboard.errors import BaseError
+from storyboard.models import bases, layout
+from storyboard.models import loading as models
+from tests import original_layout, tiny
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def middling(tmp_path_factory):
 
 def peak(what, path, precision="fp32", **variables):
     """Bytes that the process of ``peak.py`` took at most."""
-    command = [sys.executable, str(Path(__file__).with_name("peak.py")), what, str(path), precision]
+    command = [sys.executable, "-m", "tests.peak", what, str(path), precision]
     child = subprocess.run(
         command,
         capture_output=True,
@@ -115,7 +114,7 @@ def without_rotary(hub, tmp_path):
             {
                 name: tensor
                 for name, tensor in load_file(path).items()
-                if not name.endswith(loading.ROTARY)
+                if not name.endswith(layout.ROTARY)
             },
             path,
         )
@@ -144,7 +143,7 @@ def renamed(base, component, name_of):
 
 
 @pytest.mark.parametrize(
-    "name, component, name_of",
+    ("name", "component", "name_of"),
     [
         ("sdxl", "text_encoder", lambda name: "text_model." + name.removeprefix("text_model.")),
         ("sdxl", "text_encoder", lambda name: name.removeprefix("text_model.")),
@@ -207,7 +206,7 @@ def copied(base, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil, said",
+    ("spoil", "said"),
     [
         (
             lambda tensors: {
@@ -253,7 +252,7 @@ def test_a_missing_shard_or_vocabulary_is_named(hub, tmp_path):
 
 
 def test_another_checkpoint_of_the_same_layout_has_another_fingerprint(middling, tmp_path):
-    from storyboard.bases.base import WHOLE_FILE_LIMIT
+    from storyboard.models.base import WHOLE_FILE_LIMIT
 
     base = copied(bases.get(str(middling)), tmp_path)
     before, path = base.fingerprint(), base.weight_files("unet")[0]

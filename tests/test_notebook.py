@@ -7,11 +7,12 @@ import sys
 
 import nbformat
 import numpy as np
-import original_layout
 import pytest
-from conftest import ROOT
 from PIL import Image
 from safetensors.torch import save_file
+
+from tests import original_layout
+from tests.conftest import ROOT
 
 NOTEBOOK = ROOT / "baseline.ipynb"
 SMALL = {
@@ -189,7 +190,7 @@ def test_it_runs_to_the_end_on_a_base_by_its_path(hub, folder, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "parameters, said",
+    ("parameters", "said"),
     [
         ({"base": "flux"}, "SettingsError: There is no base called 'flux'"),
         ({"dataset": "/no/such/folder"}, "DatasetError: There is no folder"),

@@ -2,17 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
-import original_layout
 import pytest
-import tiny
 import torch
 from safetensors.torch import save_file
 
-from storyboard import bases, conditioning, memory, train, weights
-from storyboard.rendering import drawing
+from storyboard import train
+from storyboard.models import bases, conditioning, memory, weights
+from storyboard.models.run import run_on
+from storyboard.rendering import sampling
 from storyboard.training import loop
 from storyboard.training.pipeline import TrainingPipeline
+from tests import original_layout, tiny
 
 NAMES = ("kolors", "sdxl", "sd15")
 
@@ -54,10 +56,10 @@ def alone(pipe, prompt: str, negative: str, steps: int = 3, side: int = 64) -> t
 def ours(base, settings, prompt: str, negative: str, lora=None, side: int = 64) -> torch.Tensor:
     """The same by our path."""
     plan = memory.plan(base, settings)
-    said = conditioning.encode(base, [prompt, negative], settings, plan)
-    pipe = drawing.load_pipeline(base, plan, lora)
-    latents = drawing.denoise(pipe, [said[prompt]], [said[negative]], [7], side, 3, 4.0)
-    return (drawing.decode(pipe, latents)[0] / 2 + 0.5).clamp(0, 1)
+    said = conditioning.encode(replace(run_on(base, settings), plan=plan), [prompt, negative])
+    pipe = sampling.load_pipeline(base, plan, lora)
+    latents = sampling.denoise(pipe, [said[prompt]], [said[negative]], [7], side, 3, 4.0)
+    return (sampling.decode(pipe, latents)[0] / 2 + 0.5).clamp(0, 1)
 
 
 @pytest.mark.parametrize("negative", ["", "模糊 blurry"])
@@ -82,11 +84,11 @@ def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
     base, settings = hub(name), make_settings(base=name)
     pipe, plan = of_diffusers(name, base.folder), memory.plan(base, settings)
     prompts = ["a girl with short purple hair", "a boy in the rain"]
-    said = conditioning.encode(base, [*prompts, "blurry"], settings, plan)
-    mine, negative = drawing.load_pipeline(base, plan), [said["blurry"]] * 2
-    draw = lambda **end: drawing.decode(
+    said = conditioning.encode(replace(run_on(base, settings), plan=plan), [*prompts, "blurry"])
+    mine, negative = sampling.load_pipeline(base, plan), [said["blurry"]] * 2
+    draw = lambda **end: sampling.decode(
         mine,
-        drawing.denoise(
+        sampling.denoise(
             mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 30.0, **end
         ),
     )
@@ -107,11 +109,11 @@ def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
             callback_on_step_end=cutoff,
             callback_on_step_end_tensor_inputs=cutoff.tensor_inputs,
         ).images
-        assert (drawing.decode(pipe, latents)[0] - picture).abs().max() < 1e-4
+        assert (sampling.decode(pipe, latents)[0] - picture).abs().max() < 1e-4
     assert (pictures - whole).abs().max() > 1e-3
-    without = drawing.decode(
+    without = sampling.decode(
         mine,
-        drawing.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 1.0),
+        sampling.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 1.0),
     )
     assert (draw(guidance_end=0.0) - without).abs().max() < 1e-4
 
@@ -145,7 +147,7 @@ def test_loss_parity_with_diffusers_models_and_scheduler(hub, make_settings, nam
     latents, noise = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(2))
     timesteps = torch.tensor([3, 500, base.num_train_timesteps - 1])
     prompts = ["紫色短发女孩", "a cat", ""]
-    said = conditioning.encode(base, prompts, settings, memory.plan(base, settings))
+    said = conditioning.encode(run_on(base, settings), prompts)
     tokens, pooled = conditioning.stack(said[prompt] for prompt in prompts)
     time_ids = torch.tensor(
         [[64.0, 64, 0, 0, 64, 64], [80, 64, 8, 0, 64, 64], [64, 80, 0, 8, 64, 64]]
@@ -236,7 +238,7 @@ V_CASES = [
 ]
 
 
-@pytest.mark.parametrize("name, layout, zero", V_CASES)
+@pytest.mark.parametrize(("name", "layout", "zero"), V_CASES)
 def test_v_prediction_pictures_parity_with_diffusers(v_base, make_settings, name, layout, zero):
     base, folder = v_base(name, layout, zero)
     prompt, negative = "a girl with short purple hair", "blurry"
@@ -270,7 +272,7 @@ def test_v_prediction_pictures_parity_with_diffusers(v_base, make_settings, name
     assert (wrong - drawn).abs().max() > 0.01  # the same weights taken for a model of noise
 
 
-@pytest.mark.parametrize("name, layout, zero", V_CASES)
+@pytest.mark.parametrize(("name", "layout", "zero"), V_CASES)
 def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, layout, zero):
     """Target and weight of diffusers' own ``get_velocity``, down to the timestep without any signal."""
     import diffusers
@@ -281,9 +283,7 @@ def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, la
     latents, noise = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(2))
     last = base.num_train_timesteps - 1
     timesteps = torch.tensor([3, 500, last])
-    said = conditioning.encode(
-        base, ["a cat"], make_settings(), memory.plan(base, make_settings())
-    )["a cat"]
+    said = conditioning.encode(run_on(base, make_settings()), ["a cat"])["a cat"]
     embeds = {
         "prompt_embeds": said.tokens.expand(3, -1, -1),
         "pooled_prompt_embeds": said.pooled.expand(3, -1),

@@ -158,7 +158,7 @@ def test_publishing_a_bundle_is_a_dry_run_unless_asked(bundle, hub, capsys):
 
 
 @pytest.mark.parametrize(
-    "name, lfs", [("huggingface", False), ("huggingface", True), ("modelscope", True)]
+    ("name", "lfs"), [("huggingface", False), ("huggingface", True), ("modelscope", True)]
 )
 def test_a_published_bundle_arrives_whole_and_the_token_is_nowhere(
     bundle, hub, name, lfs, capfd, tmp_path, monkeypatch

@@ -2,18 +2,19 @@
 
 import math
 
-import layouts
 import numpy as np
-import published
 import pytest
 import torch
-from conftest import picture
 from PIL import Image
 from safetensors.torch import load_file
 
-from storyboard import Panel, Reference, Story, bases, models, render, train, weights
-from storyboard.rendering import control
+from storyboard import Panel, Reference, Story, render, train
+from storyboard.models import bases, weights
+from storyboard.models import loading as models
+from storyboard.rendering import controlnet
 from storyboard.scoring import metrics
+from tests import layouts, published
+from tests.conftest import picture
 
 NAMES = ("kolors", "sdxl", "sd15")
 FULL_VAE = layouts.VAE | {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
@@ -182,7 +183,7 @@ def test_real_layouts_train_and_draw_with_everything_beside_the_base(
         [Panel(panel.prompt, reference=Reference(tmp_path / "sketch.png")) for panel in plain],
         "blurry",
     )
-    adapted = settings.but(heroine="ip-adapter", heroine_picture=str(tmp_path / "sketch.png"))
+    adapted = settings.but(character="ip-adapter", character_picture=str(tmp_path / "sketch.png"))
     assert np.abs(first - drawn(guided, settings)).max() > 2
     assert np.abs(first - drawn(plain, adapted)).max() > 2
 
@@ -193,9 +194,9 @@ def test_real_layouts_of_controlnets_are_accepted_whatever_their_class_is_called
 ):
     base = real(name)
     folder = real_root / base.controlnets["edges"].ids[0]
-    control.check(base, folder)
+    controlnet.check(base, folder)
     file = load_file(folder / "diffusion_pytorch_model.safetensors")
-    found = control.load(base, folder, torch.float16).state_dict()
+    found = controlnet.load(base, folder, torch.float16).state_dict()
     assert found.keys() == file.keys() and all(torch.equal(found[key], file[key]) for key in file)
 
 

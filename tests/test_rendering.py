@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storyboard import Pair, Panel, Settings, Story, bases, memory, models, render
-from storyboard import lora as lora_file
-from storyboard.conditioning import Embedding
+from storyboard import Pair, Panel, Settings, Story, png, render
 from storyboard.errors import LoraError, RenderingError, ResourceError
-from storyboard.rendering import drawing, png
+from storyboard.lora import file as lora_file
+from storyboard.models import bases, memory
+from storyboard.models import loading as models
+from storyboard.models.conditioning import Embedding
+from storyboard.rendering import sampling
 
 MINI = bases.get("mini")
 
@@ -107,14 +109,14 @@ def test_a_panel_is_the_same_alone_and_in_a_batch_within_one_level(trained, tmp_
 
 def test_out_of_memory_draws_fewer_at_once(trained, drawn, tmp_path, monkeypatch, capsys):
     settings, story, _, lora = trained
-    real, room = drawing.draw, 1
+    real, room = sampling.draw, 1
 
     def small(pipe, positive, *more, **named):
         if len(positive) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(pipe, positive, *more, **named)
 
-    monkeypatch.setattr(drawing, "draw", small)
+    monkeypatch.setattr(sampling, "draw", small)
     pictures = render(story, settings.but(output=str(tmp_path)), lora)
     assert "render: out of memory, going on with 1 panels at once" in capsys.readouterr().out
     assert all(
@@ -158,7 +160,7 @@ def test_render_parity_with_diffusers_alone(trained, tmp_path):
         story, settings.but(output=str(tmp_path), render_batch_size=3, guidance_end=1.0), lora
     )
     pipe = KolorsPipeline.from_pretrained(MINI.folder, torch_dtype=torch.float32)
-    pipe.scheduler = drawing.scheduler(MINI)
+    pipe.scheduler = sampling.scheduler(MINI)
     pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
     panels = story.resolved(settings.seed)
     theirs = pipe(
@@ -176,8 +178,8 @@ def test_render_parity_with_diffusers_alone(trained, tmp_path):
 
 def test_every_module_of_the_file_attaches(trained):
     lora = trained[3]
-    pipe = drawing.load_pipeline(MINI, memory.plan(MINI, Settings()))
-    assert drawing.attach(pipe, MINI, lora.path) == len(lora_file.modules(lora.path)) > 20
+    pipe = sampling.load_pipeline(MINI, memory.plan(MINI, Settings()))
+    assert sampling.attach(pipe, MINI, lora.path) == len(lora_file.modules(lora.path)) > 20
 
 
 def test_a_lora_of_another_base_is_refused(trained, tmp_path):
@@ -214,33 +216,35 @@ def test_a_missing_lora_is_one_sentence(trained, tmp_path):
         render(story, settings.but(output=str(tmp_path)), tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize("spoil, said", [(float("nan"), "is not finite"), (0.0, "came out blank")])
+@pytest.mark.parametrize(
+    ("spoil", "said"), [(float("nan"), "is not finite"), (0.0, "came out blank")]
+)
 def test_a_black_picture_is_an_error(spoil, said):
-    pipe = drawing.load_pipeline(MINI, memory.plan(MINI, Settings()))
+    pipe = sampling.load_pipeline(MINI, memory.plan(MINI, Settings()))
     for parameter in pipe.vae.decoder.parameters():
         parameter.data.fill_(spoil)
     if spoil == 0.0:  # one strong colour all over is as blank as black
         pipe.vae.decoder.conv_out.bias.data = torch.tensor([1.0, -1.0, -1.0])
     said_ = [Embedding(torch.zeros(256, 192), torch.zeros(192))]
     with pytest.raises(RenderingError, match=said):
-        next(drawing.draw(pipe, said_, said_, [1], 64, 2, 2.0))
+        next(sampling.draw(pipe, said_, said_, [1], 64, 2, 2.0))
 
 
 def test_parameters_without_negative_prompt_or_lora():
-    panel = dict(
-        prompt="a",
-        negative_prompt="",
-        steps=2,
-        sampler="s",
-        schedule_type="k",
-        guidance_scale=4.5,
-        seed=1,
-        width=8,
-        height=8,
-        base_fingerprint="f" * 64,
-        base="mini",
-        lora=None,
-    )
+    panel = {
+        "prompt": "a",
+        "negative_prompt": "",
+        "steps": 2,
+        "sampler": "s",
+        "schedule_type": "k",
+        "guidance_scale": 4.5,
+        "seed": 1,
+        "width": 8,
+        "height": 8,
+        "base_fingerprint": "f" * 64,
+        "base": "mini",
+        "lora": None,
+    }
     assert (
         png.parameters(panel)
         == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini, RNG: CPU"
@@ -313,7 +317,7 @@ def test_a_unet_in_training_stays_where_it_is(hub):
         name: (parameter.data_ptr(), parameter.stride())
         for name, parameter in unet.named_parameters()
     }
-    drawing.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1), unet=unet)
+    sampling.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1), unet=unet)
     assert before == {
         name: (parameter.data_ptr(), parameter.stride())
         for name, parameter in unet.named_parameters()
@@ -323,13 +327,13 @@ def test_a_unet_in_training_stays_where_it_is(hub):
 def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):
     """SDXL's VAE has a sample_size of 1024: in diffusers' own tiles a picture of 1024 is one."""
     base = hub("sdxl")
-    pipe = drawing.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1, vae_tiling=True))
+    pipe = sampling.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1, vae_tiling=True))
     assert pipe.vae.tile_sample_min_size == 64  # the tiny VAE's own, which is smaller
     pipe.vae.tile_sample_min_size = 1024
-    drawing.decode_in_tiles(pipe.vae)
+    sampling.decode_in_tiles(pipe.vae)
     sides = []
     pipe.vae.decoder.register_forward_pre_hook(
         lambda _module, args: sides.append(args[0].shape[-1])
     )
-    picture = drawing.decode(pipe, torch.randn(1, 4, 80, 80))
+    picture = sampling.decode(pipe, torch.randn(1, 4, 80, 80))
     assert max(sides) == 64 and len(sides) == 4 and picture.shape[-2:] == (640, 640)

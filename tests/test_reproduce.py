@@ -4,17 +4,18 @@ import zipfile
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from conftest import picture
 from PIL import Image
 
-from storyboard import Panel, Reference, Story, artifacts, bases, bundle, render, reproduce, train
+from storyboard import Panel, Reference, Story, artifacts, bundle, png, render, reproduce, train
 from storyboard.errors import BundleError, StoryboardError
 from storyboard.exporting.bundle import zipped
 from storyboard.exporting.reproduce import batches
-from storyboard.lora import metadata
-from storyboard.rendering import drawing, png
+from storyboard.lora.file import metadata
+from storyboard.models import bases
+from storyboard.rendering import sampling
+from tests import tiny
+from tests.conftest import picture
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_reproduce_refuses_names_that_point_outside(made, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [
         ({"file": "../panel-1.png"}, "panel 1"),
         ({"row": 9}, "panel 1"),
@@ -204,14 +205,14 @@ def test_reproduce_gives_a_clip_base_the_lengths_of_its_first_batches(hub, make_
 
 
 def test_reproduce_draws_one_at_a_time_where_memory_is_small(made, tmp_path, monkeypatch):
-    draw = drawing.draw
+    draw = sampling.draw
 
     def small(pipe, positive, *arguments, **named):
         if len(positive) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return draw(pipe, positive, *arguments, **named)
 
-    monkeypatch.setattr(drawing, "draw", small)
+    monkeypatch.setattr(sampling, "draw", small)
     result = reproduce(made.path, tmp_path / "again")
     assert "different" not in result.verdicts and [
         "at once: drawn one at a time" in line for line in result.changed
@@ -248,7 +249,7 @@ def guided(trained, tmp_path_factory):
         Panel("女孩", reference=Reference(sketch, control="image")),
     ]
     plain = settings.but(output=str(folder / "plain"))
-    shared = settings.but(output=str(folder / "shared"), heroine="shared", render_batch_size=3)
+    shared = settings.but(output=str(folder / "shared"), character="shared", render_batch_size=3)
     return {
         "plain": bundle(render(Story(panels), plain, lora), lora, plain),
         "shared": bundle(render(Story(panels[:4]), shared, lora), lora, shared),
@@ -264,7 +265,7 @@ def guided(trained, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("kind, panels", [("plain", 5), ("shared", 4)])
+@pytest.mark.parametrize(("kind", "panels"), [("plain", 5), ("shared", 4)])
 def test_reproduce_draws_panels_with_references_and_a_shared_heroine_identically(
     guided, tmp_path, kind, panels
 ):
@@ -298,7 +299,7 @@ def test_reproduce_asks_for_a_controlnet_that_was_a_folder_and_names_another(gui
 
 
 @pytest.mark.parametrize(
-    "kind, place, part, change, said",
+    ("kind", "place", "part", "change", "said"),
     [
         ("plain", 1, "reference", {"file": "../panel-2-reference.png"}, "reference of panel 2"),
         ("plain", 1, "reference", {"model": "../mine"}, "reference of panel 2"),

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from storyboard import Settings, clean, collect, dataset
+from storyboard import Settings, clean, collect
+from storyboard.data import collecting as dataset
 
 
 @pytest.fixture(scope="module")

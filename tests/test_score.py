@@ -1,19 +1,19 @@
 import json
 import shutil
 
-import layouts
 import pytest
-import tiny
 import torch
-from conftest import picture
 from safetensors.torch import load_file, save_file
 
 from storyboard import Story, best, render, score, vocabulary
-from storyboard.dataset import Captions
+from storyboard.data.collecting import Captions
 from storyboard.errors import BaseError, LoraError, ScoringError
-from storyboard.lora import Lora
-from storyboard.rendering import Pictures
-from storyboard.scoring import TITLES, Measure, _choose, classifier, measures, metrics
+from storyboard.lora.file import Lora
+from storyboard.rendering.stage import Pictures
+from storyboard.scoring import classifier, measures, metrics
+from storyboard.scoring.stage import TITLES, Measure, _choose
+from tests import layouts, tiny
+from tests.conftest import picture
 
 STORY = Story(
     [
@@ -118,7 +118,7 @@ def test_score_says_which_panel_lacks_what(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "prompt, expected",
+    ("prompt", "expected"),
     [
         (
             "二次元，紫色短发女孩，闭着眼睛，白色衣服，抱着小猫，家里",
@@ -317,7 +317,7 @@ def test_score_asks_pickscore_and_hps_where_wanted(metrics_hub, captions, make_s
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [
         (
             lambda tensors: tensors.pop("visual.proj"),

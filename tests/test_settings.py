@@ -19,7 +19,7 @@ def test_unknown_base_is_named_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    ("changes", "said"),
     [
         ({"rank": 0}, "rank=0 must be a whole number from 1 to 256"),
         ({"resolution": 100}, "resolution=100 must be a multiple of 32"),

@@ -1,11 +1,11 @@
 import pytest
-from conftest import picture
 
 from storyboard import show
+from tests.conftest import picture
 
 
 @pytest.mark.parametrize(
-    "count, columns, rows",
+    ("count", "columns", "rows"),
     [
         (1, 1, 1),
         (2, 2, 1),

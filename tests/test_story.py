@@ -1,9 +1,8 @@
 import pytest
 from PIL import Image, PngImagePlugin
 
-from storyboard import Panel, Story
+from storyboard import Panel, Story, png
 from storyboard.errors import SettingsError
-from storyboard.rendering import png
 
 
 def test_strings_become_panels_and_inherit_the_negative_prompt():
@@ -34,7 +33,7 @@ def test_one_to_sixty_four_panels(count):
 
 
 @pytest.mark.parametrize(
-    "panels, said",
+    ("panels", "said"),
     [
         ([], "has 0 panels: give it 1 to 64"),
         (["a"] * 65, "has 65 panels"),
@@ -53,7 +52,7 @@ def test_a_storys_negative_prompt_is_text():
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    ("arguments", "said"),
     [
         ({"prompt": "  "}, "nothing to draw"),
         ({"prompt": "a", "seed": -1}, "seed=-1"),
@@ -71,7 +70,7 @@ def test_a_panel_that_cannot_be_says_why(arguments, said):
 
 
 @pytest.mark.parametrize(
-    "panel, prompt",
+    ("panel", "prompt"),
     [
         (
             Panel(
@@ -163,7 +162,7 @@ def test_a_story_from_png_of_a1111(tmp_path, chunk):
 
 
 @pytest.mark.parametrize(
-    "text, panel",
+    ("text", "panel"),
     [
         ("只有提示词", Panel("只有提示词", "", None)),
         ("a cat\nNegative prompt: dog", Panel("a cat", "dog", None)),

@@ -1,5 +1,6 @@
-import functools
 import csv
+import functools
+import itertools
 import shutil
 
 import numpy as np
@@ -8,10 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from storyboard import Story, artifacts, bases, conditioning, memory, train
+from storyboard import Story, artifacts, train
 from storyboard.errors import ResourceError, SettingsError, TrainingError
-from storyboard.training import cache, inject, loop
+from storyboard.models import bases, conditioning
+from storyboard.models.run import run_on
+from storyboard.training import cache, loop
 from storyboard.training.pipeline import TrainingPipeline
+from storyboard.training.stage import inject
 
 MINI = bases.get("mini")
 
@@ -127,7 +131,7 @@ def test_loss_parity_with_diffsynth(make_settings):
     settings = make_settings()
     pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    said = conditioning.encode(MINI, ["a cat"], settings, memory.plan(MINI, settings))["a cat"]
+    said = conditioning.encode(run_on(MINI, settings), ["a cat"])["a cat"]
     one = {
         "prompt_embeds": said.tokens[None],
         "pooled_prompt_embeds": said.pooled[None],
@@ -179,7 +183,7 @@ def gradients(pipe, settings, cached, at_once):
 
 def test_out_of_memory_halves_the_batch_and_keeps_the_gradients(trained, monkeypatch, capsys):
     settings, _, captions, _ = trained
-    cached = cache.prepare(captions, settings, MINI, memory.plan(MINI, settings))
+    cached = cache.prepare(captions, run_on(MINI, settings))
     pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
     inject(pipe, settings)
     whole, used, value = gradients(pipe, settings, cached, 4)
@@ -277,7 +281,7 @@ def test_injection_touches_the_asked_modules_alone(trained):
 
 def test_the_cache_holds_every_picture_once_in_its_bucket(trained):
     settings, _, captions, _ = trained
-    cached = cache.prepare(captions, settings, MINI, memory.plan(MINI, settings))
+    cached = cache.prepare(captions, run_on(MINI, settings))
     assert len(cached) == len(captions) and all(
         torch.isfinite(said.tokens).all() for said in cached.embeddings
     )
@@ -291,7 +295,7 @@ def test_a_picture_covers_the_bucket_nearest_in_shape():
     assert bucket == (224, 160) and pixels.shape == (224, 160, 3) and crop == (8, 0)
 
 
-@pytest.mark.parametrize("resolution, step", [(192, 32), (512, 64), (1024, 64)])
+@pytest.mark.parametrize(("resolution", "step"), [(192, 32), (512, 64), (1024, 64)])
 def test_buckets_have_about_the_same_area(resolution, step):
     found = cache.buckets(resolution, step)
     assert (resolution, resolution) in found and len(found) > 2
@@ -301,7 +305,7 @@ def test_buckets_have_about_the_same_area(resolution, step):
 
 
 def test_an_epoch_sees_every_picture_once_and_repeats_for_its_seed(trained):
-    cached = cache.prepare(trained[2], trained[0], MINI, memory.plan(MINI, trained[0]))
+    cached = cache.prepare(trained[2], run_on(MINI, trained[0]))
     order = loop.batches(cached, 4, seed=3, epoch=1)
     seen = sorted((bucket, i) for bucket, indices in order for i in indices.tolist())
     assert seen == sorted(
@@ -314,20 +318,20 @@ def test_an_epoch_sees_every_picture_once_and_repeats_for_its_seed(trained):
 
 @pytest.mark.parametrize("seed", [0, 156680208700286, 2**63 - 65])
 def test_any_seed_gives_an_order_of_its_own(trained, seed):
-    cached = cache.prepare(trained[2], trained[0], MINI, memory.plan(MINI, trained[0]))
+    cached = cache.prepare(trained[2], run_on(MINI, trained[0]))
     flat = lambda number: [indices.tolist() for _, indices in loop.batches(cached, 4, number, 0)]
     assert flat(seed) == flat(seed) != flat(seed - 1 if seed else 1)
 
 
 def test_a_preview_that_fails_does_not_stop_the_training(trained, tmp_path, monkeypatch, capsys):
     from storyboard.errors import RenderingError
-    from storyboard.rendering import drawing
+    from storyboard.rendering import sampling
 
     def fails(*_, **__):
         raise RenderingError("it came out blank")
 
     settings, story, captions, lora = trained
-    monkeypatch.setattr(drawing, "draw", fails)
+    monkeypatch.setattr(sampling, "draw", fails)
     again = train(captions, shrink(settings, tmp_path), story)
     assert (
         again.digest == lora.digest
@@ -338,7 +342,7 @@ def test_a_preview_that_fails_does_not_stop_the_training(trained, tmp_path, monk
 def test_learning_rate_warms_up_and_falls():
     rates = [loop.learning_rate(step, 100, 1.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and max(rates) == 1.0 and rates.index(1.0) == 4
-    assert all(a >= b for a, b in zip(rates[5:], rates[6:])) and rates[-1] < 0.03
+    assert all(a >= b for a, b in itertools.pairwise(rates)) and rates[-1] < 0.03
 
 
 def test_timestep_weights_add_the_error_in_the_picture_and_have_a_ceiling():

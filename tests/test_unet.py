@@ -4,9 +4,12 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from storyboard import bases, conditioning, memory
-from storyboard.training import inject, loop, unet
+from storyboard.models import bases, conditioning
+from storyboard.models.run import run_on
+from storyboard.training import loop
+from storyboard.training import speedups as unet
 from storyboard.training.pipeline import TrainingPipeline
+from storyboard.training.stage import inject
 
 MINI = bases.get("mini")
 
@@ -56,10 +59,7 @@ def measured(pipe, said):
 )
 def test_loss_and_gradients_are_those_of_peft_and_diffusers(make_settings, prompts):
     settings = make_settings(rank=4, alpha=2)
-    said = [
-        conditioning.encode(MINI, [prompt], settings, memory.plan(MINI, settings))[prompt]
-        for prompt in prompts
-    ]
+    said = [conditioning.encode(run_on(MINI, settings), [prompt])[prompt] for prompt in prompts]
     pipe = prepared(settings)
     loss, gradients = measured(pipe, said)
     plain(pipe)
@@ -73,9 +73,7 @@ def test_loss_and_gradients_are_those_of_peft_and_diffusers(make_settings, promp
 
 def test_attention_sees_few_keys_of_a_short_prompt_and_all_of_others(make_settings):
     settings = make_settings()
-    said = conditioning.encode(MINI, ["女孩，教室"], settings, memory.plan(MINI, settings))[
-        "女孩，教室"
-    ].tokens
+    said = conditioning.encode(run_on(MINI, settings), ["女孩，教室"])["女孩，教室"].tokens
     network, seen = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32).unet, []
     unet.fold_padding(network)
     for name, module in network.named_modules():
@@ -142,7 +140,7 @@ def branched(dtype, double):
 
 
 @pytest.mark.parametrize(
-    "dtype, tolerance", [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=["bf16", "fp16"]
+    ("dtype", "tolerance"), [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=["bf16", "fp16"]
 )
 def test_a_branch_in_16_bits_has_pefts_output_and_gradients(dtype, tolerance):
     for found, exact in zip(branched(dtype, False), branched(dtype, True), strict=True):

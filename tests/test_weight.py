@@ -1,15 +1,20 @@
 """Weighted prompts: their syntax, and what the weights do to embeddings and pictures."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from storyboard import Panel, Settings, Story, bases, conditioning, memory, models, prompts, render
+from storyboard import Panel, Settings, Story, png, prompts, render
 from storyboard.errors import SettingsError
-from storyboard.rendering import drawing, png
+from storyboard.models import bases, conditioning, memory
+from storyboard.models import loading as models
+from storyboard.models.run import run_on
+from storyboard.rendering import sampling
 from storyboard.scoring import classifier
 
 NAMES = ("kolors", "sdxl", "sd15")
@@ -23,13 +28,13 @@ def encode(hub, make_settings):
 
     def run(name, said, captions=()):
         base, settings = hub(name), make_settings(base=name)
-        return conditioning.encode(base, said, settings, memory.plan(base, settings), captions)
+        return conditioning.encode(run_on(base, settings), said, captions)
 
     return run
 
 
 @pytest.mark.parametrize(
-    "prompt, pieces",
+    ("prompt", "pieces"),
     [
         ("a cat", [("a cat", 1)]),
         ("", []),
@@ -57,7 +62,7 @@ def test_weights_are_read_as_a1111_reads_them(prompt, pieces):
 
 
 @pytest.mark.parametrize(
-    "prompt, said",
+    ("prompt", "said"),
     [
         ("二次元，(紫色:1.2，女孩", r"'\(' at character 5 that is never closed \(二次元，►\(紫色"),
         ("a) b", r"'\)' at character 2 that is never opened \(a►\) b\)"),
@@ -267,9 +272,9 @@ def test_prompts_whose_common_length_is_too_large_are_drawn_apart(
 ):
     """One to five chunks have a common length of sixty."""
     hub("sd15")
-    batches, real = [], drawing.draw
+    batches, real = [], sampling.draw
     monkeypatch.setattr(
-        drawing,
+        sampling,
         "draw",
         lambda pipe, positive, *more, **named: (
             batches.append([len(each.tokens) // 77 for each in positive])
@@ -302,8 +307,8 @@ def test_prompts_of_different_lengths_and_weights_are_drawn_together(
     encode, hub, make_settings, name
 ):
     base, said = hub(name), encode(name, [LONG, "a (cat:1.3)", ""])
-    pipe = drawing.load_pipeline(base, memory.plan(base, make_settings(base=name)))
-    latents = drawing.denoise(
+    pipe = sampling.load_pipeline(base, memory.plan(base, make_settings(base=name)))
+    latents = sampling.denoise(
         pipe, [said[LONG], said["a (cat:1.3)"]], [said[""], said[LONG]], [1, 2], 64, 2, 4.0
     )
     assert latents.shape == (2, 4, 8, 8) and torch.isfinite(latents).all()
@@ -320,7 +325,7 @@ def test_chatglm_weights_lead_from_the_prompt_without_the_words_to_it_and_beyond
     first, own = int(still[0]), int(still[-1]) + 1
     assert (
         still.tolist() == list(range(first, own))
-        and 0 < first
+        and first > 0
         and own < len(one) - 1
         and torch.equal(one[still], zero[still])
     )
@@ -341,8 +346,8 @@ def test_chatglm_weights_lead_from_the_prompt_without_the_words_to_it_and_beyond
 def test_chatglm_weight_of_zero_draws_the_prompt_without_the_words(encode, hub, make_settings):
     base = hub("kolors")
     said = encode("kolors", ["一只(红色:0)小猫", "一只小猫", "一只红色小猫", ""])
-    pipe = drawing.load_pipeline(base, memory.plan(base, make_settings(base="kolors")))
-    zero, without, one = drawing.denoise(
+    pipe = sampling.load_pipeline(base, memory.plan(base, make_settings(base="kolors")))
+    zero, without, one = sampling.denoise(
         pipe, list(said.values())[:3], [said[""]] * 3, [1, 1, 1], 64, 3, 4.0
     )
     assert (zero - without).abs().max() < 1e-3 < 1e-2 < (one - without).abs().max()
@@ -369,11 +374,11 @@ def mini_scores(tmp_path_factory):
         [200, 201, 202, 203],
     )
     plan = memory.plan(base, settings)
-    pipe, model = drawing.load_pipeline(base, plan), classifier.load()
+    pipe, model = sampling.load_pipeline(base, plan), classifier.load()
 
     def scores(prompt, attribute, value):
-        said = conditioning.encode(base, [prompt, ""], settings, plan)
-        pictures = drawing.draw(
+        said = conditioning.encode(replace(run_on(base, settings), plan=plan), [prompt, ""])
+        pictures = sampling.draw(
             pipe,
             [said[prompt]] * len(seeds),
             [said[""]] * len(seeds),
@@ -400,7 +405,7 @@ def mini_scores(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "prompt, attribute, value",
+    ("prompt", "attribute", "value"),
     [
         ("卡通，紫色短发女孩，微笑，白色衣服，(森林:{})", "background", "forest"),
         ("手绘头像，(扁平插画:{})，紫色短发女孩，微笑，红色衣服，海边", "style", "avataaars"),
@@ -416,7 +421,7 @@ def test_raising_a_weight_raises_its_score_on_mini(mini_scores, prompt, attribut
         mini_scores(prompt.format(weight), attribute, value) for weight in (0, 0.3, 0.6, 1.0, 1.4)
     ]
     assert (
-        all(lower <= higher + 0.005 for lower, higher in zip(scores, scores[1:]))
+        all(lower <= higher + 0.005 for lower, higher in itertools.pairwise(scores))
         and scores[-1] - scores[0] > 0.5
     ), scores
 

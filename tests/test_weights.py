@@ -3,14 +3,12 @@ import os
 import shutil
 from pathlib import Path
 
-import hub_server
-import huggingface_server
 import pytest
-import tiny
 
-from storyboard import bases, download, weights
-from storyboard.download import HubModel
 from storyboard.errors import BaseError, ResourceError
+from storyboard.models import bases, download, weights
+from storyboard.models.download import HubModel
+from tests import hub_server, huggingface_server, tiny
 
 
 @pytest.fixture
@@ -316,7 +314,7 @@ def test_a_users_id_is_one_at_both_hubs_and_with_a_revision_one_at_hugging_face(
 
 
 def test_every_side_model_names_its_hubs():
-    from storyboard.rendering.maps import ANNOTATORS
+    from storyboard.rendering.annotators import ANNOTATORS
 
     models = [
         model
@@ -336,9 +334,8 @@ def test_every_side_model_names_its_hubs():
 
 
 def test_the_smaller_of_two_precisions_is_chosen():
-    files = {
-        name: 1
-        for name in (
+    files = dict.fromkeys(
+        (
             "model_index.json",
             "README.md",
             "unet/config.json",
@@ -355,8 +352,9 @@ def test_the_smaller_of_two_precisions_is_chosen():
             "text_encoder/pytorch_model.bin",
             "tokenizer/vocab.json",
             "safety_checker/model.safetensors",
-        )
-    }
+        ),
+        1,
+    )
     chosen = weights.chosen(files, ("text_encoder", "unet", "vae"))
     assert set(files) - set(chosen) == {
         "README.md",
@@ -394,17 +392,17 @@ def test_a_controlnet_is_fetched_once_by_its_id_or_found_in_its_folder(server, c
 
 
 def test_of_a_controlnets_repository_the_smaller_precision_at_its_top_is_chosen():
-    files = {
-        name: 1
-        for name in (
+    files = dict.fromkeys(
+        (
             "config.json",
             "README.md",
             "diffusion_pytorch_model.safetensors",
             "diffusion_pytorch_model.fp16.safetensors",
             "diffusion_pytorch_model.bin",
             "other/config.json",
-        )
-    }
+        ),
+        1,
+    )
     assert weights.chosen_module(files) == [
         "config.json",
         "diffusion_pytorch_model.fp16.safetensors",

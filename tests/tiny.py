@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from storyboard import bases
+from storyboard.models import bases
 
 HUB = {name: bases.get(name).modelscope for name in ("kolors", "sdxl", "sd15")}
 MINI = bases.get("mini").folder
@@ -51,7 +51,8 @@ def build(name: str, root: Path) -> Path:
 
 def lora(base, path: Path) -> None:
     """Write a small LoRA of ``base``, not zero, in kohya's form."""
-    from storyboard import lora, models
+    from storyboard.lora import file as lora
+    from storyboard.models import loading as models
 
     modules = [
         (name, layer)
@@ -71,7 +72,8 @@ TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 def whole_lora(base, path: Path, alphas=(3.0,), ranks=(4,), facts: bool = True) -> None:
     """Write a LoRA of the UNet and all text encoders of ``base`` in kohya's form; alphas and ranks take turns."""
-    from storyboard import lora, models
+    from storyboard.lora import file as lora
+    from storyboard.models import loading as models
 
     tensors, generator = {}, torch.Generator().manual_seed(1)
     sdxl = "text_encoder_2" in base.components

@@ -5,12 +5,8 @@ One vocabulary for the pictures that ``mini`` learns from, for the sample set an
 """
 
 import random
-import sys
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from storyboard.vocabulary import COLORS, EXPRESSION, HAIR, LENGTH, PERSON, PROP, SCENE, STYLE  # noqa: E402
+from storyboard.vocabulary import COLORS, EXPRESSION, HAIR, LENGTH, PERSON, PROP, SCENE, STYLE
 
 BLURRED = ("模糊，低质量", "blurry, low quality")
 # Words that say nothing about the picture: the model learns to draw on past what it does not know.

@@ -1,4 +1,4 @@
-"""Write ``models/mini`` from what the training scripts left: python tools/export_mini.py WORK models/mini
+"""Write ``models/mini`` from what the training scripts left: python -m tools.export_mini WORK models/mini
 
 Layout of a diffusers Kolors folder, weights in fp16 safetensors.
 """
@@ -11,8 +11,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, KolorsPipeline, UNet2DConditionModel
 from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
-import text
-import train_unet
+from tools import text, train_unet
 
 
 def main() -> None:

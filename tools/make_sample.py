@@ -1,4 +1,4 @@
-"""Make the sample set: python tools/make_sample.py ART data/sample
+"""Make the sample set: python -m tools.make_sample ART data/sample
 
 ART is ``node tools/render_art.mjs ART 360 2024 512 lorelei``. 300 good pictures of one style, and further ones each
 spoilt in a way that real sets are; ``flaws.json`` says which is which, for tests alone. Every third caption is English.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from captions import caption
+from tools.captions import caption
 
 GOOD = 300
 SIDES = (256, 256, 256, 288, 320, 384)

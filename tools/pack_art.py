@@ -1,4 +1,4 @@
-"""Pack rendered art into one uint8 array per resolution: python tools/pack_art.py ART 128 192
+"""Pack rendered art into one uint8 array per resolution: python -m tools.pack_art ART 128 192
 
 Writes ``ART/pixels-<resolution>.npy`` of shape (n, resolution, resolution, 3).
 """

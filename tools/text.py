@@ -14,20 +14,20 @@ LENGTH = 48
 
 
 def config(vocabulary: int) -> dict:
-    return dict(
-        num_layers=3,
-        hidden_size=192,
-        ffn_hidden_size=512,
-        kv_channels=32,
-        num_attention_heads=6,
-        seq_length=512,
-        padded_vocab_size=(vocabulary + 63) // 64 * 64,
-        multi_query_attention=True,
-        multi_query_group_num=2,
-        add_qkv_bias=True,
-        original_rope=True,
-        rmsnorm=True,
-    )
+    return {
+        "num_layers": 3,
+        "hidden_size": 192,
+        "ffn_hidden_size": 512,
+        "kv_channels": 32,
+        "num_attention_heads": 6,
+        "seq_length": 512,
+        "padded_vocab_size": (vocabulary + 63) // 64 * 64,
+        "multi_query_attention": True,
+        "multi_query_group_num": 2,
+        "add_qkv_bias": True,
+        "original_rope": True,
+        "rmsnorm": True,
+    }
 
 
 def build(tokenizer: ChatGLMTokenizer) -> ChatGLMModel:

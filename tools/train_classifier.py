@@ -1,4 +1,4 @@
-"""Reads the attributes of a picture back: python tools/train_classifier.py ART [ART ...]
+"""Reads the attributes of a picture back: python -m tools.train_classifier ART [ART ...]
 
 A small convolutional network, trained on real renders of the art alone (``tools/render_art.mjs``, packed by
 ``tools/pack_art.py ART 128``) and never on generated pictures. Blur, noise, shifts and changed brightness while
@@ -11,7 +11,6 @@ ART was ``render_art.mjs art 12000 7`` and ``render_art.mjs lorelei 3000 2025 25
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from storyboard.scoring.classifier import SIDE, VALUES, WEIGHTS, Classifier, as_tensor  # noqa: E402
+from storyboard.scoring.classifier import SIDE, VALUES, WEIGHTS, Classifier, as_tensor
 
 
 def spoil(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

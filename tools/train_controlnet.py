@@ -1,4 +1,4 @@
-"""Train the edge ControlNet of ``mini``: python tools/train_controlnet.py ART WORK --phases 128:1400:32 256:700:16
+"""Train the edge ControlNet of ``mini``: python -m tools.train_controlnet ART WORK --phases 128:1400:32 256:700:16
 
 ART was drawn by ``render_art.mjs art 12000 7`` and packed by ``pack_art.py art 128 256``; the base is ``models/mini``, which
 stays as it is. Method of https://arxiv.org/abs/2302.05543: a copy of the UNet's encoder reads the edges and adds to the UNet's
@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import random
-import sys
 import time
 from pathlib import Path
 
@@ -26,14 +25,10 @@ from diffusers.pipelines.kolors.text_encoder import ChatGLMModel
 from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from safetensors.torch import load_file, save_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import muon  # noqa: E402
-import text  # noqa: E402
-import train_vae  # noqa: E402
-from captions import caption  # noqa: E402
-from storyboard.rendering.edges import edges  # noqa: E402
-from train_unet import HIGH_NOISE, SCHEDULE  # noqa: E402
+from storyboard.rendering.edges import edges
+from tools import muon, text, train_vae
+from tools.captions import caption
+from tools.train_unet import HIGH_NOISE, SCHEDULE
 
 MINI = Path(__file__).resolve().parents[1] / "models" / "mini"
 SAVE_EVERY = 100

@@ -1,4 +1,4 @@
-"""Make the SentencePiece vocabulary of ``mini``: python tools/train_tokenizer.py ART WORK
+"""Make the SentencePiece vocabulary of ``mini``: python -m tools.train_tokenizer ART WORK
 
 Every word of the captions becomes one piece in Chinese and in English; pieces never join two attributes
 (a piece such as 紫色短发 could not be told apart again). Anything else falls back to characters and bytes.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from captions import (
+from tools.captions import (
     BLURRED,
     COLORS,
     EXPRESSION,

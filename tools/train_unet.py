@@ -1,4 +1,4 @@
-"""Train UNet and text encoder of ``mini`` jointly: python tools/train_unet.py ART WORK --phases 128:600:32 256:2500:16
+"""Train UNet and text encoder of ``mini`` jointly: python -m tools.train_unet ART WORK --phases 128:600:32 256:2500:16
 
 Needs ``WORK/vae.ckpt`` (train_vae.py) and ``WORK/tokenizer.model`` (train_tokenizer.py). Latents are computed once
 for each resolution. Min-SNR weighting (https://arxiv.org/abs/2303.09556), EMA weights, attributes and
@@ -29,31 +29,32 @@ from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 
-import muon
-import text
-import train_vae
-from captions import caption
+from tools import muon, text, train_vae
+from tools.captions import caption
 
-SCHEDULE = dict(
-    num_train_timesteps=1100, beta_start=0.00085, beta_end=0.014, beta_schedule="scaled_linear"
-)
-UNET = dict(
-    sample_size=32,
-    block_out_channels=(64, 96, 160),
-    layers_per_block=1,
-    norm_num_groups=16,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    transformer_layers_per_block=(1, 1, 1),
-    attention_head_dim=(2, 3, 5),
-    use_linear_projection=True,
-    cross_attention_dim=128,
-    encoder_hid_dim=192,
-    encoder_hid_dim_type="text_proj",
-    addition_embed_type="text_time",
-    addition_time_embed_dim=32,
-    projection_class_embeddings_input_dim=192 + 6 * 32,
-)
+SCHEDULE = {
+    "num_train_timesteps": 1100,
+    "beta_start": 0.00085,
+    "beta_end": 0.014,
+    "beta_schedule": "scaled_linear",
+}
+UNET = {
+    "sample_size": 32,
+    "block_out_channels": (64, 96, 160),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 1, 1),
+    "attention_head_dim": (2, 3, 5),
+    "use_linear_projection": True,
+    "cross_attention_dim": 128,
+    "encoder_hid_dim": 192,
+    "encoder_hid_dim_type": "text_proj",
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 32,
+    "projection_class_embeddings_input_dim": 192 + 6 * 32,
+}
 HIGH_NOISE = 0.3  # added to min-SNR's weight of an error in the picture: place and mood are decided where SNR is near 0
 BLURRED_EVERY = 30  # one picture in so many also comes blurred and is called so: negative prompts then mean something
 

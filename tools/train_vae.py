@@ -1,4 +1,4 @@
-"""Train the VAE of ``mini``: python tools/train_vae.py ART WORK --steps 5000 --lines LINES
+"""Train the VAE of ``mini``: python -m tools.train_vae ART WORK --steps 5000 --lines LINES
 
 SDXL's layout (f8, four latent channels) with narrow layers. Crops first, for their many colours a step; then
 whole pictures, because GroupNorm's statistics of a crop are not those of a picture. With ``--decoder-only`` the
@@ -20,17 +20,17 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-import muon
+from tools import muon
 
-CONFIG = dict(
-    block_out_channels=(16, 32, 64, 96),
-    layers_per_block=1,
-    latent_channels=4,
-    norm_num_groups=8,
-    down_block_types=("DownEncoderBlock2D",) * 4,
-    up_block_types=("UpDecoderBlock2D",) * 4,
-    sample_size=256,
-)
+CONFIG = {
+    "block_out_channels": (16, 32, 64, 96),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "sample_size": 256,
+}
 CROP = 64
 
 

@@ -8,13 +8,13 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import artifacts
-from ..cleaning import CleaningReport
-from ..errors import BundleError
-from ..lora import Lora
-from ..rendering import Pictures
-from ..settings import Settings
-from . import cards, page
+from storyboard import artifacts
+from storyboard.data.cleaning import CleaningReport
+from storyboard.errors import BundleError
+from storyboard.exporting import cards, page
+from storyboard.lora.file import Lora
+from storyboard.rendering.stage import Pictures
+from storyboard.settings import Settings
 
 FORMAT = 1
 TOKENS = (
@@ -44,7 +44,7 @@ class Bundle:
         return f"{self.path} ({self.path.stat().st_size / 1e6:.1f} MB, {len(self.files)} files)"
 
     def _repr_html_(self) -> str:
-        from .. import show
+        from storyboard import show
 
         return show.table(
             str(self),
@@ -98,7 +98,7 @@ def bundle(
         "LICENSES.md": cards.licences(settings).encode(),
         **{file.name: file.read_bytes() for file in pictures.paths + pictures.guides},
     }
-    check_private(files, (settings.base, settings.dataset, settings.recipe, settings.output))
+    check_private(files, (settings.base or "", settings.dataset, settings.recipe, settings.output))
     target = settings.folder / "story.zip"
     artifacts.write_atomically(target, zipped(files))
     made = Bundle(target, {name: len(files[name]) for name in sorted(files)})

@@ -3,34 +3,23 @@
 import re
 from pathlib import Path
 
-from .. import bases, lora
-from ..cleaning import CleaningReport, read_recipe
-from ..rendering import Pictures
-from ..settings import Settings
+from storyboard import resources
+from storyboard.data.cleaning import CleaningReport, read_recipe
+from storyboard.lora import file as lora
+from storyboard.models import bases
+from storyboard.models.run import check
+from storyboard.rendering.stage import Pictures
+from storyboard.settings import Settings
 
-NOTICE = Path(__file__).resolve().parents[2] / "NOTICE.md"
-# Hugging Face's licence identifiers (https://huggingface.co/docs/hub/repositories-licenses); a LoRA is given on under its base's.
-LICENCES = {
-    "mini": {"license": "cc-by-4.0"},
-    "kolors": {
-        "license": "other",
-        "license_name": "kolors",
-        "license_link": "https://huggingface.co/Kwai-Kolors/Kolors/blob/main/MODEL_LICENSE",
-    },
-    "sdxl": {"license": "openrail++"},
-    "sd15": {"license": "creativeml-openrail-m"},
-}
+NOTICE = resources.path("NOTICE.md")
+# Hugging Face's licence identifiers (https://huggingface.co/docs/hub/repositories-licenses)
 OTHER = {"license": "other", "license_name": "as-the-base-model"}
-USE = {
-    "KolorsPipeline": "diffusers `KolorsPipeline`",
-    "StableDiffusionXLPipeline": "diffusers `StableDiffusionXLPipeline`, ComfyUI, A1111",
-    "StableDiffusionPipeline": "diffusers `StableDiffusionPipeline`, ComfyUI, A1111",
-}
 
 
 def licence(settings: Settings) -> dict[str, str]:
     """Licence fields of the front matter."""
-    return LICENCES.get(settings.base, OTHER)
+    base = check(settings)
+    return dict(base.licence) if base.name in bases.names() else OTHER
 
 
 def dataset(settings: Settings) -> str:
@@ -38,8 +27,10 @@ def dataset(settings: Settings) -> str:
     return (
         settings.dataset
         if settings.dataset == "sample"
-        or re.fullmatch(r"[\w.-]+/[\w.-]+", settings.dataset)
-        and not Path(settings.dataset).exists()
+        or (
+            re.fullmatch(r"[\w.-]+/[\w.-]+", settings.dataset)
+            and not Path(settings.dataset).exists()
+        )
         else "own pictures"
     )
 
@@ -87,8 +78,8 @@ def model_card(
     """``README.md`` with the front matter that ModelScope and Hugging Face read."""
     import yaml
 
-    base = bases.get(settings.base)
-    known = settings.base in LICENCES
+    base = check(settings)
+    known = base.name in bases.names()
     front = licence(settings) | {
         "language": ["zh", "en"],
         "pipeline_tag": "text-to-image",
@@ -144,7 +135,7 @@ def model_card(
             "",
             "## 使用 · Use",
             "",
-            f"`lora.safetensors` (kohya): {USE[base.pipeline]}.",
+            f"`lora.safetensors` (kohya): {base.family.use}.",
             "",
             *_snippet(base, known),
             '`storyboard.reproduce("story.zip")` 会重画每一格，并逐格说明是否一致 · draws each panel again and says whether it is the same.',
@@ -210,7 +201,7 @@ def licences(settings: Settings) -> str:
         " Cleaned by Data-Juicer, trained by DiffSynth-Studio, drawn by diffusers; story.pdf is set in Noto Sans CJK.",
         "",
     ]
-    if settings.dataset == "sample" or settings.base == "mini":
+    if settings.dataset == "sample" or check(settings).embedded:
         lines += [re.sub(r"^#", "##", NOTICE.read_text(encoding="utf-8"), count=1)]
     if settings.dataset != "sample":
         lines += [

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from .. import artifacts, prompts
-from ..bases.base import CLIP_LAYERS
-from ..errors import SettingsError
-from ..reference import Reference
-from ..story import MAX_PANELS, Panel, Story
-from . import references, syntax
-from .nodes import from_ui, key, node, to_ui
+from storyboard import artifacts, prompts
+from storyboard.errors import SettingsError
+from storyboard.exporting import references, syntax
+from storyboard.exporting.nodes import from_ui, key, node, to_ui
+from storyboard.models import families
+from storyboard.reference import Reference
+from storyboard.story import MAX_PANELS, Panel, Story
 
 SAMPLER, SCHEDULERS = (
     "dpmpp_2m",
@@ -224,6 +224,14 @@ def refusal(panel: dict) -> str:
     return ""
 
 
+def chunks(panel: dict) -> dict[str, str]:
+    """A panel's graph for its PNG in both forms, as ComfyUI's SaveImage writes them; {} where it has a ``refusal``."""
+    if refusal(panel):
+        return {}
+    graph = workflow([panel])
+    return {"prompt": json.dumps(graph["api"]), "workflow": json.dumps(graph["ui"])}
+
+
 def save_workflow(
     pictures,
     lora_name: str = LORA_FILE,
@@ -350,7 +358,7 @@ def _loaders(
 def _as_trained(panel: dict) -> tuple[str, bool, int]:
     """What the base predicts, whether to zero terminal SNR, and the layer of CLIP that is read, 0 for its usual one."""
     clip_skip = panel.get("clip_skip") or 0
-    usual = clip_skip <= CLIP_LAYERS.get(panel["pipeline"], 0)
+    usual = clip_skip <= (families.by_pipeline(panel["pipeline"]).clip_layer or 0)
     return (
         panel.get("prediction_type", "epsilon"),
         panel.get("zero_terminal_snr", False),

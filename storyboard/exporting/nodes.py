@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from . import syntax
+from storyboard.exporting import syntax
 
 LINKED = (
     "MODEL",

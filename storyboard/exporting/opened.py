@@ -6,11 +6,11 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from ..errors import BundleError, StoryboardError
-from ..reference import HUB_ID, OWN, Reference
-from ..settings import HEROINE_STRENGTH
-from ..story import MAX_PANELS, Panel
-from .bundle import FORMAT
+from storyboard.errors import BundleError, StoryboardError
+from storyboard.exporting.bundle import FORMAT
+from storyboard.models.run import CHARACTER_STRENGTH
+from storyboard.reference import HUB_ID, OWN, Reference
+from storyboard.story import MAX_PANELS, Panel
 
 LIMITS = {"story.json": 8 * 2**20, "lora.safetensors": 4 * 2**30}  # bytes that are read at most
 PICTURE_LIMIT = 128 * 2**20
@@ -170,9 +170,8 @@ def _check_reference(said: dict, place: int) -> None:
     """Raise ValueError or SettingsError unless ``said`` is what rendering/control.py tells of a reference."""
     image = said["control"] == "image"
     Reference("picture", said["control"], said["strength"], 1.0 if image else said["end"])
-    named = (
-        image
-        or re.fullmatch(r"[0-9a-f]{64}", said["controlnet"])
+    named = image or (
+        re.fullmatch(r"[0-9a-f]{64}", said["controlnet"])
         and (said["model"] in (None, OWN) or re.fullmatch(HUB_ID, said["model"]))
     )
     if said["file"] != f"panel-{place}-reference.png" or not named:
@@ -195,7 +194,7 @@ def _check_heroine(panels: list[dict]) -> None:
     ]
     if (
         len(set(found)) > 1
-        or by not in HEROINE_STRENGTH
+        or by not in CHARACTER_STRENGTH
         or type(strength) not in (int, float)
         or file not in ("", HEROINE)
         or not all(right)

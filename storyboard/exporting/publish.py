@@ -7,10 +7,10 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import hub as datasets
-from ..errors import BundleError, SettingsError
-from .bundle import Bundle, check_private, tokens
-from .opened import LIMITS, PICTURE_LIMIT, entries
+from storyboard.data import hub as datasets
+from storyboard.errors import BundleError, SettingsError
+from storyboard.exporting.bundle import Bundle, check_private, tokens
+from storyboard.exporting.opened import LIMITS, PICTURE_LIMIT, entries
 
 HUBS = {"modelscope": "https://modelscope.cn/models", "huggingface": "https://huggingface.co"}
 
@@ -41,7 +41,7 @@ class Publication:
         )
 
     def _repr_html_(self) -> str:
-        from .. import show
+        from storyboard import show
 
         return show.table(
             str(self).splitlines()[0],

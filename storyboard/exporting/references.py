@@ -1,13 +1,14 @@
 """A panel's reference in a ComfyUI graph: a ControlNet on its prompts, or a picture that sampling starts from."""
 
+import itertools
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from .. import bases
-from ..errors import SettingsError
-from ..reference import CONTROLS
-from .nodes import key, node
+from storyboard.errors import SettingsError
+from storyboard.exporting.nodes import key, node
+from storyboard.models import bases
+from storyboard.reference import CONTROLS
 
 FIRST = 5  # number of the first ControlNet's loader, one a kind of control
 SHOWN, APPLIED = 7, 8  # of a panel's nodes
@@ -114,19 +115,19 @@ def end_percents(pipeline: str, steps: int, zero_terminal_snr: bool = False) -> 
     timesteps = _timesteps(pipeline, steps, zero_terminal_snr)
     between = [
         max(LEAST, round(1 - (one + other) / 2 / NAMED, 6))
-        for one, other in zip(timesteps, timesteps[1:])
+        for one, other in itertools.pairwise(timesteps)
     ]
     return [0.0, *between, 1.0]
 
 
 @lru_cache
 def _timesteps(pipeline: str, steps: int, zero_terminal_snr: bool) -> list[int]:
-    from ..rendering import drawing
+    from storyboard.rendering import sampling
 
     base = next(
         base for base in map(bases.get, ("kolors", "sdxl", "sd15")) if base.pipeline == pipeline
     )
-    sampler = drawing.scheduler(
+    sampler = sampling.scheduler(
         replace(base, zero_terminal_snr=zero_terminal_snr)
     )  # timesteps do not ask what is predicted
     sampler.set_timesteps(steps)

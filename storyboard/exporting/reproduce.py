@@ -5,12 +5,14 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import artifacts, bases, memory, weights
-from ..errors import BundleError, ResourceError
-from ..reference import OWN, Reference
-from ..rendering import PACKAGES
-from ..settings import Settings
-from . import opened
+from storyboard import artifacts
+from storyboard.errors import BundleError, ResourceError
+from storyboard.exporting import opened
+from storyboard.models import bases
+from storyboard.models.run import Run, resolve
+from storyboard.reference import OWN, Reference
+from storyboard.rendering.stage import PACKAGES
+from storyboard.settings import Settings
 
 TOLERANCE = {
     "fp32": 1,
@@ -66,7 +68,7 @@ class Reproduction:
         )
 
     def _repr_html_(self) -> str:
-        from .. import show
+        from storyboard import show
 
         rows = [
             [place, verdict, most]
@@ -116,15 +118,16 @@ def reproduce(
             (folder / name).write_bytes(originals[name])
         settings = _settings(story, base or first["base"], folder)
         references = [_reference(path, panel, folder, controlnets or {}) for panel in panels]
-        found = weights.fetch(bases.get(settings.base))
+        run = resolve(settings)
+        found = run.base
         place = folder / "lora.safetensors"
         place.write_bytes(lora)
-        changed = _changed(first, found.fingerprint(), artifacts.digest_of_file(place))
+        changed = _changed(first, run.base_fingerprint, artifacts.digest_of_file(place))
         if any(
             panel["text_length"] > found.text_length and "chunks" not in panel for panel in panels
         ):
             changed.append(ENCODED)
-        changed += _draw(found, memory.plan(found, settings), place, panels, settings, references)
+        changed += _draw(run, place, panels, references)
         shutil.rmtree(folder / "cache")
         differences = [
             _difference(originals[panel["file"]], folder / panel["file"]) for panel in panels
@@ -162,9 +165,9 @@ def _settings(story: dict, base: str, folder: Path) -> Settings:
         precision=first["precision"],
         text_encoder_bits=further.get("text_encoder_bits"),
         text_encoder_on_cpu=further.get("text_encoder_on_cpu"),
-        heroine=heroine.get("by"),
-        heroine_strength=heroine.get("strength"),
-        heroine_picture=str(folder / heroine["file"]) if "file" in heroine else None,
+        character=heroine.get("by"),
+        character_strength=heroine.get("strength"),
+        character_picture=str(folder / heroine["file"]) if "file" in heroine else None,
     )
 
 
@@ -240,44 +243,38 @@ def batches(panels: list[dict]) -> list[tuple[int, list[int]]]:
 
 
 def _draw(
-    base: bases.Base,
-    plan: memory.Plan,
+    run: Run,
     lora: Path,
     panels: list[dict],
-    settings: Settings,
     references: list[Reference | None],
 ) -> list[str]:
     """Draw ``panels`` into the settings' folder; returns what is not as at first."""
     import torch
 
-    from .. import attaching, conditioning, show
-    from ..rendering import control, drawing, heroine
-    from ..rendering.guides import Guides
+    from storyboard import show
+    from storyboard.lora import attaching
+    from storyboard.models import conditioning
+    from storyboard.rendering import character, controlnet, sampling
+    from storyboard.rendering.renderer import Guides
 
-    attaching.check(base, lora)
-    folder, steps = settings.folder, settings.num_inference_steps
+    attaching.check(run.base, lora)
+    folder, steps = run.folder, run.num_inference_steps
     prepared = [
-        reference and control.prepare(base, reference, place, steps)
+        reference and controlnet.prepare(run.base, reference, place, steps)
         for place, reference in enumerate(references, 1)
     ]
-    keeper = (
-        heroine.prepare(base, settings, folder / panels[0]["file"], prepared)
-        if settings.heroine
-        else None
-    )
+    keeper = character.prepare(run, folder / panels[0]["file"], prepared) if run.character else None
     remarks = _other_guides(panels, prepared, keeper)
     said = conditioning.encode(
-        base,
+        run,
         [panel[key] for panel in panels for key in ("prompt", "negative_prompt")],
-        settings,
-        plan,
-        lora=lora,
+        adapter=attaching.text_adapter(run.base, lora),
     )
-    guides = Guides(base, plan, drawing.load_pipeline(base, plan, lora), settings, prepared, keeper)
+    guides = Guides(run, sampling.load_pipeline(run.base, run.plan, lora), prepared, keeper)
 
     def draw(batch: list[int], first: int) -> None:
         vae, like = guides.pipe.vae, panels[batch[0]]
-        drawing.decode_in_tiles(vae) if like["vae_tiling"] else vae.disable_tiling()
+        sampling.decode_in_tiles(vae) if like["vae_tiling"] else vae.disable_tiling()
         for row, (place, image) in enumerate(
             zip(batch, guides.draw(batch, panels, said, text_length=like["text_length"])), first
         ):

@@ -2,7 +2,7 @@
 
 import re
 
-from .. import prompts
+from storyboard import prompts
 
 EMBEDDING = "embedding:"  # the name of a file to ComfyUI; CLIP, which knows no capitals, reads the words in both forms
 _TO_CANVAS = re.compile(r"\\[{}|]|\\.|\\$|[{}|]|(?<=/)[/*]", re.DOTALL)

@@ -12,7 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "mini-classifier" / "model.safetensors"
+from storyboard import resources
+
+WEIGHTS = resources.path("models/mini-classifier/model.safetensors")
 SIDE = 128
 PLACES = (
     "seaside",

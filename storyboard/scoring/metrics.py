@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from .. import artifacts, weights
-from ..bases.base import read_header
-from ..errors import BaseError, ResourceError
-from ..loading import differences, pretrained
-from ..quiet import quiet
-from . import Measure
+from storyboard import artifacts
+from storyboard.compat.quiet import quiet
+from storyboard.errors import BaseError, ResourceError
+from storyboard.models import weights
+from storyboard.models.base import read_header
+from storyboard.models.layout import differences, pretrained
+from storyboard.scoring.stage import Measure
 
 MODEL = "DiffSynth-Studio/ImageMetrics"
 PARTS = {  # folder of MODEL, and what it is called when it is fetched

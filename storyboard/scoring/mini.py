@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import artifacts, vocabulary
-from . import Measure, classifier, measures
+from storyboard import artifacts, vocabulary
+from storyboard.scoring import classifier, measures
+from storyboard.scoring.stage import Measure
 
 NAMED = 6  # attributes that are missing, by name
 

@@ -9,15 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from .. import artifacts, conditioning
-from ..bases import Base
-from ..dataset import Captions
-from ..errors import TrainingError
-from ..memory import Plan
-from ..quiet import quiet
-from ..prompts import literal
-from ..settings import Settings
-from .pipeline import TrainingPipeline
+from storyboard import artifacts
+from storyboard.compat.quiet import quiet
+from storyboard.data.collecting import Captions
+from storyboard.errors import TrainingError
+from storyboard.models import conditioning
+from storyboard.models.run import Run
+from storyboard.prompts import literal
+from storyboard.training.pipeline import TrainingPipeline
 
 PIXELS_A_BATCH = {
     "cuda": 16 * 256 * 256,
@@ -71,29 +70,25 @@ def fit(
     return np.asarray(scaled), (height, width), (top, left)
 
 
-def prepare(
-    captions: Captions, settings: Settings, base: Base, plan: Plan, prompts: Iterable[str] = ()
-) -> Cache:
+def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
     """The cache of ``captions``, from ``<output>/cache`` if it was made before.
 
     Args:
         prompts: Encoded together with the captions, while the text encoders are there.
     """
     texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
-    said = conditioning.encode(base, prompts, settings, plan, captions=texts)
-    target = settings.folder / "cache" / "latents"
+    said = conditioning.encode(run, prompts, captions=texts)
+    target = run.folder / "cache" / "latents"
     mark = artifacts.fingerprint(
         stage="latents",
         captions=captions.digest,
-        base=base.fingerprint(),
-        resolution=settings.resolution,
-        precision=plan.precision,
+        base=run.base_fingerprint,
+        resolution=run.resolution,
+        precision=run.plan.precision,
         versions=artifacts.versions("torch", "diffusers", "diffsynth"),
     )
     if not artifacts.finished(target, mark):
-        parts = _encode(
-            captions, settings, base, plan, {text: index for index, text in enumerate(texts)}
-        )
+        parts = _encode(captions, run, {text: index for index, text in enumerate(texts)})
         with artifacts.building(target) as folder:
             tensors = {
                 f"{height}x{width}.{part}": tensor
@@ -119,10 +114,10 @@ def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
 
 
 def _encode(
-    captions: Captions, settings: Settings, base: Base, plan: Plan, number: dict[str, int]
+    captions: Captions, run: Run, number: dict[str, int]
 ) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
-    choices = buckets(settings.resolution, base.resolution_step)
-    pipe = TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype)
+    choices = buckets(run.resolution, run.base.resolution_step)
+    pipe = TrainingPipeline.load(run.base, ("vae",), run.plan.device, run.plan.dtype)
     with quiet():
         pipe.vae.to(memory_format=torch.channels_last)
     waiting: dict[tuple[int, int], list] = {}
@@ -134,7 +129,7 @@ def _encode(
         latents = pipe.encode_images(images.contiguous(memory_format=torch.channels_last)).cpu()
         if not torch.isfinite(latents).all():
             raise TrainingError(
-                f"The VAE of {base.name!r} gave latents that are not finite: its weights are damaged, get them again."
+                f"The VAE of {run.base.name!r} gave latents that are not finite: its weights are damaged, get them again."
             )
         for part, value in (
             ("latents", latents),
@@ -150,7 +145,7 @@ def _encode(
         waiting.setdefault(bucket, []).append(
             (pixels, (*bucket, *crop, *bucket), number[row["text"]])
         )
-        if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH[plan.device]:
+        if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH[run.plan.device]:
             encode(bucket)
     for bucket in list(waiting):
         encode(bucket)

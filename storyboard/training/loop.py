@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .. import conditioning
-from ..errors import ResourceError, TrainingError
-from ..settings import Settings
-from .cache import Cache
-from .graphs import Replay
-from .pipeline import TrainingPipeline
+from storyboard.errors import ResourceError, TrainingError
+from storyboard.models import conditioning
+from storyboard.models.run import Run
+from storyboard.training.cache import Cache
+from storyboard.training.graphs import Replay
+from storyboard.training.pipeline import TrainingPipeline
 
 WARMUP = 0.05  # of all steps
 FLOOR = 0.02  # of the peak learning rate, at the end
@@ -119,10 +119,10 @@ def batches(
     return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
 
 
-def run(
+def optimise(
     pipe: TrainingPipeline,
     cache: Cache,
-    settings: Settings,
+    run: Run,
     folder: Path,
     checkpoint: Path,
     at_once: int,
@@ -144,7 +144,7 @@ def run(
         if parameter.requires_grad
     }
     optimizer = torch.optim.AdamW(
-        named.values(), lr=settings.learning_rate, weight_decay=1e-2, fused=True
+        named.values(), lr=run.learning_rate, weight_decay=1e-2, fused=True
     )
     scaler = torch.amp.GradScaler(pipe.device_type, enabled=pipe.torch_dtype == torch.float16)
     weights = timestep_weights(
@@ -154,22 +154,22 @@ def run(
     if cuda_graphs:
         compute = Replay(compute)
     losses = _resume(named, optimizer, scaler, checkpoint) if checkpoint.exists() else []
-    first, total, began = len(losses), settings.train_steps, time.perf_counter()
-    order, epoch, place = _position(cache, settings, first)
+    first, total, began = len(losses), run.train_steps, time.perf_counter()
+    order, epoch, place = _position(cache, run, first)
     watch(Step(first, total, losses[-1] if losses else math.nan, 0.0, math.nan))
     for step in range(first, total):
         if place == len(order):
             epoch, place = epoch + 1, 0
-            order = batches(cache, settings.train_batch_size, settings.seed, epoch)
+            order = batches(cache, run.train_batch_size, run.seed, epoch)
         bucket, indices = order[place]
         place += 1
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, total, settings.learning_rate)
-        drawn = draw_batch(cache, bucket, indices, pipe, settings.seed, step)
+            group["lr"] = learning_rate(step, total, run.learning_rate)
+        drawn = draw_batch(cache, bucket, indices, pipe, run.seed, step)
         value, at_once = _accumulate(compute, optimizer, drawn, at_once)
         if not math.isfinite(value):
             raise TrainingError(
-                f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({settings.learning_rate:g}) and run this cell again; the earlier LoRA is untouched."
+                f"The loss is {value} at step {step + 1} of {total}: halve learning_rate ({run.learning_rate:g}) and run this cell again; the earlier LoRA is untouched."
             )
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(named.values(), MAX_GRAD_NORM, foreach=True)
@@ -188,7 +188,7 @@ def run(
         )
         if (step + 1) % max(1, total // 4) == 0 and step + 1 < total:
             _keep(named, optimizer, scaler, losses, checkpoint)
-    _write_losses(losses, settings, folder / "loss.csv")
+    _write_losses(losses, run, folder / "loss.csv")
     _keep(named, optimizer, scaler, losses, folder / "training" / "state.safetensors")
     return {name: parameter.detach().cpu() for name, parameter in named.items()}
 
@@ -244,13 +244,13 @@ def _accumulate(
             torch.cuda.empty_cache()
 
 
-def _position(cache: Cache, settings: Settings, step: int) -> tuple[list, int, int]:
+def _position(cache: Cache, run: Run, step: int) -> tuple[list, int, int]:
     """Order, epoch and place in it at which ``step`` begins."""
-    epoch, order = 0, batches(cache, settings.train_batch_size, settings.seed, 0)
+    epoch, order = 0, batches(cache, run.train_batch_size, run.seed, 0)
     while step > len(order):
         step -= len(order)
         epoch += 1
-        order = batches(cache, settings.train_batch_size, settings.seed, epoch)
+        order = batches(cache, run.train_batch_size, run.seed, epoch)
     return order, epoch, step
 
 
@@ -353,7 +353,7 @@ def _resume(
     return losses
 
 
-def _write_losses(losses: list[float], settings: Settings, path: Path) -> None:
+def _write_losses(losses: list[float], run: Run, path: Path) -> None:
     with open(path, "w", encoding="utf-8", newline="") as lines:
         table = csv.writer(lines)
         table.writerow(["step", "loss", "learning_rate"])
@@ -362,6 +362,6 @@ def _write_losses(losses: list[float], settings: Settings, path: Path) -> None:
                 [
                     step + 1,
                     f"{loss:.6f}",
-                    f"{learning_rate(step, settings.train_steps, settings.learning_rate):.3e}",
+                    f"{learning_rate(step, run.train_steps, run.learning_rate):.3e}",
                 ]
             )

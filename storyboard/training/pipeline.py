@@ -5,6 +5,7 @@ December 2025, and ignore gradient checkpointing for SD 1.5 and SDXL; its text u
 """
 
 import contextlib
+import importlib
 import io
 
 import torch
@@ -12,12 +13,10 @@ from diffsynth.configs import MODEL_CONFIGS
 from diffsynth.core import ModelConfig, hash_model_file
 from diffsynth.diffusion.base_pipeline import BasePipeline, PipelineUnit
 from diffsynth.diffusion.ddim_scheduler import DDIMScheduler
-from diffsynth.pipelines.stable_diffusion import model_fn_stable_diffusion
-from diffsynth.pipelines.stable_diffusion_xl import model_fn_stable_diffusion_xl
 
-from .. import models
-from ..bases import Base
-from ..quiet import quiet
+from storyboard.compat.quiet import quiet
+from storyboard.models import loading as models
+from storyboard.models.bases import Base
 
 
 def register(base: Base, component: str) -> str:
@@ -33,7 +32,7 @@ def register(base: Base, component: str) -> str:
         {
             "model_hash": found,
             "model_name": name,
-            "model_class": ".".join(models.SHARED[component]),
+            "model_class": ".".join(base.family.classes[component]),
             "extra_kwargs": base.config(component),
         }
     )
@@ -87,11 +86,8 @@ class TrainingPipeline(BasePipeline):
         self.in_iteration_models = ("unet",)
         self.latents_unit = LatentsUnit()
         self.units = [self.latents_unit]
-        self.model_fn = (
-            model_fn_stable_diffusion
-            if base.pipeline == "StableDiffusionPipeline"
-            else model_fn_stable_diffusion_xl
-        )
+        module, name = base.family.forward
+        self.model_fn = getattr(importlib.import_module(module), name)
 
     @classmethod
     def load(

@@ -1,0 +1,240 @@
+"""What a stage has to know of the model it works on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from storyboard.errors import BaseError
+from storyboard.models.download import HubModel
+from storyboard.models.families import Family
+
+# Up to this size a file's whole content enters the fingerprint; beyond it the header and pieces from all over the file.
+WHOLE_FILE_LIMIT = 64 * 2**20
+PIECES, PIECE = 256, 2**16
+
+VOCABULARIES = ("tokenizer.model", "vocab.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model in the layout of a diffusers folder.
+
+    Attributes:
+        name: How settings call it.
+        title: How people call it.
+        family: What depends on its architecture.
+        architecture: ``modelspec.architecture`` of its LoRAs, without ``/lora``.
+        kohya_name: ``ss_base_model_version`` of its LoRAs, as kohya's sd-scripts write it.
+        folder: Local folder that holds the weights; None until they are fetched from a hub.
+        checkpoint: A single file in the original layout that the weights come from; None for all others.
+        modelscope, huggingface: Ids at the two hubs, asked in this order; None for a base that is at hand.
+        download: Bytes that the hub sends (as listed when this was written; the true size is printed before).
+        resolution: Native side of a square picture, pixels; ``resolution_step`` divides every side.
+        text_length: Tokens a prompt is padded to.
+        num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
+        prediction_type: What the UNet predicts, ``"epsilon"`` (the noise) or ``"v_prediction"`` (https://arxiv.org/abs/2202.00512).
+        zero_terminal_snr: The schedule is rescaled to end at pure noise (https://arxiv.org/abs/2305.08891).
+        lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
+        high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
+        learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
+        controlnets: By ``Reference``'s control, a ControlNet at the hubs or in a folder.
+        ip_adapter: Model at the hubs, weight file and folder of the image encoder in it; None
+            where there is no IP-Adapter.
+        unet: What the config of its UNet says, by which a folder is known to be built on it.
+        licence: Fields of a model card's front matter that a LoRA of it is given on under.
+        comfy_files: File that its publisher offers, by the input of ComfyUI's loader.
+        embedded: It lies in this repository, where git restores it.
+        judge: What scores its pictures: ``"clip"`` and other metrics, or ``"mini"``, the
+            classifier of what mini knows.
+    """
+
+    name: str
+    title: str
+    family: Family
+    architecture: str
+    kohya_name: str
+    resolution: int
+    resolution_step: int
+    text_length: int
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
+    lora_targets: tuple[str, ...]
+    learning_rate: float
+    train_steps: int
+    train_batch_size: int
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_end: float = 1.0
+    folder: Path | None = None
+    checkpoint: Path | None = None
+    modelscope: str | None = None
+    huggingface: str | None = None
+    download: int = 0
+    high_noise_weight: float = 0.0
+    prediction_type: str = "epsilon"
+    zero_terminal_snr: bool = False
+    controlnets: Mapping[str, HubModel | str] = field(default_factory=dict, hash=False)
+    ip_adapter: tuple[HubModel, str, str] | None = None
+    unet: Mapping[str, object] = field(default_factory=dict, hash=False)
+    licence: Mapping[str, str] = field(default_factory=dict, hash=False)
+    comfy_files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    embedded: bool = False
+    judge: str = "clip"
+
+    @property
+    def pipeline(self) -> str:
+        """diffusers' class that draws with it."""
+        return self.family.pipeline
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Folders that hold weights."""
+        return self.family.components
+
+    @property
+    def clip_layer(self) -> int | None:
+        """The layer of CLIP that prompts are usually read at, counted from the end, if any."""
+        return self.family.clip_layer
+
+    @property
+    def schedule_type(self) -> str:
+        """What A1111 calls the sigmas that pictures are drawn on (``rendering.drawing.scheduler``)."""
+        return "Simple" if self.zero_terminal_snr else "Karras"
+
+    def weight_files(self, component: str) -> list[Path]:
+        """The safetensors files of ``component``, one or several shards; in full precision where there are both.
+
+        Raises:
+            BaseError: There are none, or a shard is missing.
+        """
+        folder = self.folder / component
+        for variant in ("", ".fp16"):
+            for stem in ("model", "diffusion_pytorch_model"):
+                if (index := folder / f"{stem}.safetensors.index{variant}.json").is_file():
+                    shards = sorted(
+                        {
+                            folder / name
+                            for name in json.loads(index.read_text(encoding="utf-8"))[
+                                "weight_map"
+                            ].values()
+                        }
+                    )
+                    if missing := [
+                        shard for shard in shards if shard.parent != folder or not shard.is_file()
+                    ]:
+                        raise BaseError(
+                            f"The base {self.name!r} lacks {missing[0]}: {self._mend()}."
+                        )
+                    return shards
+                if (path := folder / f"{stem}{variant}.safetensors").is_file():
+                    return [path]
+        raise BaseError(
+            f"The base {self.name!r} lacks safetensors weights in {folder}: {self._mend()}."
+        )
+
+    def variant(self, component: str) -> str | None:
+        """``"fp16"`` where the weights are named so, as diffusers' and transformers' ``from_pretrained`` ask."""
+        return "fp16" if ".fp16" in self.weight_files(component)[0].name else None
+
+    def check(self) -> None:
+        """Raise BaseError unless every file is there, and weights are as long as their own header says."""
+        for name in (
+            "model_index.json",
+            *(f"{component}/config.json" for component in self.components),
+        ):
+            if not (self.folder / name).is_file():
+                raise BaseError(
+                    f"The base {self.name!r} lacks {self.folder / name}: {self._mend()}."
+                )
+        for (
+            component
+        ) in self.components:  # an empty tokenizer folder would pass for a tokenizer of two tokens
+            folder = self.folder / component.replace("text_encoder", "tokenizer")
+            if component.startswith("text_encoder") and not any(
+                (folder / name).is_file() for name in VOCABULARIES
+            ):
+                raise BaseError(
+                    f"The base {self.name!r} lacks a vocabulary in {folder} ({', '.join(VOCABULARIES)}): {self._mend()}."
+                )
+        for component in self.components:
+            self.check_weights(component)
+
+    def check_weights(self, component: str) -> None:
+        """Raise BaseError unless the weights of ``component`` are there and as long as their own header says."""
+        for path in self.weight_files(component):
+            expected = header_length(path) + max(
+                (entry["data_offsets"][1] for entry in read_header(path).values()), default=0
+            )
+            if path.stat().st_size != expected:
+                raise BaseError(
+                    f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again."
+                )
+
+    def _mend(self) -> str:
+        if self.modelscope:
+            return f"delete {self.folder} and run this cell again, it is fetched anew"
+        return (
+            f"restore it from the repository (git checkout -- {os.path.relpath(self.folder)})"
+            if self.embedded
+            else "get it again"
+        )
+
+    def config(self, component: str) -> dict:
+        """The ``config.json`` of a component, without private keys."""
+        content = json.loads((self.folder / component / "config.json").read_text(encoding="utf-8"))
+        return {key: value for key, value in content.items() if not key.startswith("_")}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, sizes and content (beyond 64 MB: header and 256 pieces) of all files of the base."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}:
+                size = path.stat().st_size
+                digest.update(f"{path.relative_to(self.folder).as_posix()}:{size}:".encode())
+                with open(path, "rb") as file:
+                    digest.update(
+                        file.read(size if size <= WHOLE_FILE_LIMIT else header_length(path))
+                    )
+                    for piece in range(
+                        PIECES if size > WHOLE_FILE_LIMIT else 0
+                    ):  # checkpoints of one family share their header
+                        file.seek(piece * (size - PIECE) // (PIECES - 1))
+                        digest.update(file.read(PIECE))
+        return digest.hexdigest()
+
+
+def header_length(path: Path) -> int:
+    """Bytes before the first tensor of a safetensors file (https://github.com/huggingface/safetensors#format)."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(100 * 2**20, max(path.stat().st_size - 8, 0)):
+        raise BaseError(
+            f"{path} is not a safetensors file: its header would be {length} bytes long; get it again."
+        )
+    return 8 + length
+
+
+def read_header(path: Path) -> dict:
+    """Names, types, shapes and offsets of the tensors of a safetensors file."""
+    header = _header(path)
+    header.pop("__metadata__", None)
+    return header
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What else the header of a safetensors file says."""
+    return _header(path).get("__metadata__", {})
+
+
+def _header(path: Path) -> dict:
+    length = header_length(path)
+    with open(path, "rb") as file:
+        file.seek(8)
+        try:
+            return json.loads(file.read(length - 8))
+        except ValueError as error:
+            raise BaseError(f"{path} has a damaged header: get it again.") from error

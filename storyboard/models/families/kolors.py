@@ -1,0 +1,52 @@
+"""Kolors: SDXL's UNet in layout, ChatGLM3 for Chinese and English prompts."""
+
+from storyboard.models.families import sdxl
+from storyboard.models.families.family import ComfyNodes, Family, MemoryNeeds
+
+FAMILY = Family(
+    name="kolors",
+    title="Kolors",
+    pipeline="KolorsPipeline",
+    # diffusers' KolorsImg2ImgPipeline drops pooled embeddings that it is given; SDXL's takes them
+    # and draws the same (parity is tested)
+    image_to_image="StableDiffusionXLImg2ImgPipeline",
+    configs={"model_index.json": {"_class_name": "KolorsPipeline"}},
+    classes={
+        "text_encoder": ("diffusers.pipelines.kolors.text_encoder", "ChatGLMModel"),
+        "unet": sdxl.UNET,
+        "vae": sdxl.VAE,
+    },
+    tokenizers={"text_encoder": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")},
+    text="chatglm",
+    chinese=True,
+    forward=sdxl.FAMILY.forward,
+    kohya_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
+    memory=MemoryNeeds(unet=5.2, text=12.0),
+    comfyui=ComfyNodes(
+        loaders={
+            "1": ("MZ_KolorsUNETLoaderV2", "unet_name"),
+            "3": ("MZ_ChatGLM3Loader", "chatglm3_checkpoint"),
+            "4": ("VAELoader", "vae_name"),
+        },
+        model=("1", 0),
+        clip=("3", 0),
+        vae=("4", 0),
+        text=("MZ_ChatGLM3_V2", "chatglm3_model", "text"),
+        controlnet="MZ_KolorsControlNetLoader",
+        files={
+            "chatglm3_checkpoint": "chatglm3-fp16.safetensors",
+            "vae_name": "sdxl_vae.safetensors",
+        },
+        note=(
+            "Needs the node pack ComfyUI-Kolors-MZ "
+            "(https://github.com/MinusZoneAI/ComfyUI-Kolors-MZ). Kolors' UNet goes into "
+            "models/unet, ChatGLM3 into models/LLM, SDXL's VAE into models/vae. The pack needs "
+            "transformers 4: with 5 its text encoder ends in an error "
+            '(pip install "transformers<5"). '
+            "需要安装 ComfyUI-Kolors-MZ 节点；该节点需要 transformers 4，在 5 上会报错。"
+        ),
+        weighs_words=False,
+        predicts_v=False,
+    ),
+    use="diffusers `KolorsPipeline`",
+)

@@ -1,0 +1,123 @@
+"""A run: what the settings come to on this base and this machine, every value filled in."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from storyboard.errors import SettingsError
+from storyboard.models import bases, memory, weights
+from storyboard.models.base import Base
+from storyboard.models.memory import Plan
+from storyboard.settings import CLIP_LAYER_LIMIT, Settings
+
+CHARACTER_STRENGTH = {"shared": 1.0, "ip-adapter": 0.6}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage works with; ``resolve`` makes it.
+
+    Attributes:
+        settings: What the user wrote.
+        base: With its weights at hand.
+        base_fingerprint: SHA-256 over the files of the base.
+        plan: How the machine is used.
+        folder: Where the stages write.
+        others: As in ``Settings``, None only where that means "not at all".
+    """
+
+    settings: Settings
+    base: Base
+    base_fingerprint: str
+    plan: Plan
+    folder: Path
+    seed: int
+    resolution: int
+    rank: int
+    alpha: float
+    learning_rate: float
+    train_steps: int
+    train_batch_size: int
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_end: float
+    render_batch_size: int
+    character: str | None
+    character_strength: float | None
+    character_picture: str | None
+    text_encoder_bits: int | None
+    clip_skip: int | None
+
+
+FROM_SETTINGS = tuple(
+    field.name
+    for field in fields(Run)
+    if field.name not in ("settings", "base", "base_fingerprint", "plan", "folder")
+)
+
+
+def resolve(settings: Settings) -> Run:
+    """Fetch the base, take its fingerprint, plan the memory and fill in every setting.
+
+    Raises:
+        SettingsError: There is no such base, or a setting does not go with it.
+        BaseError: No hub has its weights, or what lies there is not whole.
+        ResourceError: The disk is too small.
+    """
+    return run_on(weights.fetch(check(settings)), settings)
+
+
+def run_on(base: Base, settings: Settings) -> Run:
+    """The run of ``settings`` on a base whose weights are at hand, whatever base they name."""
+    return Run(
+        settings=settings,
+        base=base,
+        base_fingerprint=base.fingerprint(),
+        plan=memory.plan(base, settings),
+        folder=settings.folder,
+        **filled(settings, base),
+    )
+
+
+def check(settings: Settings) -> Base:
+    """The base of ``settings``, not fetched yet, if all settings go with it.
+
+    Raises:
+        SettingsError: There is no such base, or a setting does not go with it.
+        BaseError: What lies at the path cannot be fine-tuned here.
+    """
+    base = bases.get(settings.base or bases.default())
+    resolution = filled(settings, base)["resolution"]
+    if resolution % base.resolution_step:
+        raise SettingsError(
+            f"resolution={resolution} must be a multiple of {base.resolution_step} "
+            f"for the base {base.name!r}."
+        )
+    if settings.character == "ip-adapter" and base.ip_adapter is None:
+        raise SettingsError(
+            f'The base {base.name!r} has no IP-Adapter: set character="shared", or another base.'
+        )
+    if settings.clip_skip is not None:
+        if base.clip_layer is None:
+            raise SettingsError(
+                f"clip_skip={settings.clip_skip!r} belongs to CLIP, which the base {base.name!r} "
+                "does not have: leave it None."
+            )
+        if settings.clip_skip < base.clip_layer:
+            raise SettingsError(
+                f"clip_skip={settings.clip_skip!r} must be a whole number "
+                f"from {base.clip_layer} to {CLIP_LAYER_LIMIT}."
+            )
+    return base
+
+
+def filled(settings: Settings, base: Base) -> dict[str, object]:
+    """Every setting that ``Run`` has, by name: the user's, the base's where that is None."""
+    values = {}
+    for name in FROM_SETTINGS:
+        value = getattr(settings, name)
+        values[name] = getattr(base, name, None) if value is None else value
+    if values["alpha"] is None:
+        values["alpha"] = float(settings.rank)
+    if settings.character and settings.character_strength is None:
+        values["character_strength"] = CHARACTER_STRENGTH[settings.character]
+    return values
