@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_parity import alone, of_diffusers
 
 from storyboard import Story, render
 from storyboard.errors import LoraError
@@ -16,6 +15,7 @@ from storyboard.models import loading as models
 from storyboard.models.run import run_on
 from storyboard.rendering import sampling
 from tests import tiny
+from tests.test_parity import alone, of_diffusers
 
 NAMES = ("sdxl", "sd15")
 MIXED = {"alphas": (3.0, 0.5, 8.0), "ranks": (4, 2)}

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_parity import NAMES, of_diffusers
 
 from storyboard import Panel, Reference, Settings, Story, render
 from storyboard.errors import BaseError, SettingsError
@@ -19,6 +18,7 @@ from storyboard.rendering import annotators, controlnet, palettes, sampling
 from storyboard.rendering.edges import agreement, edges
 from storyboard.scoring import classifier
 from tests.conftest import ROOT, picture
+from tests.test_parity import NAMES, of_diffusers
 from tools.captions import COLORS, HAIR, LENGTH, PERSON
 
 RENDERS = ROOT / "benchmarks" / "renders"

@@ -11,7 +11,6 @@ from diffsynth.utils.lora.general import GeneralLoRALoader
 from diffsynth.utils.lora.sdxl import SdxlLoRALoader
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_parity import of_diffusers
 
 from storyboard import Story, convert, merge, render, train
 from storyboard.errors import LoraError
@@ -23,6 +22,7 @@ from storyboard.models import loading as models
 from storyboard.rendering import sampling
 from storyboard.training.pipeline import TrainingPipeline
 from tests import tiny
+from tests.test_parity import of_diffusers
 
 BASES = ("sdxl", "sd15", "kolors")
 

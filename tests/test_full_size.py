@@ -4,11 +4,11 @@ import pytest
 import torch
 from diffsynth.core.loader.file import hash_state_dict_keys
 from peft import LoraConfig, inject_adapter_in_model
-from test_real_layouts import HASHES
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_size
 from storyboard.models import bases
+from tests.test_real_layouts import HASHES
 
 pytestmark = pytest.mark.full
 MODULES = {"kolors": 560, "sdxl": 560, "sd15": 128}  # of a LoRA on attention

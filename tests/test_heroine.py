@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_parity import NAMES, of_diffusers
 
 from storyboard import Panel, Reference, Settings, Story, bundle, render, reproduce
 from storyboard.errors import BaseError, SettingsError
@@ -19,6 +18,7 @@ from storyboard.rendering import character, sampling
 from storyboard.scoring import classifier
 from tests import tiny
 from tests.conftest import picture
+from tests.test_parity import NAMES, of_diffusers
 
 PROMPTS, STEPS = ["a girl with short purple hair", "a boy in the rain", "a cat"], 3
 STORY = Story(
