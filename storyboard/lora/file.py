@@ -195,7 +195,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a kohya-form file; every one belongs to a module. Errors as ``modules``."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file}
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
     except (OSError, SafetensorError) as error:
         raise LoraError(
             f"{path} is not a whole safetensors file ({error}): train it again or give another file."
