@@ -1,7 +1,9 @@
 """Kolors: SDXL's UNet in layout, ChatGLM3 for Chinese and English prompts."""
 
 from storyboard.models.families import sdxl
-from storyboard.models.families.family import ComfyNodes, Family, MemoryNeeds
+from storyboard.models.families.family import ComfyNodes, Family, Lookalike, MemoryNeeds
+
+ORIGINAL = "Kwai-Kolors/Kolors"
 
 FAMILY = Family(
     name="kolors",
@@ -11,6 +13,20 @@ FAMILY = Family(
     # and draws the same (parity is tested)
     image_to_image="StableDiffusionXLImg2ImgPipeline",
     configs={"model_index.json": {"_class_name": "KolorsPipeline"}},
+    lookalikes=(
+        Lookalike(
+            "Kolors in its original layout, whose text encoder can run code when it is read",
+            configs={
+                "model_index.json": {"_class_name": (None, "StableDiffusionXLPipeline")},
+                "text_encoder/config.json": {"model_type": "chatglm"},
+            },
+            hub_id=ORIGINAL,
+            advice=(
+                f'set base="kolors", which fetches {ORIGINAL}-diffusers, '
+                "or give a folder that holds that"
+            ),
+        ),
+    ),
     classes={
         "text_encoder": ("diffusers.pipelines.kolors.text_encoder", "ChatGLMModel"),
         "unet": sdxl.UNET,
@@ -18,6 +34,7 @@ FAMILY = Family(
     },
     tokenizers={"text_encoder": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")},
     text="chatglm",
+    text_length=256,
     chinese=True,
     forward=sdxl.FAMILY.forward,
     kohya_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
