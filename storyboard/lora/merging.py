@@ -12,8 +12,8 @@ from storyboard.lora import attaching
 from storyboard.lora.file import Lora, component_of, modules
 from storyboard.models import bases, weights
 from storyboard.models import loading as models
-from storyboard.models.base import read_header
 from storyboard.models.run import check
+from storyboard.models.safetensors_header import read_header
 from storyboard.settings import Settings
 
 COPIED = {".json", ".txt", ".model"}  # configs, vocabularies
