@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storyboard.errors import BaseError
-from storyboard.models.download import HubModel
 from storyboard.models.families import Family
+from storyboard.models.hubs import HubModel
 from storyboard.models.safetensors_header import check_length, header_length
 
 # up to this size a file's whole content enters the fingerprint; beyond it the header, and pieces
@@ -191,7 +191,8 @@ class Base:
         if self.modelscope:
             return f"delete {self.folder} and run this cell again, it is fetched anew"
         if self.embedded:
-            return f"restore it from the repository (git checkout -- {os.path.relpath(self.folder)})"
+            folder = os.path.relpath(self.folder)
+            return f"restore it from the repository (git checkout -- {folder})"
         return "get it again"
 
     def config(self, component: str) -> dict:
@@ -211,7 +212,7 @@ class Base:
 
             size = path.stat().st_size
             digest.update(f"{path.relative_to(self.folder).as_posix()}:{size}:".encode())
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 if size <= WHOLE_FILE_LIMIT:
                     digest.update(file.read())
                     continue

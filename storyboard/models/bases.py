@@ -7,8 +7,8 @@ from storyboard import resources
 from storyboard.errors import SettingsError
 from storyboard.models import families, recognition
 from storyboard.models.base import Base
-from storyboard.models.download import HubModel
 from storyboard.models.families import kolors, sd15, sdxl
+from storyboard.models.hubs import HubModel
 
 ROOM_FOR_KOLORS = 10 * 2**30  # bytes of the card
 IP_ADAPTER = HubModel("AI-ModelScope/IP-Adapter", "h94/IP-Adapter")

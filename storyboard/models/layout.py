@@ -1,4 +1,4 @@
-"""Names and shapes of tensors: what a file holds, what a module expects, and how libraries rename."""
+"""Names and shapes of tensors: what files hold, what modules expect, how libraries rename."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ COMPUTED = ("position_ids", "inv_freq")
 
 
 def renamed(model: torch.nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Names in a file -> names in ``model``, as the library of its class renames them while loading.
+    """Names in a file -> names in ``model``, as the library of its class renames while loading.
 
     Such are attention in diffusers before 0.18 (``query`` is ``to_q`` today) and the prefixes of
     transformers before 5.
@@ -59,10 +59,8 @@ def differences(model: torch.nn.Module, shapes: Mapping[str, Sequence[int]]) -> 
         elif not _same_numbers(list(shapes[name]), shape):
             wrong.append(f"{name} should be {shape} and is {list(shapes[name])}")
 
-    for name in shapes:
-        if name not in expected and not _is_computed(name):
-            wrong.append(f"{name} has no place there")
-    return wrong
+    extra = [name for name in shapes if name not in expected and not _is_computed(name)]
+    return wrong + [f"{name} has no place there" for name in extra]
 
 
 def check(model: torch.nn.Module, files: Sequence[Path]) -> None:

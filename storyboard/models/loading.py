@@ -192,7 +192,7 @@ def _tensors(
     for path in files:
         start, header = header_length(path), read_header(path)
         names = renamed(model, header)
-        with open(path, "rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             for old, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
                 name = names[old]
                 if name not in shapes:

@@ -1,4 +1,4 @@
-"""What a UNet predicts and on which noise schedule: from a folder's config or a single file's keys."""
+"""What a UNet predicts, and on which noise schedule: by a folder's config or a file's keys."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,9 +101,7 @@ def of_single_file(path: Path) -> tuple[str, bool]:
     )
 
 
-def _checked(
-    path: Path, prediction: str, zero_terminal_snr: bool, source: str
-) -> tuple[str, bool]:
+def _checked(path: Path, prediction: str, zero_terminal_snr: bool, source: str) -> tuple[str, bool]:
     """Both as they are, unless noise is predicted where the input is nothing but noise.
 
     See https://arxiv.org/abs/2305.08891, section 3.2.

@@ -1,4 +1,4 @@
-"""A base that is a path, known by its configs or tensor names: a diffusers folder or a single file."""
+"""A base that is a path: a diffusers folder by its configs, a single file by its tensor names."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -210,7 +210,7 @@ def _family_of_file(path: Path) -> Family:
             _check_type(path, first["dtype"])
             return family
 
-    _refuse_file(path, header)
+    raise _unknown_file(path, header)
 
 
 def _check_type(path: Path, dtype: str) -> None:
@@ -221,13 +221,14 @@ def _check_type(path: Path, dtype: str) -> None:
         )
 
 
-def _refuse_file(path: Path, header: Mapping[str, dict]) -> NoReturn:
+def _unknown_file(path: Path, header: Mapping[str, dict]) -> BaseError:
+    """The error for a file of no known family."""
     for prefix, title in OTHER_MODELS.items():
         if any(name.startswith(prefix) for name in header):
             refuse(str(path), Lookalike(title))
 
     readable = [family.title for family in reversed(families.known()) if family.single_file]
-    raise BaseError(
+    return BaseError(
         f"base={str(path)!r} is no whole checkpoint of {' or '.join(readable)}: "
         f"UNet or text encoder are missing, it holds {min(header, default='nothing')} and others."
     )

@@ -19,7 +19,7 @@ def header_length(path: Path) -> int:
     Raises:
         BaseError: It is no safetensors file.
     """
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
 
     longest = min(LONGEST_HEADER, max(path.stat().st_size - LENGTH_BYTES, 0))
@@ -65,7 +65,7 @@ def check_length(path: Path) -> None:
 
 def _read(path: Path) -> dict:
     length = header_length(path)
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         file.seek(LENGTH_BYTES)
         try:
             return json.loads(file.read(length - LENGTH_BYTES))
