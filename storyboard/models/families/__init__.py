@@ -6,6 +6,7 @@ from storyboard.models.families.family import (
     Family,
     Lookalike,
     MemoryNeeds,
+    NodeType,
     SingleFile,
 )
 from storyboard.models.families.registry import (
@@ -22,6 +23,7 @@ __all__ = [
     "Family",
     "Lookalike",
     "MemoryNeeds",
+    "NodeType",
     "SingleFile",
     "by_name",
     "by_pipeline",

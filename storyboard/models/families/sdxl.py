@@ -17,6 +17,7 @@ ORIGINAL_UNET = "model.diffusion_model."
 ORIGINAL_VAE = "first_stage_model."
 FIRST_LAYER = f"{ORIGINAL_UNET}input_blocks.0.0.weight"
 CHECKPOINT_NOTE = "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。"
+FOLDER_LOADER = ("DiffusersLoader", "model_path")
 
 FAMILY = Family(
     name="sdxl",
@@ -60,6 +61,7 @@ FAMILY = Family(
         controlnet="ControlNetLoader",
         note=CHECKPOINT_NOTE,
         empty_is_zero=True,
+        folder_loader=FOLDER_LOADER,
     ),
     use="diffusers `StableDiffusionXLPipeline`, ComfyUI, A1111",
 )
