@@ -126,35 +126,8 @@ class Base:
         return "Simple" if self.zero_terminal_snr else "Karras"
 
     def weight_files(self, component: str) -> list[Path]:
-        """The safetensors files of ``component``, one or several shards.
-
-        In full precision where there are both.
-
-        Raises:
-            BaseError: There are none, or a shard is missing.
-        """
-        folder = self.folder / component
-        for variant in ("", ".fp16"):
-            for stem in ("model", "diffusion_pytorch_model"):
-                index = folder / f"{stem}.safetensors.index{variant}.json"
-                if index.is_file():
-                    return self._shards(index)
-
-                path = folder / f"{stem}{variant}.safetensors"
-                if path.is_file():
-                    return [path]
-        raise BaseError(
-            f"The base {self.name!r} lacks safetensors weights in {folder}: {self._advice()}."
-        )
-
-    def _shards(self, index: Path) -> list[Path]:
-        """The files that ``index`` names, sorted; BaseError where one is missing or elsewhere."""
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted({index.parent / name for name in weight_map.values()})
-        for shard in shards:
-            if shard.parent != index.parent or not shard.is_file():
-                raise BaseError(f"The base {self.name!r} lacks {shard}: {self._advice()}.")
-        return shards
+        """The safetensors files of ``component``; arguments and errors as ``find_weights``."""
+        return find_weights(self.folder / component, f"The base {self.name!r}", self._remedy())
 
     def variant(self, component: str) -> str | None:
         """``"fp16"`` where the weights are named so, as ``from_pretrained`` asks for it."""
@@ -166,7 +139,7 @@ class Base:
         for name in ("model_index.json", *configs):
             if not (self.folder / name).is_file():
                 raise BaseError(
-                    f"The base {self.name!r} lacks {self.folder / name}: {self._advice()}."
+                    f"The base {self.name!r} lacks {self.folder / name}: {self._remedy()}."
                 )
         for component in self.components:
             if component.startswith("text_encoder"):
@@ -180,15 +153,14 @@ class Base:
         if not any((folder / name).is_file() for name in VOCABULARIES):
             raise BaseError(
                 f"The base {self.name!r} lacks a vocabulary in {folder} "
-                f"({', '.join(VOCABULARIES)}): {self._advice()}."
+                f"({', '.join(VOCABULARIES)}): {self._remedy()}."
             )
 
     def check_weights(self, component: str) -> None:
-        """Raise BaseError unless the weights are there and as long as their own headers say."""
-        for path in self.weight_files(component):
-            check_length(path)
+        """Raise BaseError unless the weights of ``component`` are there and whole."""
+        check_whole(self.weight_files(component))
 
-    def _advice(self) -> str:
+    def _remedy(self) -> str:
         """What to do where files are missing."""
         if self.modelscope:
             return f"delete {self.folder} and run this cell again, it is fetched anew"
@@ -203,23 +175,60 @@ class Base:
         return {key: value for key, value in content.items() if not key.startswith("_")}
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes and content of all files of the base.
+        """SHA-256 of its files, as ``fingerprint_of``."""
+        return fingerprint_of(self.folder)
 
-        Of files beyond 64 MB: header and 256 pieces.
-        """
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")):
-            if not path.is_file() or path.suffix not in FINGERPRINTED:
+
+def find_weights(folder: Path, title: str, remedy: str) -> list[Path]:
+    """The safetensors files in ``folder``: one or several shards, in full precision if possible.
+
+    Args:
+        title, remedy: What lacks them, and what to do about it, for the message.
+
+    Raises:
+        BaseError: There are none, or a shard is missing.
+    """
+    for variant in ("", ".fp16"):
+        for stem in ("model", "diffusion_pytorch_model"):
+            index = folder / f"{stem}.safetensors.index{variant}.json"
+            if index.is_file():
+                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+                shards = sorted({folder / name for name in names})
+                for shard in shards:
+                    if shard.parent != folder or not shard.is_file():
+                        raise BaseError(f"{title} lacks {shard}: {remedy}.")
+                return shards
+
+            path = folder / f"{stem}{variant}.safetensors"
+            if path.is_file():
+                return [path]
+    raise BaseError(f"{title} lacks safetensors weights in {folder}: {remedy}.")
+
+
+def check_whole(paths: list[Path]) -> None:
+    """Raise BaseError unless safetensors files are as long as their own headers say."""
+    for path in paths:
+        check_length(path)
+
+
+def fingerprint_of(folder: Path) -> str:
+    """SHA-256 over names, sizes and content of a model's files.
+
+    Of files beyond 64 MB: header and 256 pieces.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.suffix not in FINGERPRINTED:
+            continue
+
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
+        with path.open("rb") as file:
+            if size <= WHOLE_FILE_LIMIT:
+                digest.update(file.read())
                 continue
-
-            size = path.stat().st_size
-            digest.update(f"{path.relative_to(self.folder).as_posix()}:{size}:".encode())
-            with path.open("rb") as file:
-                if size <= WHOLE_FILE_LIMIT:
-                    digest.update(file.read())
-                    continue
-                digest.update(file.read(header_length(path)))
-                for piece in range(PIECES):
-                    file.seek(piece * (size - PIECE) // (PIECES - 1))
-                    digest.update(file.read(PIECE))
-        return digest.hexdigest()
+            digest.update(file.read(header_length(path)))
+            for piece in range(PIECES):
+                file.seek(piece * (size - PIECE) // (PIECES - 1))
+                digest.update(file.read(PIECE))
+    return digest.hexdigest()
