@@ -135,11 +135,16 @@ class Family:
         configs: What tells a diffusers folder; never its name.
         classes: Component with weights -> module and class that hold them.
         tokenizers: Text encoder -> module and class of its tokenizer.
-        text: Which encoding of ``models/conditioning.py`` its prompts take, ``"clip"`` or
-            ``"chatglm"``.
+        text: Module and class that encode its prompts (``models.text_encoding.TextEncoding``).
         text_length: Tokens that a prompt is padded to.
         forward: Module and function of DiffSynth-Studio that calls the UNet in training.
         kohya_prefixes: Component -> prefix of its modules in kohya's form of a LoRA.
+        module_names: Component -> words that names of its modules are made of, as regular
+            expressions (``module_names.py``).
+        lora_keys: Regular expression that finds only its tensors among the names of any LoRA; ""
+            where there is none.
+        lora_versions: The same for what metadata say in ``ss_base_model_version`` and
+            ``modelspec.architecture``.
         memory: What it needs of a card.
         comfyui: Its nodes.
         use: What opens its LoRA, for the model card.
@@ -159,13 +164,16 @@ class Family:
     configs: Configs
     classes: Mapping[str, tuple[str, str]]
     tokenizers: Mapping[str, tuple[str, str]]
-    text: str
+    text: tuple[str, str]
     text_length: int
     forward: tuple[str, str]
     kohya_prefixes: Mapping[str, str]
     memory: MemoryNeeds
     comfyui: ComfyNodes
     use: str
+    module_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lora_keys: str = ""
+    lora_versions: str = ""
     single_file: SingleFile | None = None
     lookalikes: tuple[Lookalike, ...] = ()
     chinese: bool = False

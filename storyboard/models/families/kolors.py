@@ -1,6 +1,6 @@
 """Kolors: SDXL's UNet in layout, ChatGLM3 for Chinese and English prompts."""
 
-from storyboard.models.families import sdxl
+from storyboard.models.families import module_names, sdxl
 from storyboard.models.families.family import (
     ComfyNodes,
     Family,
@@ -49,11 +49,12 @@ FAMILY = Family(
         "vae": sdxl.VAE,
     },
     tokenizers={"text_encoder": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")},
-    text="chatglm",
+    text=("storyboard.models.text_chatglm", "ChatGLMText"),
     text_length=256,
     chinese=True,
     forward=sdxl.FAMILY.forward,
     kohya_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
+    module_names={"unet": module_names.UNET2D},
     memory=MemoryNeeds(unet=5.2, text=12.0),
     comfyui=ComfyNodes(
         loaders={

@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5: one CLIP text encoder, pictures of 512 pixels."""
 
-from storyboard.models.families import sdxl
+from storyboard.models.families import module_names, sdxl
 from storyboard.models.families.family import (
     ComfyNodes,
     Family,
@@ -43,11 +43,12 @@ FAMILY = Family(
         "vae": sdxl.VAE,
     },
     tokenizers={"text_encoder": sdxl.TOKENIZER},
-    text="clip",
+    text=sdxl.TEXT,
     text_length=77,
     clip_layer=1,
     forward=("diffsynth.pipelines.stable_diffusion", "model_fn_stable_diffusion"),
     kohya_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
+    module_names={"unet": module_names.UNET2D, "text_encoder": module_names.CLIP_TEXT},
     memory=MemoryNeeds(unet=1.8, text=0.4),
     comfyui=ComfyNodes(
         loaders={"1": ("CheckpointLoaderSimple", "ckpt_name")},
