@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -47,6 +48,20 @@ def build(name: str, root: Path) -> Path:
                 shutil.copy(root / "clip" / file, tokenizer)
         shutil.rmtree(root / "clip")
     return folder
+
+
+def copied(base, target: Path):
+    """``base`` in the folder ``target``, whose files may be spoilt."""
+    shutil.copytree(base.folder, target)
+    return replace(base, folder=target)
+
+
+def edited(base, target: Path, file: str, changes: dict) -> Path:
+    """A copy of the folder of ``base`` at ``target`` in which the JSON ``file`` has these values."""
+    path = copied(base, target).folder / file
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+    return target
 
 
 def lora(base, path: Path) -> None:
