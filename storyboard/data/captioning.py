@@ -7,7 +7,7 @@ from pathlib import Path
 from storyboard import artifacts, show
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, DatasetError, SettingsError
-from storyboard.models import layout, weights
+from storyboard.models import loading, weights
 from storyboard.settings import Settings
 
 # what a camera, a browser or a hurried person calls a picture
@@ -83,7 +83,7 @@ def _check_weights(folder: Path) -> None:
     import transformers
 
     kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).architectures[0]
-    layout.pretrained(getattr(transformers, kind), folder, device_map="meta")
+    loading.pretrained(getattr(transformers, kind), folder, device_map="meta")
 
 
 def _row(path: Path, text: str) -> dict:

@@ -14,7 +14,7 @@ from pathlib import Path
 from storyboard import artifacts
 from storyboard.compat import modelscope
 from storyboard.errors import DatasetError, ResourceError
-from storyboard.models.weights import LOCAL_ROOT
+from storyboard.models.download import LOCAL_ROOT
 
 DEFAULT = "AI-ModelScope/lowres_anime"
 SPLIT = "train"

@@ -17,8 +17,8 @@ from storyboard.compat.quiet import quiet
 from storyboard.compat.tf32 import true_fp32
 from storyboard.data import pictures
 from storyboard.errors import BaseError, SettingsError
+from storyboard.models import layout, weights
 from storyboard.models import loading as models
-from storyboard.models import weights
 from storyboard.models.bases import Base
 from storyboard.reference import HUB_ID, OWN, Reference
 from storyboard.rendering import annotators
@@ -147,7 +147,7 @@ def check(base: Base, folder: Path) -> None:
 
     beside = _as_base(base, folder)
     beside.check_weights(folder.name)
-    models.check(_skeleton(beside), beside.weight_files(folder.name))
+    layout.check(_skeleton(beside), beside.weight_files(folder.name))
 
 
 def _accepted(unet: dict) -> dict[str, tuple]:

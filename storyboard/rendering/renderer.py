@@ -50,7 +50,7 @@ class Guides:
 
     def at_once(self, part: Sequence[int]) -> int:
         """Panels of ``part`` in a batch: shared attention needs panel 1 in each."""
-        return max(1, self.run.plan.render_at_once - self.beside(part))
+        return max(1, self.run.plan.render_micro_batch_size - self.beside(part))
 
     def beside(self, batch: Sequence[int]) -> int:
         """How many pictures are denoised with ``batch`` and not kept: panel 1 for shared attention."""

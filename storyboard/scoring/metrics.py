@@ -16,8 +16,9 @@ from storyboard import artifacts
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, ResourceError
 from storyboard.models import weights
-from storyboard.models.base import read_header
-from storyboard.models.layout import differences, pretrained
+from storyboard.models.layout import differences
+from storyboard.models.loading import pretrained
+from storyboard.models.safetensors_header import read_header
 from storyboard.scoring.stage import Measure
 
 MODEL = "DiffSynth-Studio/ImageMetrics"

@@ -160,7 +160,7 @@ def _train(
             run,
             folder,
             checkpoint,
-            run.plan.train_at_once,
+            run.plan.train_micro_batch_size,
             watch,
             run.plan.cuda_graphs,
         )
@@ -219,7 +219,7 @@ class _Painter:
         from storyboard.rendering import sampling
 
         self.pipe = self.pipe or sampling.load_pipeline(self.run.base, self.run.plan, unet=unet)
-        run, size = self.run, self.run.plan.render_at_once
+        run, size = self.run, self.run.plan.render_micro_batch_size
         words = [panel[key] for panel in self.panels for key in ("prompt", "negative_prompt")]
         said = conditioning.encode(run, words)  # encoded before, with the captions
         pictures = []
