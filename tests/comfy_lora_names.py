@@ -20,8 +20,8 @@ def unet_names(config):
     names = ["conv_in", "conv_norm_out", "conv_out"]
     for part in ("time_embedding", "add_embedding", "class_embedding"):
         names += [f"{part}.linear_1", f"{part}.linear_2"]
-    for number, (kind, depth) in enumerate(zip(kinds, depths, strict=True)):
-        depth = depth if kind.startswith("CrossAttn") else None
+    for number, (kind, transformers) in enumerate(zip(kinds, depths, strict=True)):
+        depth = transformers if kind.startswith("CrossAttn") else None
         names += _block(f"down_blocks.{number}", "down", layers, depth)
         names += _block(f"up_blocks.{len(kinds) - 1 - number}", "up", layers + 1, depth)
     for layer in (0, 1):

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from storyboard import convert, import_lora
 from storyboard.errors import LoraError
-from storyboard.lora import forms
 from storyboard.lora import file as lora
+from storyboard.lora import forms
 from storyboard.lora.forms.registry import Form
 from storyboard.lora.names import ModulePath, kohya_name
 from storyboard.lora.state import LoraState, Place, assemble

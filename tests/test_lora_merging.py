@@ -1,78 +1,92 @@
+"""``merge``: a base with a LoRA in its weights."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from storyboard import Story, merge, render, train
+from storyboard.errors import LoraError
+from storyboard.lora import file as lora
+from storyboard.lora.names import module_path, path_of
+from storyboard.models import bases
+from tests import tiny
+
+BASES = ("sdxl", "sd15", "kolors")
+
+
+def drawn(settings, base, path, prompt, folder):
+    """The pixels of one picture by ``base`` and the LoRA at ``path``."""
+    settings = settings.but(base=str(base), output=str(folder))
+    return np.asarray(Image.open(render(Story([prompt]), settings, path).paths[0]), int)
+
+
+def tensors_of(base, component):
+    return {
+        key: tensor
+        for file in base.weight_files(component)
+        for key, tensor in load_file(file).items()
+    }
+
+
+def changed(base, merged, component):
+    """Paths of the modules in ``component`` whose weights differ, after names and types."""
+    before, after = tensors_of(base, component), tensors_of(merged, component)
+    assert after.keys() >= {key for key in before if not key.endswith("position_ids")}
+    assert all(after[key].dtype == before[key].dtype for key in after)
+    return {
+        module_path(component, key.removesuffix(".weight"))
+        for key in after
+        if not torch.equal(before[key], after[key])
+    }
+
+
 @pytest.mark.parametrize("name", BASES)
-def test_export_merged_into_its_base(made, name, tmp_path):
-    """The folder has the sums in the base's own precision, draws what base and LoRA draw, and takes no LoRA of another base."""
-    settings, base, trained = made(name)
+def test_merged_into_its_base(hub, make_settings, captions, name, tmp_path):
+    """The sums are in the base's own precision, and draw what base and LoRA draw."""
+    settings = make_settings(base=name, rank=4, alpha=3.0, train_steps=2, train_batch_size=2)
     settings = settings.but(num_inference_steps=2)
+    base, trained = hub(name), train(captions, settings)
     folder = merge(trained, settings)
-    assert folder == settings.folder / "merged" and str(tmp_path) not in "".join(
-        path.read_text(encoding="utf-8") for path in folder.rglob("*.json")
-    )
+    assert folder == settings.folder / "merged"
+    configs = [path.read_text(encoding="utf-8") for path in folder.rglob("*.json")]
+    assert str(tmp_path) not in "".join(configs)
+
     merged = bases.get(str(folder))
     merged.check()
-    plain, found = (
-        load_file(base.weight_files("unet")[0]),
-        load_file(merged.weight_files("unet")[0]),
-    )
-    assert found.keys() == plain.keys() and all(
-        found[key].dtype == plain[key].dtype for key in plain
-    )
-    changed = {
-        key.removesuffix(".weight") for key in plain if not torch.equal(plain[key], found[key])
-    }
-    assert changed == {module_name(key) for key in lora.modules(trained.path)}
-    pictures = [
-        render(
-            Story(["a girl"]), settings.but(base=where, output=str(tmp_path / str(number))), what
-        ).paths[0]
-        for number, (where, what) in enumerate(((name, trained), (str(folder), None)))
-    ]
-    one, other = (np.asarray(Image.open(path), int) for path in pictures)
-    assert np.abs(one - other).max() <= 2
-    with pytest.raises(LoraError, match=f"was trained on the base '{name}'"):
-        merge(trained, settings.but(base="mini"), tmp_path / "other")
+    assert changed(base, merged, "unet") == set(map(path_of, lora.modules(trained.path)))
+    with_lora = drawn(settings, name, trained, "a girl", tmp_path / "one")
+    of_merged = drawn(settings, folder, None, "a girl", tmp_path / "other")
+    assert np.abs(with_lora - of_merged).max() <= 2
+
+
+def test_a_lora_of_another_base_or_none_is_refused(hub, make_settings, tmp_path):
+    hub("sd15")
+    settings, path = make_settings(base="sd15"), tmp_path / "lora.safetensors"
+    tiny.lora(hub("sdxl"), path)
+    with pytest.raises(LoraError, match="was trained on the base 'sdxl'"):
+        merge(path, settings, tmp_path / "merged")
     with pytest.raises(LoraError, match="There is no LoRA at"):
-        merge(tmp_path / "none.safetensors", settings)
-    assert not (tmp_path / "other").exists()
+        merge(tmp_path / "none.safetensors", settings, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])
-def test_export_merged_with_text_encoders(hub, make_settings, tmp_path, name):
-    base, settings, path = (
-        hub(name),
-        make_settings(base=name, num_inference_steps=2),
-        tmp_path / "lora.safetensors",
-    )
+def test_merged_with_text_encoders(hub, make_settings, tmp_path, name):
+    base, path = hub(name), tmp_path / "lora.safetensors"
+    settings = make_settings(base=name, num_inference_steps=2)
     tiny.whole_lora(base, path, alphas=(3.0, 0.7), ranks=(4, 2))
     folder = merge(path, settings)
     merged = bases.get(str(folder))
     merged.check()
+    paths = set(map(path_of, lora.modules(path)))
     for component in base.components:
-        plain, found = (
-            {
-                key: tensor
-                for file in each.weight_files(component)
-                for key, tensor in load_file(file).items()
-            }
-            for each in (base, merged)
-        )
-        assert found.keys() >= {key for key in plain if not key.endswith("position_ids")} and all(
-            found[key].dtype == plain[key].dtype for key in found
-        )
-        changed = {
-            lora.module_key(component, key.removesuffix(".weight"))
-            for key in found
-            if not torch.equal(plain[key], found[key])
-        }
-        assert changed == {
-            place for place in map(lora.module_key_of, lora.modules(path)) if place[0] == component
-        }
-    pictures = [
-        render(
-            Story(["a (girl:1.3)"]),
-            settings.but(base=where, output=str(tmp_path / str(number))),
-            what,
-        ).paths[0]
-        for number, (where, what) in enumerate(((name, path), (str(folder), None), (name, None)))
-    ]
-    one, other, without = (np.asarray(Image.open(path), int) for path in pictures)
-    assert np.abs(one - other).max() <= 2 < np.abs(one - without).max()
+        of_component = {each for each in paths if each.component == component}
+        assert changed(base, merged, component) == of_component
+
+    prompt = "a (girl:1.3)"
+    with_lora = drawn(settings, name, path, prompt, tmp_path / "one")
+    of_merged = drawn(settings, folder, None, prompt, tmp_path / "other")
+    without = drawn(settings, name, None, prompt, tmp_path / "without")
+    assert np.abs(with_lora - of_merged).max() <= 2 < np.abs(with_lora - without).max()
