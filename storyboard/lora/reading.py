@@ -141,7 +141,8 @@ def _of_checkpoint(path: Path, content: dict) -> object:
         if forms.form_of(key) is None and not recognition.EMBEDDED_WORD.fullmatch(key)
     ]
     recognition.refuse_kinds(path, unread, keys)
-    if "state_dict" not in content:
+    inner = content.get("state_dict")
+    if not isinstance(inner, dict):
         return content
     others = sorted(str(key) for key, value in content.items() if isinstance(value, torch.Tensor))
     if others:
@@ -149,4 +150,4 @@ def _of_checkpoint(path: Path, content: dict) -> object:
             f"{path} holds {len(others)} tensors beside its state_dict (such as {others[0]}), "
             f"which would be left out: {recognition.PLAIN}."
         )
-    return content["state_dict"]
+    return inner
