@@ -95,9 +95,7 @@ def _edges(api: dict) -> list[list]:
     return edges
 
 
-def _ui_node(
-    number: int, order: int, each: dict, position: list[int], edges: list[list]
-) -> dict:
+def _ui_node(number: int, order: int, each: dict, position: list[int], edges: list[list]) -> dict:
     class_type = each["class_type"]
     kind = node_type(class_type)
     into = {slot: link for link, _, _, target, slot, _ in edges if target == number}

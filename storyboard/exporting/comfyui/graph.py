@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from storyboard import artifacts
@@ -13,8 +13,14 @@ from storyboard.exporting.comfyui import notes, references, schedule, text
 from storyboard.exporting.comfyui.canvas import to_ui
 from storyboard.exporting.comfyui.nodes import node
 from storyboard.exporting.comfyui.numbers import Part, panel_node, shared_nodes
-from storyboard.exporting.comfyui.panel import GraphPanel, family_of, refusal
+from storyboard.exporting.comfyui.panel import (
+    clip_layer,
+    family_of,
+    refusal,
+    starts_from_picture,
+)
 from storyboard.models import bases
+from storyboard.records import PanelRecord
 from storyboard.story import MAX_PANELS
 
 # What rendering.sampling's scheduler is called in ComfyUI
@@ -50,9 +56,10 @@ def workflow(
         SettingsError: No panel, panels of different bases, one that no graph can draw, or a
             strength that ComfyUI refuses.
     """
-    panels = _graph_panels(getattr(pictures, "panels", pictures))
+    panels = list(getattr(pictures, "panels", pictures))
     _check(panels)
-    strength = panels[0].lora_strength if strength is None else strength
+    if strength is None:
+        strength = panels[0].lora.strength if panels[0].lora else 1.0
     strength_clip = strength if strength_clip is None else strength_clip
     for name, value in (("strength", strength), ("strength_clip", strength_clip)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not -20 <= value <= 20:
@@ -71,7 +78,7 @@ def workflow(
         api |= _panel(number, panel, model, clip, vae)
 
     api["1"]["_meta"] = {
-        "title": f"{first.base} (family {first.family})",
+        "title": f"{first.base.name} (family {first.base.family})",
         "note": notes.note(panels, loads_folder),
     }
     return {"api": api, "ui": to_ui(api)}
@@ -94,41 +101,27 @@ def save_workflow(
     return pictures.folder / "workflow.json"
 
 
-def png_chunks(record) -> dict[str, str]:
+def png_chunks(panel: PanelRecord) -> dict[str, str]:
     """A panel's graph for its PNG in both forms, as ComfyUI's SaveImage writes them.
 
     {} for a panel that no graph can draw.
     """
-    panel = GraphPanel.from_record(record)
     if refusal(panel):
         return {}
     graph = workflow([panel])
     return {"prompt": json.dumps(graph["api"]), "workflow": json.dumps(graph["ui"])}
 
 
-def _graph_panels(panels: Iterable) -> list[GraphPanel]:
-    return [
-        panel if isinstance(panel, GraphPanel) else GraphPanel.from_record(panel)
-        for panel in panels
-    ]
-
-
-def _check(panels: Sequence[GraphPanel]) -> None:
+def _check(panels: Sequence[PanelRecord]) -> None:
     """Raise SettingsError unless one graph can draw all ``panels``."""
     for number, panel in enumerate(panels, 1):
         if reason := refusal(panel):
             raise SettingsError(f"Panel {number} {reason}.")
     same = {
         (
-            panel.base,
-            panel.family,
-            panel.is_folder,
-            panel.lora,
-            panel.lora_strength,
-            bool(panel.lora and panel.lora_text_encoder),
-            panel.prediction_type,
-            panel.zero_terminal_snr,
-            panel.clip_layer,
+            panel.base.model_dump_json(exclude={"fingerprint"}),
+            panel.lora and panel.lora.model_dump_json(exclude={"tensors_digest"}),
+            clip_layer(panel),
         )
         for panel in panels
     }
@@ -143,35 +136,35 @@ def _check(panels: Sequence[GraphPanel]) -> None:
         )
 
 
-def _loads_folder(panel: GraphPanel) -> bool:
-    return panel.is_folder and family_of(panel).comfyui.folder_loader is not None
+def _loads_folder(panel: PanelRecord) -> bool:
+    return panel.base.layout == "diffusers" and bool(family_of(panel).comfyui.folder_loader)
 
 
-def _loaders(panel: GraphPanel, models: Mapping[str, str]) -> dict:
+def _loaders(panel: PanelRecord, models: Mapping[str, str]) -> dict:
     """The nodes that load the base; an input that nobody names goes by the base's name."""
     comfyui = family_of(panel).comfyui
     kinds = dict(comfyui.loaders)
     files = dict(comfyui.files)
     if _loads_folder(panel):
         kinds["1"] = comfyui.folder_loader
-        files[comfyui.folder_loader[1]] = panel.base
-    if panel.base in bases.names():
-        files |= bases.get(panel.base).comfy_files
+        files[comfyui.folder_loader[1]] = panel.base.name
+    if panel.base.name in bases.names():
+        files |= bases.get(panel.base.name).comfy_files
     files |= models
     return {
-        number: node(class_type, **{name: files.get(name, f"{panel.base}.safetensors")})
+        number: node(class_type, **{name: files.get(name, f"{panel.base.name}.safetensors")})
         for number, (class_type, name) in kinds.items()
     }
 
 
-def _sources(panel: GraphPanel) -> tuple[tuple[str, int], ...]:
+def _sources(panel: PanelRecord) -> tuple[tuple[str, int], ...]:
     """Where the base's model, text encoder and VAE come from."""
     comfyui = family_of(panel).comfyui
     return comfyui.model, comfyui.clip, comfyui.vae
 
 
 def _lora(
-    panel: GraphPanel,
+    panel: PanelRecord,
     lora_name: str,
     strength: float,
     strength_clip: float,
@@ -183,32 +176,32 @@ def _lora(
         return {}, model, clip
     number = shared_nodes(family_of(panel))["lora"]
     named = {"model": model, "lora_name": lora_name, "strength_model": float(strength)}
-    if not panel.lora_text_encoder:
+    if not panel.lora.text_encoder:
         return {number: node("LoraLoaderModelOnly", **named)}, [number, 0], clip
     named |= {"clip": clip, "strength_clip": float(strength_clip)}
     return {number: node("LoraLoader", **named)}, [number, 0], [number, 1]
 
 
-def _as_trained(panel: GraphPanel, model: list, clip: list) -> tuple[dict, list, list]:
-    """What tells ComfyUI the layer of CLIP and the prediction, where they are not the usual ones."""
+def _as_trained(panel: PanelRecord, model: list, clip: list) -> tuple[dict, list, list]:
+    """What tells ComfyUI of another layer of CLIP or another prediction than the usual one."""
     api, numbers = {}, shared_nodes(family_of(panel))
-    if panel.clip_layer:
+    if layer := clip_layer(panel):
         number = numbers["clip_layer"]
-        api[number] = node("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-panel.clip_layer)
+        api[number] = node("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-layer)
         clip = [number, 0]
-    if panel.prediction_type != "epsilon":
+    if panel.base.prediction_type != "epsilon":
         number = numbers["sampling"]
         api[number] = node(
             "ModelSamplingDiscrete",
             model=model,
-            sampling=panel.prediction_type,
-            zsnr=panel.zero_terminal_snr,
+            sampling=panel.base.prediction_type,
+            zsnr=panel.base.zero_terminal_snr,
         )
         model = [number, 0]
     return api, model, clip
 
 
-def _panel(number: int, panel: GraphPanel, model: list, clip: list, vae: list) -> dict:
+def _panel(number: int, panel: PanelRecord, model: list, clip: list, vae: list) -> dict:
     """The nodes of panel ``number``."""
     api, positive = text.build(number, panel, "prompt", clip)
     further, negative = text.build(number, panel, "negative_prompt", clip)
@@ -235,7 +228,7 @@ def _panel(number: int, panel: GraphPanel, model: list, clip: list, vae: list) -
     return api | {panel_node(number, Part.SAVED): saved}
 
 
-def _sampler(panel: GraphPanel, **sources: list) -> dict:
+def _sampler(panel: PanelRecord, **sources: list) -> dict:
     """The sampler; from a later step where it starts from a picture."""
     first_step = schedule.first_step(panel)
     guided = schedule.guided_steps(panel) > first_step
@@ -245,7 +238,7 @@ def _sampler(panel: GraphPanel, **sources: list) -> dict:
         "sampler_name": SAMPLER,
         "scheduler": SCHEDULERS[panel.schedule_type],
     }
-    if panel.reference is None or panel.reference.control != "image":
+    if not starts_from_picture(panel):
         return node("KSampler", **common, seed=panel.seed, denoise=1.0)
     return node(
         "KSamplerAdvanced",
@@ -259,20 +252,22 @@ def _sampler(panel: GraphPanel, **sources: list) -> dict:
 
 
 def _end_of_guidance(
-    number: int, panel: GraphPanel, positive: list, negative: list
+    number: int, panel: PanelRecord, positive: list, negative: list
 ) -> tuple[dict, list]:
-    """Nodes that end guidance, and the negative: the positive from there on, so that cfg is idle."""
+    """Nodes that end guidance, and where to take the negative from.
+
+    It is the positive from there on, so that cfg changes nothing.
+    """
     parts = (Part.GUIDED_NEGATIVE, Part.UNGUIDED_NEGATIVE, Part.NEGATIVE)
     guided, unguided, both = (panel_node(number, part) for part in parts)
-    percents = schedule.end_percents(panel.family, panel.steps, panel.zero_terminal_snr)
+    base = panel.base
+    percents = schedule.end_percents(base.family, panel.steps, base.zero_terminal_snr)
     percent = percents[schedule.guided_steps(panel)]
     until = {"conditioning": negative, "start": 0.0, "end": percent}
     since = {"conditioning": positive, "start": percent, "end": 1.0}
     api = {
         guided: node("ConditioningSetTimestepRange", **until),
         unguided: node("ConditioningSetTimestepRange", **since),
-        both: node(
-            "ConditioningCombine", conditioning_1=[guided, 0], conditioning_2=[unguided, 0]
-        ),
+        both: node("ConditioningCombine", conditioning_1=[guided, 0], conditioning_2=[unguided, 0]),
     }
     return api, [both, 0]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from storyboard import prompts
-from storyboard.exporting.comfyui import schedule
-from storyboard.exporting.comfyui.panel import PROMPTS, GraphPanel, family_of
+from storyboard.exporting.comfyui import schedule, text
+from storyboard.exporting.comfyui.panel import family_of
 from storyboard.models import bases
+from storyboard.records import TEXTS, PanelRecord
 
 EXACT_SEEDS = 2**53  # JavaScript's integers are exact up to here
 
@@ -33,7 +34,8 @@ CONTROL = (
 NO_WEIGHTS = (
     "{pack} knows no weights: (word:1.3) and [word] stand here as plain words, those pictures "
     "differ, and the weights are not read back from this graph. "
-    "{pack} 不支持权重：(word:1.3)、[word] 在这里只是普通文字，这些画面会不同，也无法从此图读回权重。"
+    "{pack} 不支持权重：(word:1.3)、[word] 在这里只是普通文字，这些画面会不同，"
+    "也无法从此图读回权重。"
 )
 LIGHT_WEIGHTS = (
     "Words that weigh less than 1 are masked by Storyboard and weakened by ComfyUI: those pictures "
@@ -56,7 +58,7 @@ SEEDS = (
 )
 
 
-def note(panels: Sequence[GraphPanel], loads_folder: bool) -> str:
+def note(panels: Sequence[PanelRecord], loads_folder: bool) -> str:
     """What the graph of ``panels`` says, a line each.
 
     Args:
@@ -65,10 +67,10 @@ def note(panels: Sequence[GraphPanel], loads_folder: bool) -> str:
     first = panels[0]
     lines = [FOLDER if loads_folder else family_of(first).comfyui.note]
     if first.lora:
-        lines.append(OTHER_LORA if first.lora_text_encoder else LORA)
-    if first.base in bases.names():
-        lines.append(bases.get(first.base).comfy_note)
-    if first.prediction_type == "v_prediction":
+        lines.append(OTHER_LORA if first.lora.text_encoder else LORA)
+    if first.base.name in bases.names():
+        lines.append(bases.get(first.base.name).comfy_note)
+    if first.base.prediction_type == "v_prediction":
         lines.append(V_PREDICTION)
     if any(panel.reference for panel in panels):
         lines.append(CONTROL)
@@ -82,10 +84,10 @@ def note(panels: Sequence[GraphPanel], loads_folder: bool) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _of_prompts(panels: Sequence[GraphPanel]) -> list[str]:
+def _of_prompts(panels: Sequence[PanelRecord]) -> list[str]:
     """What ComfyUI reads otherwise in these prompts."""
     comfyui = family_of(panels[0]).comfyui
-    texts = [panel.text(name) for panel in panels for name in PROMPTS]
+    texts = [getattr(panel, name) for panel in panels for name in TEXTS]
     weights = [weight for each in texts for _, weight in prompts.parse(each)]
     if not comfyui.weighs_words:
         differ = any(weight != 1 for weight in weights)
@@ -94,7 +96,7 @@ def _of_prompts(panels: Sequence[GraphPanel]) -> list[str]:
     lines = []
     if any(weight < 1 for weight in weights):
         lines.append(LIGHT_WEIGHTS)
-    if any(panel.cut_elsewhere for panel in panels):
+    if any(text.cut_elsewhere(panel, name) for panel in panels for name in TEXTS):
         lines.append(LONG_PROMPT)
     return lines
 

@@ -12,9 +12,11 @@ from storyboard.exporting.comfyui.canvas import from_ui
 from storyboard.exporting.comfyui.graph import LAST_STEP, LORA_FILE, SCHEDULERS, workflow
 from storyboard.exporting.comfyui.nodes import is_prompt, node_type
 from storyboard.exporting.comfyui.numbers import Part, panel_node, shared_nodes
-from storyboard.exporting.comfyui.panel import PROMPTS, GraphPanel, refusal
+from storyboard.exporting.comfyui.panel import refusal
+from storyboard.exporting.comfyui.text import CLIP_LENGTH
 from storyboard.models import families
 from storyboard.models.families import Family
+from storyboard.records import TEXTS, BaseRecord, DrawnRecord, LoraRecord, PanelRecord
 from storyboard.reference import Reference
 from storyboard.story import Panel, Story
 
@@ -91,7 +93,7 @@ def read_story(graph: dict | Path | str) -> Story:
     )
 
 
-def _reference(panel: GraphPanel, folder: Path) -> Reference | None:
+def _reference(panel: PanelRecord, folder: Path) -> Reference | None:
     reference = panel.reference
     return reference and Reference(
         folder / reference.file,
@@ -158,29 +160,30 @@ def _inputs(api: dict, number: str):
 
 
 def _common(api: dict, family: Family) -> dict:
-    """What all panels of a graph share, as fields of ``GraphPanel``."""
-    numbers, comfyui = shared_nodes(family), family.comfyui
-    meta = api["1"]["_meta"]
-    common = {
-        "base": re.fullmatch(r"(.+) \(.+?\)", meta["title"])[1],
+    """What all panels of a graph share, as fields of ``PanelRecord``."""
+    numbers, folder_loader = shared_nodes(family), family.comfyui.folder_loader
+    base = {
+        "name": re.fullmatch(r"(.+) \(.+?\)", api["1"]["_meta"]["title"])[1],
         "family": family.name,
-        "cut_elsewhere": notes.mentions_cut(meta.get("note", "")),
+        "pipeline": family.pipeline,
     }
-    if comfyui.folder_loader:
-        common["is_folder"] = api["1"]["class_type"] == comfyui.folder_loader[0]
-    if numbers["lora"] in api:
-        lora = api[numbers["lora"]]["inputs"]
-        common |= {"lora": lora["lora_name"], "lora_text_encoder": "strength_clip" in lora}
-    if numbers["clip_layer"] in api:
-        common["clip_skip"] = -api[numbers["clip_layer"]]["inputs"]["stop_at_clip_layer"]
+    if folder_loader and api["1"]["class_type"] == folder_loader[0]:
+        base["layout"] = "diffusers"
     if numbers["sampling"] in api:
         sampling = api[numbers["sampling"]]["inputs"]
-        common["prediction_type"] = sampling["sampling"]
-        common["zero_terminal_snr"] = sampling["zsnr"]
+        base["prediction_type"] = sampling["sampling"]
+        base["zero_terminal_snr"] = sampling["zsnr"]
+
+    common = {"base": BaseRecord(**base)}
+    if numbers["lora"] in api:
+        has_text_encoder = "strength_clip" in api[numbers["lora"]]["inputs"]
+        common["lora"] = LoraRecord(text_encoder=has_text_encoder)
+    if numbers["clip_layer"] in api:
+        common["clip_skip"] = -api[numbers["clip_layer"]]["inputs"]["stop_at_clip_layer"]
     return common
 
 
-def _panel(api: dict, number: int, family: Family, common: dict) -> GraphPanel:
+def _panel(api: dict, number: int, family: Family, common: dict) -> PanelRecord:
     def inputs(part: Part) -> dict:
         return api[panel_node(number, part)]["inputs"]
 
@@ -188,23 +191,22 @@ def _panel(api: dict, number: int, family: Family, common: dict) -> GraphPanel:
     steps = sampler["steps"]
     if not 1 <= steps <= LAST_STEP:
         raise ValueError(f"{steps} steps")
-    zero_terminal_snr = common.get("zero_terminal_snr", False)
+    zero_terminal_snr = common["base"].zero_terminal_snr
     guidance_end = 1.0
     if panel_node(number, Part.GUIDED_NEGATIVE) in api:
         percent = inputs(Part.GUIDED_NEGATIVE)["end"]
         guidance_end = schedule.end_share(family.name, steps, percent, zero_terminal_snr)
 
     reference = references.read(api, number, family, zero_terminal_snr)
-    is_scaled = reference is not None and reference.control == "image"
-    size = inputs(Part.REFERENCE if is_scaled else Part.LATENTS)
-    chunks = {name: text.read(api, number, name, family.comfyui) for name in PROMPTS}
+    from_picture = reference is not None and reference.control == "image"
+    size = inputs(Part.REFERENCE if from_picture else Part.LATENTS)
+    chunks = {name: text.read(api, number, name, family.comfyui) for name in TEXTS}
     schedule_types = {scheduler: name for name, scheduler in SCHEDULERS.items()}
-    return GraphPanel(
+    return PanelRecord(
         **common,
         prompt="".join(chunks["prompt"]),
         negative_prompt="".join(chunks["negative_prompt"]),
-        chunks={name: parts for name, parts in chunks.items() if len(parts) > 1},
-        seed=sampler["noise_seed" if is_scaled else "seed"],
+        seed=sampler["noise_seed" if from_picture else "seed"],
         width=size["width"],
         height=size["height"],
         steps=steps,
@@ -212,7 +214,19 @@ def _panel(api: dict, number: int, family: Family, common: dict) -> GraphPanel:
         guidance_end=guidance_end,
         schedule_type=schedule_types[sampler["scheduler"]],
         reference=reference,
+        drawn=_drawn(chunks, notes.mentions_cut(api["1"]["_meta"].get("note", ""))),
     )
+
+
+def _drawn(chunks: dict[str, list[str]], cut_elsewhere: bool) -> DrawnRecord | None:
+    """How the graph draws a panel whose prompts are long, alone; None where they are not."""
+    several = {name: tuple(parts) for name, parts in chunks.items() if len(parts) > 1}
+    if cut_elsewhere:
+        several = dict.fromkeys(TEXTS, ()) | several
+    if not several:
+        return None
+    text_length = CLIP_LENGTH * max(2, *map(len, several.values()))
+    return DrawnRecord(batch=1, row=0, text_length=text_length, vae_tiling=False, chunks=several)
 
 
 def _canonical(api: dict) -> dict:

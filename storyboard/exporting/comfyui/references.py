@@ -7,13 +7,14 @@ from storyboard.errors import SettingsError
 from storyboard.exporting.comfyui import schedule
 from storyboard.exporting.comfyui.nodes import node
 from storyboard.exporting.comfyui.numbers import CONTROLNETS, Part, panel_node, shared_nodes
-from storyboard.exporting.comfyui.panel import GraphPanel, GraphReference, family_of
+from storyboard.exporting.comfyui.panel import family_of, starts_from_picture
 from storyboard.models.families import Family
+from storyboard.records import PanelRecord, ReferenceRecord
 
 SCALED = "ImageScale"
 
 
-def loaders(panels: Sequence[GraphPanel], models: Mapping[str, str]) -> dict:
+def loaders(panels: Sequence[PanelRecord], models: Mapping[str, str]) -> dict:
     """A loader for each kind of ControlNet that ``panels`` follow.
 
     Args:
@@ -32,7 +33,7 @@ def loaders(panels: Sequence[GraphPanel], models: Mapping[str, str]) -> dict:
             "for each kind: draw them with one."
         )
 
-    base, family = panels[0].base, family_of(panels[0])
+    base, family = panels[0].base.name, family_of(panels[0])
     numbers = shared_nodes(family)
     return {
         numbers[control]: node(
@@ -55,7 +56,7 @@ def files(api: dict, family: Family) -> dict[str, str]:
 
 
 def build(
-    number: int, panel: GraphPanel, positive: list, negative: list, vae: list
+    number: int, panel: PanelRecord, positive: list, negative: list, vae: list
 ) -> tuple[dict, list, list]:
     """What the reference of panel ``number`` adds, and where to take positive and negative from.
 
@@ -65,7 +66,7 @@ def build(
     picture, applied = (panel_node(number, part) for part in (Part.PICTURE, Part.REFERENCE))
     api = {picture: node("LoadImage", image=reference.file)}
 
-    if reference.control == "image":
+    if starts_from_picture(panel):
         api[applied] = node(
             SCALED,
             image=[picture, 0],
@@ -78,7 +79,7 @@ def build(
         api[latents] = node("VAEEncode", pixels=[applied, 0], vae=vae)
         return api, positive, negative
 
-    percents = schedule.end_percents(panel.family, panel.steps, panel.zero_terminal_snr)
+    percents = schedule.end_percents(panel.base.family, panel.steps, panel.base.zero_terminal_snr)
     api[applied] = node(
         "ControlNetApplyAdvanced",
         positive=positive,
@@ -94,7 +95,7 @@ def build(
 
 def read(
     api: dict, number: int, family: Family, zero_terminal_snr: bool = False
-) -> GraphReference | None:
+) -> ReferenceRecord | None:
     """The reference of panel ``number`` of a graph as ``build`` made it; None where it has none.
 
     Raises:
@@ -113,9 +114,15 @@ def read(
     if api[applied]["class_type"] == SCALED:
         # halfway between two steps, so that rounding gives the same one again
         strength = max(0.0, (sampler["start_at_step"] - 0.5) / steps)
-        return GraphReference(file, "image", strength)
+        return ReferenceRecord(control="image", strength=strength, file=file)
 
     numbers = shared_nodes(family)
     controls = {numbers[control]: control for control in CONTROLNETS}
     end = schedule.end_share(family.name, steps, inputs["end_percent"], zero_terminal_snr)
-    return GraphReference(file, controls[inputs["control_net"][0]], inputs["strength"], end)
+    return ReferenceRecord(
+        control=controls[inputs["control_net"][0]],
+        strength=inputs["strength"],
+        file=file,
+        end=end,
+        prepared=True,
+    )

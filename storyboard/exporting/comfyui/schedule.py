@@ -4,9 +4,10 @@ import itertools
 from dataclasses import replace
 
 from storyboard.errors import SettingsError
-from storyboard.exporting.comfyui.panel import GraphPanel
+from storyboard.exporting.comfyui.panel import starts_from_picture
 from storyboard.models import bases
 from storyboard.models.base import Base
+from storyboard.records import PanelRecord
 
 LAST_NAMED = 999  # the last timestep that a percentage can name
 LEAST_PERCENT = 0.001  # 0 would switch a ControlNet off
@@ -14,18 +15,17 @@ LEAST_PERCENT = 0.001  # 0 would switch a ControlNet off
 _timesteps_of: dict[tuple, tuple[int, ...]] = {}  # a scheduler takes milliseconds to make
 
 
-def first_step(panel: GraphPanel) -> int:
+def first_step(panel: PanelRecord) -> int:
     """The step, from 0, that sampling begins with.
 
     Image-to-image leaves out the first ones, as diffusers counts them.
     """
-    reference = panel.reference
-    if reference is None or reference.control != "image":
+    if not starts_from_picture(panel):
         return 0
-    return panel.steps - min(int(panel.steps * (1 - reference.strength)), panel.steps)
+    return panel.steps - min(int(panel.steps * (1 - panel.reference.strength)), panel.steps)
 
 
-def guided_steps(panel: GraphPanel) -> int:
+def guided_steps(panel: PanelRecord) -> int:
     """How many steps have guidance, counted from step 0, as ``rendering.sampling`` counts."""
     return round(panel.steps * panel.guidance_end)
 
@@ -61,15 +61,15 @@ def end_share(family: str, steps: int, percent: float, zero_terminal_snr: bool =
     return max(step for step, each in enumerate(percents) if each == percent) / steps
 
 
-def late_end(panel: GraphPanel) -> int:
-    """The step after which guidance or the ControlNet ends in ComfyUI, if later than set; else 0."""
-    timesteps = _timesteps(panel.family, panel.steps, panel.zero_terminal_snr)
+def late_end(panel: PanelRecord) -> int:
+    """The step after which guidance or a ControlNet ends in ComfyUI, if later than set; else 0."""
+    timesteps = _timesteps(panel.base.family, panel.steps, panel.base.zero_terminal_snr)
     earliest = sum(timestep > LAST_NAMED * (1 - LEAST_PERCENT) for timestep in timesteps)
 
     ends = []
     if guided_steps(panel) > first_step(panel):
         ends.append(guided_steps(panel))
-    if panel.reference and panel.reference.control != "image":
+    if panel.reference and not starts_from_picture(panel):
         ends.append(controlled_steps(panel.reference.end, panel.steps))
     return earliest if any(0 < step < earliest for step in ends) else 0
 

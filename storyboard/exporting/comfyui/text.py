@@ -4,8 +4,9 @@ from storyboard import prompts
 from storyboard.exporting.comfyui import syntax
 from storyboard.exporting.comfyui.nodes import node
 from storyboard.exporting.comfyui.numbers import Part, panel_node
-from storyboard.exporting.comfyui.panel import GraphPanel, family_of
+from storyboard.exporting.comfyui.panel import family_of
 from storyboard.models.families import ComfyNodes
+from storyboard.records import PanelRecord
 
 CLIP_LENGTH = 77  # tokens that CLIP reads at once
 MOST_CHUNKS = 200  # numbers between FURTHER_PROMPT and FURTHER_NEGATIVE_PROMPT, two a chunk
@@ -13,7 +14,7 @@ FIRST = {"prompt": Part.PROMPT, "negative_prompt": Part.NEGATIVE_PROMPT}
 FURTHER = {"prompt": Part.FURTHER_PROMPT, "negative_prompt": Part.FURTHER_NEGATIVE_PROMPT}
 
 
-def build(number: int, panel: GraphPanel, name: str, clip: list) -> tuple[dict, list]:
+def build(number: int, panel: PanelRecord, name: str, clip: list) -> tuple[dict, list]:
     """The nodes that encode the prompt ``name`` of panel ``number``, and where to take it from.
 
     ``pooled`` is that of the first chunk, as in Storyboard: ConditioningConcat keeps that of what
@@ -53,13 +54,23 @@ def read(api: dict, number: int, name: str, comfyui: ComfyNodes) -> list[str]:
     return [syntax.from_clip(api[key]["inputs"][text]) for key in keys if key in api]
 
 
-def chunks(panel: GraphPanel, name: str) -> list[str]:
+def chunks(panel: PanelRecord, name: str) -> tuple[str, ...]:
     """The prompt ``name`` of ``panel`` in the parts that the encoder reads one by one."""
-    parts = panel.chunks.get(name, [])
+    parts = panel.drawn.chunks if panel.drawn and panel.drawn.chunks else {}
+    parts = parts.get(name, ())
     weighs_words = family_of(panel).comfyui.weighs_words
     if weighs_words and 1 < len(parts) <= MOST_CHUNKS:
         return parts
-    return [panel.text(name)]
+    return (getattr(panel, name),)
+
+
+def cut_elsewhere(panel: PanelRecord, name: str) -> bool:
+    """Whether ComfyUI may cut the prompt ``name`` elsewhere than Storyboard did."""
+    if panel.drawn is None:
+        return False
+    if panel.drawn.chunks is None:  # of an earlier Storyboard, where the batch was long
+        return panel.drawn.text_length > CLIP_LENGTH
+    return name in panel.drawn.chunks and len(chunks(panel, name)) == 1
 
 
 def _keys(number: int, name: str, chunk: int) -> tuple[str, str]:
