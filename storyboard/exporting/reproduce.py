@@ -11,7 +11,7 @@ from storyboard.exporting import opened
 from storyboard.models import bases
 from storyboard.models.run import Run, resolve
 from storyboard.reference import OWN, Reference
-from storyboard.rendering.stage import PACKAGES
+from storyboard.rendering.panels import PACKAGES
 from storyboard.settings import Settings
 
 TOLERANCE = {
