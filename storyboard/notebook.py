@@ -5,7 +5,7 @@ from pathlib import Path
 from storyboard.exporting.comfyui import graph
 from storyboard.lora.file import Lora
 from storyboard.rendering import stage
-from storyboard.rendering.stage import Pictures
+from storyboard.rendering.pictures import Pictures
 from storyboard.settings import Settings
 from storyboard.story import Story
 
