@@ -11,7 +11,7 @@ from PIL import Image
 
 from storyboard import Story, bundle, clean, collect, render
 from storyboard.errors import BundleError
-from storyboard.exporting import cards, page
+from storyboard.exporting import data_card, page
 from storyboard.exporting.bundle import check_private
 
 
@@ -66,8 +66,8 @@ def test_a_bundles_cards_say_what_was_done(made):
     )
     assert [example["output"]["url"] for example in front["widget"]] == [
         path.name for path in pictures.paths
-    ] and front["widget"][0]["text"] == pictures.panels[0]["prompt"]
-    assert "紫色短发女孩，微笑" in card and pictures.panels[0]["lora"] in card
+    ] and front["widget"][0]["text"] == pictures.panels[0].prompt
+    assert "紫色短发女孩，微笑" in card and pictures.panels[0].lora.digest in card
     data = json.loads(files["data_card.json"])
     assert (
         data["pictures"]["found"]
@@ -80,8 +80,11 @@ def test_a_bundles_cards_say_what_was_done(made):
     assert "Wischofsky" in files["LICENSES.md"].decode()
 
 
-def said(name, content):
-    """The text of a bundle's file: all of JSON and Markdown, the header of safetensors, a PNG's chunks (iTXt may be compressed), nothing of a PDF."""
+def text_of(name, content):
+    """The text of a bundle's file, nothing of a PDF.
+
+    All of JSON and Markdown, the header of safetensors, a PNG's chunks (iTXt may be compressed).
+    """
     if name.endswith(".png"):
         with Image.open(io.BytesIO(content)) as image:
             return "\n".join(image.text.values())
@@ -115,10 +118,10 @@ def test_a_bundle_gives_away_no_path_name_or_token(made):
         if path.suffix in (".py", ".yaml", ".json", ".jsonl", ".md")
     )
     ours += (here / "NOTICE.md").read_text(encoding="utf-8") + "\n".join(
-        panel["prompt"] + " " + panel["negative_prompt"] for panel in pictures.panels
+        panel.prompt + " " + panel.negative_prompt for panel in pictures.panels
     )
     for name, content in contents(found.path).items():
-        text = said(name, content)
+        text = text_of(name, content)
         assert not [word for word in private if word.encode() in content or word in text], name
         assert not names(user, text, ours), name
 
@@ -188,7 +191,7 @@ def test_a_bundles_data_card_names_models_of_a_recipe_without_their_folders(made
     recipe.write_text(
         "process:\n  - image_text_similarity_filter:\n      hf_clip: /data/anna/clip-vit\n"
     )
-    card = json.dumps(cards.data_card(settings.but(recipe=str(recipe)), lora.path, report))
+    card = json.dumps(data_card.build(settings.but(recipe=str(recipe)), lora.path, report))
     assert '"clip-vit"' in card and "anna" not in card and "mine.yaml" in card
 
 
