@@ -46,6 +46,7 @@ class Base:
         unet: What the config of its UNet says, by which a folder is known to be built on it.
         licence: Fields of a model card's front matter that a LoRA of it is given on under.
         comfy_files: File that its publisher offers, by the input of ComfyUI's loader.
+        comfy_note: What a graph of ComfyUI says of this base.
         embedded: It lies in this repository, where git restores it.
         judge: What scores its pictures: ``"clip"`` and other metrics, or ``"mini"``, the
             classifier of what mini knows.
@@ -82,6 +83,7 @@ class Base:
     unet: Mapping[str, object] = field(default_factory=dict, hash=False)
     licence: Mapping[str, str] = field(default_factory=dict, hash=False)
     comfy_files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    comfy_note: str = ""
     embedded: bool = False
     judge: str = "clip"
 
