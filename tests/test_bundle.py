@@ -94,15 +94,15 @@ def text_of(name, content):
 
 
 def names(user, text, ours):
-    """Does ``text`` hold the user's name as part of a path, or as a word that is none of ``ours``?"""
+    """Whether ``text`` holds the user's name in a path, or as a word that is none of ``ours``."""
     text = re.sub(r"https?://[^\s\"')>]+", "", text)
-    word = rf"(?<![A-Za-z0-9_]){re.escape(user)}(?![A-Za-z0-9_])"  # a Chinese sign beside it makes it no other word
-    paths = lambda text: set(
-        re.findall(rf"[\w.-]*[/\\]{word}", text)
-    )  # with the folder before it: models/mini is ours where /home/mini is not
-    return bool(paths(text) - paths(ours)) or (
-        bool(re.search(word, text)) and not re.search(word, ours)
-    )
+    # a Chinese character next to it makes it no other word
+    word = rf"(?<![A-Za-z0-9_]){re.escape(user)}(?![A-Za-z0-9_])"
+    # with the folder before it: models/mini is ours where /home/mini is not
+    path = re.compile(rf"[\w.-]*[/\\]{word}")
+    if set(path.findall(text)) - set(path.findall(ours)):
+        return True
+    return bool(re.search(word, text)) and not re.search(word, ours)
 
 
 def test_a_bundle_gives_away_no_path_name_or_token(made):
@@ -177,12 +177,8 @@ def test_what_a_bundle_must_not_give_away(content):
 
 
 def test_what_a_bundle_may_say():
-    check_private(
-        {
-            "a.json": "https://example.com/home/anna, sample, /tmp, hf_hub, 女孩/home, ms-dos, /mnt/settings".encode()
-        },
-        ("/mnt/set", "sample"),
-    )
+    text = "https://example.com/home/anna, sample, /tmp, hf_hub, 女孩/home, ms-dos, /mnt/settings"
+    check_private({"a.json": text.encode()}, ("/mnt/set", "sample"))
 
 
 def test_a_bundles_data_card_names_models_of_a_recipe_without_their_folders(made, tmp_path):
