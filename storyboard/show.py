@@ -165,7 +165,7 @@ def story(pictures) -> str:
     """The panels with their prompts."""
     side = 230 if len(pictures.panels) > 1 else 460
     shown = gallery(
-        ((path, panel["prompt"]) for path, panel in zip(pictures.paths, pictures.panels)), side
+        ((path, panel.prompt) for path, panel in zip(pictures.paths, pictures.panels)), side
     )
     return _page(f"<div style='max-width:{4 * (side + 12)}px'>{shown}</div>")
 

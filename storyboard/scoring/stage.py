@@ -13,7 +13,8 @@ from storyboard.lora.file import Lora
 from storyboard.models import memory
 from storyboard.models.run import check
 from storyboard.prompts import plain
-from storyboard.rendering.stage import Pictures, render
+from storyboard.rendering.pictures import Pictures
+from storyboard.rendering.stage import render
 from storyboard.settings import Settings
 from storyboard.story import Story
 
@@ -230,7 +231,7 @@ def _judge(settings: Settings, preference: bool = False):
 
 
 def _name(pictures: Pictures) -> str:
-    return "LoRA" if pictures.panels[0]["lora"] else "base"
+    return "LoRA" if pictures.panels[0].lora else "base"
 
 
 def _measured(
@@ -239,7 +240,7 @@ def _measured(
     """The measures of one set, from ``<output>/scores/<its folder's name>.json`` if they are there."""
     if gone := [path for path in pictures.paths if not path.is_file()]:
         raise ScoringError(f"{gone[0]} is gone: run the cell that draws it again.")
-    prompts = [plain(panel["prompt"]) for panel in pictures.panels]  # weights are not words
+    prompts = [plain(panel.prompt) for panel in pictures.panels]  # weights are not words
     mark = artifacts.fingerprint(
         stage="score",
         judge=judge.mark(),
