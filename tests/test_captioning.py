@@ -94,7 +94,7 @@ def blip(tmp_path_factory):
     ],
 )
 def test_a_caption_that_says_nothing_is_known(text, told):
-    assert captioning.lazy(text) == told
+    assert captioning.is_placeholder(text) == told
 
 
 def test_pictures_without_a_caption_are_described(folder, make_settings, blip, capsys):
@@ -103,7 +103,7 @@ def test_pictures_without_a_caption_are_described(folder, make_settings, blip, c
             text
         )
     settings = make_settings(dataset=str(folder))
-    texts = lambda captions: {row["source"]: row["text"] for row in captions.rows}
+    texts = lambda captions: {row.source: row.text for row in captions.rows}
     assert [texts(collect(settings))[f"{seed}.png"] for seed in range(4)] == ["画 0", "", "", ""]
     assert (
         "3 of 10 pictures have no caption that says anything" in (told := capsys.readouterr().out)

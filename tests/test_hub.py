@@ -15,7 +15,7 @@ from PIL import Image
 
 from storyboard import artifacts, clean, collect
 from storyboard.compat import modelscope
-from storyboard.data import hub
+from storyboard.data import hub, hub_rows
 from storyboard.errors import DatasetError, ResourceError
 from tests import dataset_hub_server
 from tests.conftest import picture
@@ -38,26 +38,26 @@ def local_hub(tmp_path, monkeypatch):
 
 def test_a_data_set_is_streamed_sized_and_collected(local_hub, make_settings, capsys):
     captions = collect(make_settings(dataset="someone/anime"))
-    assert [row["text"] for row in captions.rows] == [f"二次元 {seed}" for seed in range(5)]
+    assert [row.text for row in captions.rows] == [f"二次元 {seed}" for seed in range(5)]
     assert "MB" in capsys.readouterr().out
 
 
 def test_a_broken_stream_goes_on_where_it_stopped(local_hub, tmp_path, monkeypatch):
-    real = hub._save
+    real = hub_rows.save
 
     def breaks_at_the_third(*row):
         if row[-1] == 2:
             raise KeyboardInterrupt
         return real(*row)
 
-    monkeypatch.setattr(hub, "_save", breaks_at_the_third)
+    monkeypatch.setattr(hub_rows, "save", breaks_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         hub.fetch("someone/anime", tmp_path / "cache")
     folder = tmp_path / "cache" / "someone--anime"
     with open(folder / "metadata.jsonl", "a", encoding="utf-8") as lines:
         lines.write('{"file_name": "0000')  # the break came in the middle of a line
     written = (folder / "000000.png").stat().st_mtime_ns
-    monkeypatch.setattr(hub, "_save", real)
+    monkeypatch.setattr(hub_rows, "save", real)
     assert hub.fetch("someone/anime", tmp_path / "cache") == folder
     rows = [
         json.loads(line)
@@ -146,10 +146,10 @@ def test_one_spoilt_picture_is_listed_and_never_asked_for_again(
     settings = make_settings(dataset="someone/anime")
     captions = collect(settings)
     readable = kind in ("exif", "grey16")
-    assert [row["text"] for row in captions.rows] == [
+    assert [row.text for row in captions.rows] == [
         f"二次元 {seed}" for seed in range(5) if readable or seed != 2
     ]
-    assert [item["source"] for item in captions.unreadable] == ([] if readable else ["000002.png"])
+    assert [item.source for item in captions.unreadable] == ([] if readable else ["000002.png"])
     if kind == "grey16":
         with Image.open(captions.path(captions.rows[2])) as image:
             assert (np.asarray(image.convert("L")) == np.asarray(picture(2).convert("L"))).all()
@@ -163,11 +163,11 @@ def test_a_stream_that_breaks_after_a_spoilt_picture_goes_on_behind_it(
     local_hub, tmp_path, monkeypatch
 ):
     (local_hub / "train" / "1.png").write_bytes(b"<html>404</html>")
-    real = hub._save
-    monkeypatch.setattr(hub, "_save", lambda *row: real(*row) if row[-1] < 3 else 1 / 0)
+    real = hub_rows.save
+    monkeypatch.setattr(hub_rows, "save", lambda *row: real(*row) if row[-1] < 3 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         hub.fetch("someone/anime", tmp_path)
-    monkeypatch.setattr(hub, "_save", real)
+    monkeypatch.setattr(hub_rows, "save", real)
     folder = hub.fetch("someone/anime", tmp_path)
     rows = [
         json.loads(line)
@@ -293,7 +293,7 @@ def test_other_libraries_are_as_before_after_a_stream(served, tmp_path, broken_o
     served([png(picture(n)) for n in range(4)])
     before = state()
     if broken_off:
-        monkeypatch.setattr(hub, "_save", lambda *_: 1 / 0)
+        monkeypatch.setattr(hub_rows, "save", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             hub.fetch("someone/anime", tmp_path / "cache")
     else:
@@ -394,8 +394,8 @@ def test_rows_without_captions_or_pictures_are_named(served, make_settings, caps
         "someone/anime has the columns image, author and no captions in text, caption, prompt: set caption_template"
         in said
     )
-    assert [item["source"] for item in captions.unreadable] == ["000001.png", "000002.png"]
-    assert captions.unreadable[0]["reason"] == "row 1: it holds no picture"
+    assert [item.source for item in captions.unreadable] == ["000001.png", "000002.png"]
+    assert captions.unreadable[0].reason == "row 1: it holds no picture"
     with pytest.raises(DatasetError, match="2 have no caption: set caption_template or captioner"):
         clean(captions, settings)
 
@@ -405,21 +405,21 @@ def test_a_row_cannot_name_a_file_of_this_machine(tmp_path):
     row = {"bytes": None, "path": str(tmp_path / "secret.png")}
     inside = "hf://datasets/someone/anime@"
     with pytest.raises(FileNotFoundError, match="secret.png is not in the data set"):
-        hub._content(row, lambda path: path.startswith(inside))
+        hub_rows.content(row, lambda path: path.startswith(inside))
     with pytest.raises(
         FileNotFoundError, match="not in the data set"
     ):  # datasets would open the first hop
-        hub._content(
+        hub_rows.content(
             row | {"path": f"{row['path']}::{inside}main/pictures.zip"},
             lambda path: path.startswith(inside),
         )
-    assert hub._content(row, lambda path: True) == noise(0)
+    assert hub_rows.content(row, lambda path: True) == noise(0)
 
 
 def test_a_picture_in_an_archive_of_the_data_set_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
         archive.writestr("a.png", noise(1))
     path = f"zip://a.png::{tmp_path / 'pictures.zip'}"
-    assert hub._content(
+    assert hub_rows.content(
         {"bytes": None, "path": path}, lambda outside: outside.endswith("pictures.zip")
     ) == noise(1)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from storyboard import artifacts
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.errors import LoraError, ScoringError, SettingsError
 from storyboard.lora.file import Lora
 from storyboard.models import memory

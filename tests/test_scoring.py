@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from storyboard import Story, best, render, score, vocabulary
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.errors import BaseError, LoraError, ScoringError
 from storyboard.lora.file import Lora
 from storyboard.rendering.stage import Pictures

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from storyboard import artifacts, collect
-from storyboard.data import collecting as dataset
+from storyboard.data import pictures
+from storyboard.data.captions import Captions
 from storyboard.errors import DatasetError, ResourceError, SettingsError
 from tests.conftest import picture
 
@@ -20,10 +21,9 @@ def load(captions, place=0):
 
 def test_txt_files_beside_pictures(folder, make_settings):
     captions = collect(make_settings(dataset=str(folder)))
-    assert [row["text"] for row in captions.rows] == [f"画 {seed}" for seed in range(10)]
+    assert [row.text for row in captions.rows] == [f"画 {seed}" for seed in range(10)]
     assert all(
-        captions.path(row).is_file() and not os.path.isabs(row["images"][0])
-        for row in captions.rows
+        captions.path(row).is_file() and not os.path.isabs(row.image) for row in captions.rows
     )
 
 
@@ -37,14 +37,14 @@ def test_metadata_files(folder, make_settings, listing):
             table = csv.DictWriter(lines, ["file_name", "text"])
             table.writeheader(), table.writerows(rows)
     captions = collect(make_settings(dataset=str(folder)))
-    assert [row["text"] for row in captions.rows] == ["图 3，好", "图 1，好"]
+    assert [row.text for row in captions.rows] == ["图 3，好", "图 1，好"]
 
 
 def test_what_collect_writes_can_be_collected_again(folder, make_settings, tmp_path):
     first = collect(make_settings(dataset=str(folder)))
     again = collect(make_settings(dataset=str(first.folder), output=str(tmp_path / "again")))
-    assert [row["text"] for row in again.rows] == [
-        row["text"] for row in first.rows
+    assert [row.text for row in again.rows] == [
+        row.text for row in first.rows
     ] and again.digest == first.digest
 
 
@@ -105,17 +105,17 @@ def test_what_was_made_is_not_collected_again(folder, make_settings):
 
 def test_kohyas_caption_files_and_unusual_line_ends(folder, make_settings):
     (folder / "0.txt").rename(folder / "0.caption")
-    assert collect(make_settings(dataset=str(folder))).rows[0]["text"] == "画 0"
+    assert collect(make_settings(dataset=str(folder))).rows[0].text == "画 0"
     (folder / "metadata.jsonl").write_text(
         json.dumps({"file_name": "1.png", "text": "a\u2028b"}, ensure_ascii=False), encoding="utf-8"
     )
-    assert collect(make_settings(dataset=str(folder))).rows[0]["text"] == "a\u2028b"
+    assert collect(make_settings(dataset=str(folder))).rows[0].text == "a\u2028b"
 
 
 def test_a_foreign_caption_folder_has_a_digest_of_its_content(folder, make_settings):
     captions = collect(make_settings(dataset=str(folder)))
     (captions.folder / artifacts.MANIFEST).unlink()
-    assert dataset.Captions.load(captions.folder).digest == captions.digest
+    assert Captions.load(captions.folder).digest == captions.digest
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not a picture</html>", None])
@@ -125,8 +125,8 @@ def test_a_broken_file_costs_only_itself(folder, make_settings, content):
     captions = collect(make_settings(dataset=str(folder)))
     assert (
         len(captions) == 9
-        and [item["source"] for item in captions.unreadable] == ["4.png"]
-        and captions.unreadable[0]["reason"]
+        and [item.source for item in captions.unreadable] == ["4.png"]
+        and captions.unreadable[0].reason
     )
 
 
@@ -141,14 +141,14 @@ def test_paths_stay_inside_the_folder(folder, make_settings, tmp_path):
     captions = collect(make_settings(dataset=str(folder)))
     assert (
         len(captions) == 1
-        and [item["reason"] for item in captions.unreadable] == ["lies outside the folder"] * 2
+        and [item.reason for item in captions.unreadable] == ["lies outside the folder"] * 2
     )
 
 
 def test_captions_saved_by_a_chinese_windows_editor(folder, make_settings):
     (folder / "0.txt").write_bytes("二次元，女孩".encode("gb18030"))
     (folder / "1.txt").write_bytes("二次元".encode("utf-8-sig"))
-    assert [row["text"] for row in collect(make_settings(dataset=str(folder))).rows[:2]] == [
+    assert [row.text for row in collect(make_settings(dataset=str(folder))).rows[:2]] == [
         "二次元，女孩",
         "二次元",
     ]
@@ -164,7 +164,7 @@ def test_nothing_is_done_twice_and_a_changed_caption_is_seen(folder, make_settin
     assert collect(settings).digest == first.digest and "nothing to do" in capsys.readouterr().out
     assert (first.folder / "metadata.jsonl").stat().st_mtime_ns == written
     (folder / "3.txt").write_text("别的")
-    assert collect(settings).rows[3]["text"] == "别的"
+    assert collect(settings).rows[3].text == "别的"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_full_disk_is_found_before_anything_is_written(folder, make_settings, 
 def test_a_disk_that_becomes_full_leaves_nothing_and_the_next_run_does_all(
     folder, make_settings, monkeypatch
 ):
-    def full(source, stem, real=dataset.normalise):
+    def full(source, stem, real=pictures.normalise):
         if source.name == "5.png":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(source, stem)
@@ -226,7 +226,7 @@ def test_a_disk_that_becomes_full_leaves_nothing_and_the_next_run_does_all(
             ResourceError, match="became full while 10 pictures were brought in"
         ) as error,
     ):
-        patch.setattr(dataset, "normalise", full)
+        patch.setattr(pictures, "normalise", full)
         collect(settings)
     assert "\n" not in str(error.value) and not list(settings.folder.iterdir())
     assert len(collect(settings)) == 10
@@ -239,7 +239,7 @@ def test_pillows_pixel_limit_holds(folder, make_settings, monkeypatch):
 
 
 def test_bytes_are_copied_where_nothing_changes(folder, tmp_path):
-    written = dataset.normalise(folder / "0.png", tmp_path / "same")
+    written = pictures.normalise(folder / "0.png", tmp_path / "same")
     assert written.read_bytes() == (folder / "0.png").read_bytes()
 
 
@@ -256,7 +256,7 @@ def concepts(folder):
 
 
 def captioned(settings):
-    return {row["source"]: row["text"] for row in collect(settings).rows}
+    return {row.source: row.text for row in collect(settings).rows}
 
 
 def test_kohyas_folders_name_the_concept_of_pictures_without_a_caption(
