@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from storyboard import resources
-from storyboard.data.cleaning import CleaningReport, read_recipe
+from storyboard.data import recipes
+from storyboard.data.cleaning import CleaningReport
 from storyboard.lora import file as lora
 from storyboard.models import bases
 from storyboard.models.run import check
@@ -43,7 +44,7 @@ def data_card(settings: Settings, path: Path, report: CleaningReport | None) -> 
     }
     if report is None:
         return card
-    _, process = read_recipe(settings.recipe)
+    process = recipes.read(settings.recipe).to_json()
     return card | {
         "pictures": {
             "found": report.total,
@@ -53,8 +54,8 @@ def data_card(settings: Settings, path: Path, report: CleaningReport | None) -> 
         },
         "recipe": {"name": Path(settings.recipe).name, "process": _without_folders(process)},
         "funnel": [
-            {key: operator[key] for key in ("operator", "kept", "dropped")}
-            for operator in report.operators
+            {"operator": count.operator, "kept": count.kept, "dropped": count.dropped}
+            for count in report.operators
         ],
     }
 
@@ -216,8 +217,8 @@ def _data(settings: Settings, said: dict[str, str], report: CleaningReport | Non
         return [f"{dataset(settings)}: {said.get('ss_num_train_images', '?')} 张图片 pictures."]
     counts = f"共 {report.total} 张，保留 {len(report.captions)}，去掉 {len(report.dropped)}，无法读取 {len(report.unreadable)} · {report.total} pictures, {len(report.captions)} kept, {len(report.dropped)} dropped, {len(report.unreadable)} unreadable"
     rows = [
-        (operator["operator"], operator["kept"], operator["dropped"])
-        for operator in report.operators
+        (count.operator, count.kept, count.dropped)
+        for count in report.operators
     ]
     return [
         f"{dataset(settings)}: {counts}. Data-Juicer:",
