@@ -85,7 +85,10 @@ def row_of(paths: Iterable[Path], side: int) -> str:
 
 
 def smooth(values: Sequence[float], weight: float = 0.95) -> list[float]:
-    """Exponential moving average, its start not biased (https://arxiv.org/abs/1412.6980, sec. 3)."""
+    """Exponential moving average, without bias at its start.
+
+    See https://arxiv.org/abs/1412.6980, section 3.
+    """
     mean, means = 0.0, []
     for count, value in enumerate(values, 1):
         mean = weight * mean + (1 - weight) * value
@@ -123,8 +126,11 @@ def training(
 
 
 def grid(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """All pictures, which are of one size, on white: up to three in a row, then two rows, then
-    about as many rows as columns.
+    """Pictures of one size in rows on white.
+
+    Args:
+        columns: None puts up to three in a row, up to eight in two rows, more in about as many rows
+            as columns.
     """
     columns = columns or _columns(len(pictures))
     rows = math.ceil(len(pictures) / columns)
@@ -163,7 +169,7 @@ def tell(result: object) -> None:
 
 
 class Live:
-    """Progress of a long stage: redrawn in a notebook's cell, printed now and then in a terminal."""
+    """Progress of a long stage: redrawn in a notebook's cell, printed at times in a terminal."""
 
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total = title, total

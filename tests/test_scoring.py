@@ -10,8 +10,9 @@ from storyboard.data.captions import Captions
 from storyboard.errors import BaseError, LoraError, ScoringError
 from storyboard.lora.file import Lora
 from storyboard.rendering.stage import Pictures
-from storyboard.scoring import classifier, measures, metrics
-from storyboard.scoring.stage import TITLES, Measure, _choose
+from storyboard.scoring import classifier, feature_statistics, metric_models, metrics
+from storyboard.scoring.choosing import choose
+from storyboard.scoring.scores import TITLES, Measure
 from tests import layouts, tiny
 from tests.conftest import picture
 
@@ -82,10 +83,10 @@ def test_training_pictures_score_as_their_captions_say(trained, tmp_path):
     settings, _, captions, _ = trained
     rows = captions.rows[::40][:8]
     own = pictures_of(
-        tmp_path / "own", [(Image.open(captions.path(row)), row["text"]) for row in rows]
+        tmp_path / "own", [(Image.open(captions.path(row)), row.text) for row in rows]
     )
     strange = pictures_of(
-        tmp_path / "strange", [(picture(seed), row["text"]) for seed, row in enumerate(rows)]
+        tmp_path / "strange", [(picture(seed), row.text) for seed, row in enumerate(rows)]
     )
     settings = settings.but(output=str(tmp_path))
     own, strange = score(own, settings, captions), score(strange, settings, captions)
@@ -156,7 +157,7 @@ def test_score_says_which_panel_lacks_what(trained, tmp_path):
     ],
 )
 def test_score_reads_what_a_prompt_asks_for(prompt, expected):
-    assert vocabulary.asked(prompt) == expected
+    assert vocabulary.named_attributes(prompt) == expected
 
 
 def test_score_vocabulary_is_what_the_classifier_knows():
@@ -176,20 +177,20 @@ def test_score_measures_on_known_sets():
         torch.randn(300, 64, generator=generator),
         torch.randn(300, 64, generator=generator) + 1,
     )
-    near, far = measures.kid(same[:8], same[8:]), measures.kid(other[:8], same)
-    assert abs(near) < 2 * measures.chance(same, 8) < far
+    near, far = feature_statistics.kid(same[:8], same[8:]), feature_statistics.kid(other[:8], same)
+    assert abs(near) < 2 * feature_statistics.chance(same, 8) < far
     direct = lambda a, b: (a.double() @ b.double().T / 64 + 1) ** 3
     x, y = same[:3], other[:4]
     off = lambda k: (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
-    assert measures.kid(x, y) == pytest.approx(
+    assert feature_statistics.kid(x, y) == pytest.approx(
         (off(direct(x, x)) + off(direct(y, y)) - 2 * direct(x, y).mean()).item()
     )
     assert (
-        measures.coherence(torch.ones(8, 4)) == pytest.approx(100)
-        and measures.coherence(torch.eye(4)) == 0
+        feature_statistics.coherence(torch.ones(8, 4)) == pytest.approx(100)
+        and feature_statistics.coherence(torch.eye(4)) == 0
     )
     line = torch.arange(10.0)[:, None]
-    assert measures.precision(torch.tensor([[4.5], [11.9], [12.1], [-2.0]]), line).tolist() == [
+    assert feature_statistics.precision(torch.tensor([[4.5], [11.9], [12.1], [-2.0]]), line).tolist() == [
         True,
         True,
         False,
@@ -227,17 +228,17 @@ def test_checkpoints_are_kept_and_the_best_is_chosen_by_score(trained, tmp_path,
 
 def test_best_by_score_is_the_nearest_in_style_of_those_that_match():
     of = lambda match, style: {"match": Measure(match, ""), "style": Measure(style, "why")}
-    assert _choose({"a": of(90.0, 1.0), "b": of(97.0, 5.0), "c": of(100.0, 9.0)})[0] == "b"
-    assert _choose({"a": of(90.0, 3.0), "b": of(90.0, 3.0)})[0] == "b"
+    assert choose({"a": of(90.0, 1.0), "b": of(97.0, 5.0), "c": of(100.0, 9.0)})[0] == "b"
+    assert choose({"a": of(90.0, 3.0), "b": of(90.0, 3.0)})[0] == "b"
     assert (
-        _choose({"a": of(80.0, None), "b": of(70.0, None)})[0] == "a"
-        and _choose({"a": of(None, 2.0), "b": of(None, 3.5)})[0] == "a"
+        choose({"a": of(80.0, None), "b": of(70.0, None)})[0] == "a"
+        and choose({"a": of(None, 2.0), "b": of(None, 3.5)})[0] == "a"
     )
     assert (
-        _choose({"a": of(95.8, 9.1), "b": of(100.0, 9.2)})[0] == "b"
+        choose({"a": of(95.8, 9.1), "b": of(100.0, 9.2)})[0] == "b"
     )  # so little in style is chance
     with pytest.raises(ScoringError, match="cannot be told apart"):
-        _choose({"a": of(None, None), "b": of(None, None)})
+        choose({"a": of(None, None), "b": of(None, None)})
 
 
 @pytest.fixture
@@ -277,7 +278,7 @@ def test_score_uses_diffsynth_clip_where_its_weights_are(
         tmp_path / "shown", [(picture(0), "a cat"), (picture(1), "a dog"), (picture(2), "猫")]
     )
     found = score(shown, make_settings(base="sd15"), captions)
-    judge = metrics.load_clip(metrics_hub, "cpu")
+    judge = metric_models.load_clip(metrics_hub, "cpu")
     expected = judge.score(["a cat", "a dog"], [picture(0), picture(1)])
     assert found.value("match") == pytest.approx(
         sum(expected) / 2, abs=1e-4
@@ -301,7 +302,7 @@ def test_score_asks_pickscore_and_hps_where_wanted(metrics_hub, captions, make_s
     settings = make_settings(base="sd15")
     assert "PickScore" not in str(score(shown, settings, captions))
     found = score(shown, settings, captions, preference=True)
-    pick, hps = (load(metrics_hub, "cpu") for load in (metrics.load_pickscore, metrics.load_hps))
+    pick, hps = (load(metrics_hub, "cpu") for load in (metric_models.load_pickscore, metric_models.load_hps))
     both = ["a cat", "a dog"], [picture(0), picture(1)]
     assert found.value("pickscore") == pytest.approx(
         torch.tensor(pick.score(*both)).diagonal().mean().item(), abs=1e-4
@@ -338,10 +339,10 @@ def test_score_of_hps_needs_every_tensor(tmp_path, monkeypatch, change, said):
     change(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BaseError, match=said):
-        metrics.load_hps(folder, "cpu")
+        metric_models.load_hps(folder, "cpu")
     monkeypatch.setenv("STORYBOARD_HUB", str(tmp_path / "hub"))
     shown = pictures_of(tmp_path / "shown", [(picture(0), "a cat")])
-    row = metrics.Judge("cpu", preference=True).preference(shown.paths, ["a cat"])["hps"]
+    row = metrics.MetricsJudge("cpu", preference=True).preference(shown.paths, ["a cat"])["hps"]
     assert row.value is None and "cannot be used" in row.reading and "\n" not in row.reading
 
 
@@ -350,7 +351,7 @@ def test_score_by_a_clip_without_some_of_its_weights_says_so(metrics_hub, tmp_pa
     del tensors["text_projection.weight"]
     save_file(tensors, metrics_hub / "model.safetensors", metadata={"format": "pt"})
     shown = pictures_of(tmp_path / "shown", [(picture(0), "a cat")])
-    row = metrics.Judge("cpu").match(shown.paths, ["a cat"])
+    row = metrics.MetricsJudge("cpu").match(shown.paths, ["a cat"])
     assert row.value is None and "text_projection.weight is missing" in row.reading
 
 
@@ -397,22 +398,22 @@ def test_score_reads_aesthetics_against_what_the_contest_asked_for(
         CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
     ).eval()
     model.layers[-1].bias.data.fill_(6.5)
-    monkeypatch.setattr(metrics, "load_aesthetic", lambda folder, device: AestheticMetric(model))
+    monkeypatch.setattr(metric_models, "load_aesthetic", lambda folder, device: AestheticMetric(model))
     monkeypatch.setattr(
-        metrics,
+        metric_models,
         "load_inception",
         lambda folder, device: FIDMetric(
             FIDModel(torch.nn.Sequential(torch.nn.AvgPool2d(46), torch.nn.Flatten()))
         ),
     )
-    judge = metrics.Judge("cpu")
+    judge = metrics.MetricsJudge("cpu")
     shown = pictures_of(tmp_path / "shown", [(picture(0), "a cat"), (picture(1), "a dog")])
     found = judge.aesthetics(shown.paths, lambda: pytest.fail("needs no training set"))
     assert 6 < found.value < 7 and found.reading.startswith(
         "the contest asked for 6 of 10 or more, which 2 of 2 reach"
     )
     features = judge.features("inception", [captions.path(row) for row in captions.rows])
-    assert measures.kid(features[:2], features) < measures.kid(features[:2] + 1, features)
+    assert feature_statistics.kid(features[:2], features) < feature_statistics.kid(features[:2] + 1, features)
     broken = judge.match(shown.paths, ["a cat", "a dog"])
     assert (
         broken.value is None and "cannot be used" in broken.reading and "\n" not in broken.reading

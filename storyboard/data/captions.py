@@ -73,7 +73,7 @@ class Captions:
     def load(cls, folder: Path) -> "Captions":
         """Read what ``collect`` or ``clean`` wrote; another program's folder has no manifest."""
         manifest = artifacts.read_manifest(folder) or {}
-        with open(folder / LISTING, encoding="utf-8") as lines:
+        with (folder / LISTING).open(encoding="utf-8") as lines:
             rows = [CaptionRow.from_json(json.loads(line)) for line in lines]
         unreadable = [UnreadablePicture(**entry) for entry in manifest.get("unreadable", [])]
         return cls(folder, rows, unreadable, manifest.get("digest") or digest_of(folder, rows))

@@ -47,13 +47,15 @@ class CleaningReport:
     origin: Path = field(repr=False)
 
     def __str__(self) -> str:
-        lines = [
+        heading = (
             f"clean: kept {len(self.captions)} of {self.total} pictures, "
             f"dropped {len(self.dropped)}, unreadable {len(self.unreadable)}"
+        )
+        counts = [
+            f"  {count.operator:<28} kept {count.kept:>6}  dropped {count.dropped:>5}"
+            for count in self.operators
         ]
-        for count in self.operators:
-            lines.append(f"  {count.operator:<28} kept {count.kept:>6}  dropped {count.dropped:>5}")
-        return "\n".join(lines)
+        return "\n".join([heading, *counts])
 
     def _repr_html_(self) -> str:
         readable = self.total - len(self.unreadable)
@@ -180,7 +182,7 @@ def write(captions: Captions, kept: Mapping[str, str], folder: Path) -> str:
     for row in rows:
         _link(captions.path(row), folder / row.image)
     write_rows(folder, rows)
-    with open(folder / "metadata.csv", "w", encoding="utf-8", newline="") as lines:
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as lines:
         table = csv.writer(lines)
         table.writerow(["image", "prompt"])
         table.writerows([row.image, row.text] for row in rows)

@@ -157,8 +157,8 @@ def _hub(dataset_id: str) -> Iterator[Source]:
     listed = _listing(modelscope.api(endpoint), dataset_id)
     inside = f"hf://datasets/{dataset_id}@"
 
-    with modelscope.stream(dataset_id, SPLIT, listed, endpoint) as (rows, read):
-        rows, columns = _undecoded(rows)
+    with modelscope.stream(dataset_id, SPLIT, listed, endpoint) as (stream, read):
+        rows, columns = _undecoded(stream)
         yield Source(
             rows,
             columns,
@@ -224,7 +224,7 @@ def _write(source: Source, folder: Path, dataset_id: str) -> Iterator[int]:
     present = hub_rows.repair(listing)
     yield present
 
-    with open(listing, "a", encoding="utf-8") as lines:
+    with listing.open("a", encoding="utf-8") as lines:
         for index, row in enumerate(source.rows):
             if index == 0:
                 hub_rows.print_missing_captions(row, dataset_id)

@@ -1,4 +1,4 @@
-"""Rows of a streamed data set as files on disk: each picture as it is stored, its caption in a listing."""
+"""Rows of a streamed data set as files: each picture as it is stored, captions in a listing."""
 
 import re
 import zipfile

@@ -56,7 +56,7 @@ def _dataset(captions: Captions, work: Path):
     import datasets
 
     listing = work / "captions.jsonl"
-    with open(listing, "w", encoding="utf-8") as lines:
+    with listing.open("w", encoding="utf-8") as lines:
         for row in captions.rows:
             image = str(captions.path(row).resolve())
             content = {"id": row.id, "text": row.text, "images": [image]}

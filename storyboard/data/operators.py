@@ -116,7 +116,7 @@ class ImageNearDeduplicator(Deduplicator):
         return kept.remove_columns("thumbnail"), {}
 
     def _first_of_same(self, thumbnails: np.ndarray) -> np.ndarray:
-        """(n, 1728) thumbnails -> (n,) index of the earliest picture that each repeats, or its own."""
+        """(n, 1728) thumbnails -> (n,) index of the earliest picture that each repeats."""
         means = thumbnails.mean(1)
         centred = thumbnails - means[:, None]
         limits = np.minimum(self.max_difference, LOW_CONTRAST * np.ptp(thumbnails, axis=1))
