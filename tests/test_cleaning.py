@@ -1,15 +1,11 @@
 import csv
-import random
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
-from PIL import Image, ImageDraw, ImageFile, ImageFilter
 
 from storyboard import clean, collect
-from storyboard.errors import DatasetError, SettingsError
+from storyboard.errors import DatasetError
 from tests.conftest import picture
 
 
@@ -59,7 +55,7 @@ def test_counts_reasons_and_statistics(folder, make_settings, recipe):
 
 def test_metadata_csv_is_what_diffsynth_reads(folder, make_settings, recipe):
     report = run(folder, make_settings, recipe, [{"text_length_filter": {"min_len": 1}}])
-    with open(report.captions.folder / "metadata.csv", encoding="utf-8", newline="") as lines:
+    with (report.captions.folder / "metadata.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert list(rows[0]) == ["image", "prompt"] and [row["prompt"] for row in rows] == [
         f"画 {seed}" for seed in range(10)

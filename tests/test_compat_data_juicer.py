@@ -128,9 +128,9 @@ def test_a_moved_installer_is_named(monkeypatch):
     from data_juicer.utils.lazy_loader import LazyLoader
 
     monkeypatch.delattr(LazyLoader, "_install_package")
-    with pytest.raises(LibraryError, match=r"py-data-juicer 1\.\S+ has no LazyLoader") as error:
-        with data_juicer():
-            pass
+    message = r"py-data-juicer 1\.\S+ has no LazyLoader"
+    with pytest.raises(LibraryError, match=message) as error, data_juicer():
+        pass
     assert "\n" not in str(error.value)
 
 
@@ -209,9 +209,9 @@ def test_a_truncated_picture_is_an_error_where_it_shall_be(tmp_path, monkeypatch
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", before)
     picture(0).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1500])
-    with pillow.truncated_images(allowed=False), Image.open(tmp_path / "cut.png") as image:
-        with pytest.raises(OSError, match="truncated"):
-            image.load()
-    with pillow.truncated_images(allowed=True), Image.open(tmp_path / "cut.png") as image:
-        image.load()
+    cut = tmp_path / "cut.png"
+    with pillow.truncated_images(allowed=False), pytest.raises(OSError, match="truncated"):
+        Image.open(cut).load()
+    with pillow.truncated_images(allowed=True):
+        Image.open(cut).load()
     assert ImageFile.LOAD_TRUNCATED_IMAGES is before

@@ -1,8 +1,10 @@
+"""Every picture becomes upright, opaque, sRGB, with 8 bits a channel."""
+
 import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
 from storyboard import Reference
 from storyboard.data import pictures
@@ -18,6 +20,63 @@ SHADES = {
     "0 to 255": (RAMP / 257).astype(np.float32),
     "0 to 65535": RAMP.astype(np.float32),
 }
+
+
+@pytest.fixture
+def normalised(tmp_path):
+    """A picture, saved with what ``save`` takes -> as ``pictures.normalise`` writes it."""
+
+    def normalise(image: Image.Image, suffix: str = ".png", **options) -> Image.Image:
+        image.save(tmp_path / f"source{suffix}", **options)
+        written = pictures.normalise(tmp_path / f"source{suffix}", tmp_path / "written")
+        with Image.open(written) as result:
+            result.load()
+            return result
+
+    return normalise
+
+
+def test_exif_rotation_is_applied(normalised):
+    upright = picture(50).crop((0, 0, 200, 256))
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = 6
+    turned = upright.transpose(Image.ROTATE_90)
+    result = normalised(turned, ".jpg", exif=exif, quality=95)
+    assert result.size == (200, 256) and result.getexif().get(pictures.ORIENTATION, 1) == 1
+    assert np.abs(np.asarray(result, int) - np.asarray(upright, int)).mean() < 6
+
+
+def test_transparency_is_laid_on_white(normalised):
+    clear = picture(51).convert("RGBA")
+    clear.putalpha(Image.new("L", clear.size, 0))
+    assert np.asarray(normalised(clear)).min() == 255
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "LA", "1", "CMYK"])
+def test_every_mode_becomes_rgb(normalised, mode):
+    suffix = ".jpg" if mode == "CMYK" else ".png"
+    assert normalised(picture(52).convert(mode), suffix).mode == "RGB"
+
+
+def test_a_colour_profile_becomes_srgb(normalised):
+    """A profile with the red and green primaries exchanged: what is stored as red shows green."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exchanged = profile.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ")
+    exchanged = exchanged.replace(b"tXYZ", b"gXYZ")
+    result = normalised(Image.new("RGB", (64, 64), (250, 10, 10)), icc_profile=exchanged)
+    red, green, blue = np.asarray(result)[32, 32].tolist()
+    assert "icc_profile" not in result.info and green > 240 and red < 60 and blue < 60
+
+
+def test_sixteen_bit_grey_keeps_its_shades(normalised):
+    grey = Image.fromarray(np.full((64, 64), 10000, np.uint16))
+    assert np.asarray(normalised(grey))[0, 0].tolist() == [38, 38, 38]
+
+
+def test_bytes_are_copied_where_nothing_changes(tmp_path):
+    picture(0).save(tmp_path / "0.png")
+    written = pictures.normalise(tmp_path / "0.png", tmp_path / "same")
+    assert written.read_bytes() == (tmp_path / "0.png").read_bytes()
 
 
 @pytest.mark.parametrize("shades", SHADES)
@@ -40,21 +99,16 @@ def test_shades_that_cannot_be_placed_are_an_error(values, tmp_path):
         controlnet.check_picture(tmp_path / "odd.tif", "The reference")
 
 
-def test_8_bits_stay_as_they_are():
-    assert all(
-        pictures.eight_bits(picture(0).convert(mode)).mode == mode
-        for mode in ("RGB", "RGBA", "L", "P", "1", "CMYK")
-    )
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
+def test_8_bits_stay_as_they_are(mode):
+    assert pictures.eight_bits(picture(0).convert(mode)).mode == mode
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_turned_as_pillow_turns_it(orientation):
-    from PIL import ImageOps
-
     content, exif = io.BytesIO(), Image.Exif()
     exif[pictures.ORIENTATION] = orientation
     picture(1).crop((0, 0, 100, 60)).save(content, "PNG", exif=exif)
     with Image.open(content) as image:
-        assert (
-            np.asarray(pictures.upright(image)) == np.asarray(ImageOps.exif_transpose(image))
-        ).all()
+        expected = np.asarray(ImageOps.exif_transpose(image))
+        assert (np.asarray(pictures.upright(image)) == expected).all()
