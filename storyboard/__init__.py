@@ -27,8 +27,8 @@ _WHERE = {
     "publish": "exporting.publish",
     "convert": "lora.conversion",
     "merge": "lora.merging",
-    "workflow": "exporting.comfy",
-    "save_workflow": "exporting.comfy",
+    "workflow": "exporting.comfyui.graph",
+    "save_workflow": "exporting.comfyui.graph",
 }
 __all__ = sorted(_WHERE)
 

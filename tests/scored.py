@@ -1,11 +1,31 @@
 """Pictures for tests of scoring, as ``render`` leaves them."""
 
-from storyboard.rendering.stage import Pictures
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from storyboard.records import BaseRecord, LoraRecord, PanelRecord
+from storyboard.rendering.pictures import Pictures, panel_file
 
 
-def pictures_of(folder, panels):
-    """A story as ``render`` leaves it, of given pictures: ``panels`` are (picture, prompt)."""
+def pictures_of(folder: Path, panels: Sequence[tuple[Image.Image, str]]) -> Pictures:
+    """A story in ``folder`` of given pictures and prompts, as if drawn with a LoRA."""
     folder.mkdir(parents=True)
-    for place, (image, _) in enumerate(panels, 1):
-        image.save(folder / f"panel-{place}.png")
-    return Pictures(folder, [{"prompt": prompt, "lora": "0" * 64} for _, prompt in panels])
+    for index, (image, _) in enumerate(panels):
+        image.save(folder / panel_file(index))
+    return Pictures(folder, [_record(prompt) for _, prompt in panels])
+
+
+def _record(prompt: str) -> PanelRecord:
+    return PanelRecord(
+        prompt=prompt,
+        negative_prompt="",
+        seed=0,
+        width=64,
+        height=64,
+        steps=1,
+        guidance_scale=1.0,
+        base=BaseRecord(name="mini", family="kolors", pipeline="KolorsPipeline"),
+        lora=LoraRecord(digest="0" * 64),
+    )

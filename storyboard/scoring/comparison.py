@@ -3,7 +3,7 @@
 from PIL import Image, ImageChops, ImageStat
 
 from storyboard import show
-from storyboard.rendering.stage import Pictures
+from storyboard.rendering.pictures import Pictures
 
 SIDE = 120  # pixels of a picture in the display
 

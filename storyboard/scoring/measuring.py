@@ -9,7 +9,7 @@ from storyboard import artifacts
 from storyboard.data.captions import Captions
 from storyboard.errors import ScoringError
 from storyboard.prompts import plain
-from storyboard.rendering.stage import Pictures
+from storyboard.rendering.pictures import Pictures
 from storyboard.scoring import feature_cache, feature_statistics
 from storyboard.scoring.judge import FeaturePair, Judge
 from storyboard.scoring.scores import Measure, Unmeasurable
@@ -29,7 +29,7 @@ def measure(
         if not path.is_file():
             raise ScoringError(f"{path} is gone: run the cell that draws it again.")
 
-    prompts = [plain(panel["prompt"]) for panel in pictures.panels]  # without A1111's weights
+    prompts = [plain(panel.prompt) for panel in pictures.panels]  # without A1111's weights
     digests = [artifacts.digest_of_file(path) for path in pictures.paths]
     fingerprint = artifacts.fingerprint(
         stage="score",

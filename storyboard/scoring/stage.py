@@ -10,7 +10,8 @@ from storyboard.errors import LoraError, SettingsError
 from storyboard.lora.file import Lora
 from storyboard.models import memory
 from storyboard.models.run import check
-from storyboard.rendering.stage import Pictures, render
+from storyboard.rendering.pictures import Pictures
+from storyboard.rendering.stage import render
 from storyboard.scoring.choosing import Choice, choose
 from storyboard.scoring.judge import Judge
 from storyboard.scoring.measuring import measure
@@ -44,7 +45,7 @@ def score(
     """
     judge = _judge_for(settings, preference)
     folder = settings.folder / FOLDER
-    name = LORA if pictures.panels[0]["lora"] else BASE
+    name = LORA if pictures.panels[0].lora else BASE
     sets = {name: measure(pictures, captions, judge, folder)}
     if base is not None:
         sets[BASE] = measure(base, captions, judge, folder)

@@ -131,7 +131,11 @@ def _train(
     cached = cache.prepare(
         captions,
         run,
-        [panel[key] for panel in story.resolved(run.seed) for key in ("prompt", "negative_prompt")]
+        [
+            text
+            for panel in story.resolved(run.seed)
+            for text in (panel.prompt, panel.negative_prompt)
+        ]
         if story
         else [],
     )
@@ -207,50 +211,30 @@ class _Painter:
     """Draws the first panels of the story with the UNet as it stands in training."""
 
     def __init__(self, run: Run, story: Story, folder: Path) -> None:
+        from storyboard.rendering.panels import panel_records
+
         self.run, self.folder = run, folder
-        self.panels = story.resolved(run.seed)[:PREVIEWS]
-        self.pipe = None
+        self.records = [
+            record.model_copy(update={"steps": PREVIEW_STEPS})
+            for record in panel_records(run, story)[:PREVIEWS]
+        ]
+        self.renderer = None
         (folder / "previews").mkdir()
 
     def paint(self, unet, step: int) -> dict:
-        import torch
+        from storyboard.rendering.renderer import Renderer
 
-        from storyboard.models import conditioning
-        from storyboard.rendering import sampling
-
-        self.pipe = self.pipe or sampling.load_pipeline(self.run.base, self.run.plan, unet=unet)
-        run, size = self.run, self.run.plan.render_at_once
-        words = [panel[key] for panel in self.panels for key in ("prompt", "negative_prompt")]
-        said = conditioning.encode(run, words)  # encoded before, with the captions
-        pictures = []
+        self.renderer = self.renderer or Renderer(self.run, unet=unet)
         try:
-            for start in range(0, len(self.panels), size):
-                panels = self.panels[start : start + size]
-                positive, negative = (
-                    [said[panel[key]] for panel in panels] for key in ("prompt", "negative_prompt")
-                )
-                seeds = [panel["seed"] for panel in panels]
-                pictures += sampling.draw(
-                    self.pipe,
-                    positive,
-                    negative,
-                    seeds,
-                    run.resolution,
-                    PREVIEW_STEPS,
-                    run.guidance_scale,
-                    run.guidance_end,
-                )
-        except (
-            RenderingError,
-            torch.OutOfMemoryError,
-        ) as error:  # a look at a LoRA half trained; the story itself is drawn with a check
+            drawings = sorted(self.renderer.draw(self.records), key=lambda each: each.index)
+        except (RenderingError, ResourceError) as error:
+            # a look at a LoRA half trained; the story itself is drawn with a check
             print(f"train: no preview at step {step}: {error}", flush=True)
-            pictures = []
-        names = [
-            f"previews/step-{step:06d}-panel-{place}.png" for place in range(1, len(pictures) + 1)
-        ]
-        for picture, name in zip(pictures, names):
-            picture.save(self.folder / name)
+            drawings = []
+        names = []
+        for drawing in drawings:
+            names.append(f"previews/step-{step:06d}-panel-{drawing.index + 1}.png")
+            drawing.image.save(self.folder / names[-1])
         return {"step": step, "pictures": names}
 
 
