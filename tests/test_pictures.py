@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from storyboard import Reference
 from storyboard.data import pictures
 from storyboard.errors import SettingsError
-from storyboard.rendering import controlnet
+from storyboard.rendering import references
 from tests.conftest import picture
 
 RAMP = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
@@ -85,10 +84,8 @@ def test_shades_of_more_than_8_bits_are_kept(shades, tmp_path):
     assert image.mode == "L" and np.abs(np.asarray(image, int) - RAMP / 257).max() <= 1
     path = tmp_path / f"depth.{'png' if shades == '16 bits' else 'tif'}"
     Image.fromarray(SHADES[shades]).save(path)
-    controlnet.check_picture(path, "The reference")
-    seen = np.asarray(
-        controlnet.picture(Reference(str(path), control="depth", prepared=True), 64), int
-    )
+    references.check_picture(path, "The reference")
+    seen = np.asarray(references.square(path, 64), int)
     assert np.abs(seen - (RAMP / 257)[..., None]).max() <= 1
 
 
@@ -96,7 +93,7 @@ def test_shades_of_more_than_8_bits_are_kept(shades, tmp_path):
 def test_shades_that_cannot_be_placed_are_an_error(values, tmp_path):
     Image.fromarray(np.full((8, 8), values, np.float32)).save(tmp_path / "odd.tif")
     with pytest.raises(SettingsError, match="where 0 to 65535 can be shown"):
-        controlnet.check_picture(tmp_path / "odd.tif", "The reference")
+        references.check_picture(tmp_path / "odd.tif", "The reference")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
