@@ -66,7 +66,7 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
         TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype),
         diffsynth_peer.text_pipeline(base, plan.dtype, plan.device),
     )
-    texts = [captions.rows[place]["text"] for place in range(len(indices))]
+    texts = [captions.rows[place].text for place in range(len(indices))]
 
     def uncached() -> float:
         began = time.perf_counter()

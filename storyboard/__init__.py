@@ -20,7 +20,7 @@ _WHERE = {
     "import_lora": "lora.importing",
     "score": "scoring.stage",
     "best": "scoring.stage",
-    "Pair": "show",
+    "Pair": "scoring.comparison",
     "StoryboardError": "errors",
     "bundle": "exporting.bundle",
     "reproduce": "exporting.reproduce",

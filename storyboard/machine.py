@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storyboard import artifacts, show
-from storyboard.data.cleaning import read_recipe
+from storyboard.data import recipes
 from storyboard.errors import ResourceError
 from storyboard.models import memory, run, weights
 from storyboard.models.base import Base
@@ -71,7 +71,7 @@ def check(settings: Settings) -> Facts:
     present = weights.present(base)
     if present and base.folder:
         base.check()
-    read_recipe(settings.recipe)
+    recipes.read(settings.recipe)
     uses = _disk_uses(settings, base)
     _check_disks(uses)
     plan = memory.plan(base, settings)

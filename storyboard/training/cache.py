@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from storyboard import artifacts
 from storyboard.compat.quiet import quiet
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.errors import TrainingError
 from storyboard.models import conditioning
 from storyboard.models.run import Run
@@ -76,7 +76,7 @@ def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
     Args:
         prompts: Encoded together with the captions, while the text encoders are there.
     """
-    texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
+    texts = ["", *sorted({row.text for row in captions.rows} - {""})]
     said = conditioning.encode(run, prompts, captions=texts)
     target = run.folder / "cache" / "latents"
     mark = artifacts.fingerprint(
@@ -143,7 +143,7 @@ def _encode(
             pixels, bucket, crop = fit(image.convert("RGB"), choices)
         # the size that the picture is drawn at, not the file's: a LoRA of small files should not learn "upscaled"
         waiting.setdefault(bucket, []).append(
-            (pixels, (*bucket, *crop, *bucket), number[row["text"]])
+            (pixels, (*bucket, *crop, *bucket), number[row.text])
         )
         if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH[run.plan.device]:
             encode(bucket)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from storyboard import artifacts
 from storyboard.compat.quiet import quiet
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.errors import RenderingError, ResourceError, SettingsError
 from storyboard.lora.file import Lora
 from storyboard.models.run import Run, resolve
@@ -256,7 +256,7 @@ def _metadata(captions: Captions, run: Run, steps: int) -> dict[str, object]:
     tags = Counter(
         tag.strip()
         for row in captions.rows
-        for tag in row["text"].replace("，", ",").split(",")
+        for tag in row.text.replace("，", ",").split(",")
         if tag.strip()
     )
     return {
