@@ -41,5 +41,9 @@ class ResourceError(StoryboardError):
     """Not enough disk or memory for what was asked."""
 
 
+class LibraryError(StoryboardError):
+    """An installed library lacks what this package reaches into."""
+
+
 class BundleError(StoryboardError):
     """A story bundle that is not whole, or not safe to open or to give away."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from storyboard.compat.tf32 import true_fp32
+from storyboard.compat.torch import true_fp32
 
 
 def switches():

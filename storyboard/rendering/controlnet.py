@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from storyboard import artifacts
 from storyboard.compat.quiet import quiet
-from storyboard.compat.tf32 import true_fp32
+from storyboard.compat.torch import true_fp32
 from storyboard.data import pictures
 from storyboard.errors import BaseError, SettingsError
 from storyboard.models import loading as models

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from storyboard.compat.quiet import quiet
-from storyboard.compat.tf32 import true_fp32
+from storyboard.compat.torch import true_fp32
 from storyboard.errors import RenderingError
 from storyboard.lora.attaching import attach
 from storyboard.models import loading as models
