@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from safetensors.torch import save as serialise
 
 from storyboard import artifacts
 from storyboard import prompts as syntax
+from storyboard.compat import diffusers, transformers
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, SettingsError
 from storyboard.models import loading as models
@@ -200,27 +201,11 @@ def _layers_left_out(base: Base, clip_skip: int | None) -> int:
     return clip_skip - base.clip_layer
 
 
-@contextmanager
-def _without_last_layers(pipe, count: int) -> Iterator[None]:
-    """While open, the CLIP encoders of ``pipe`` lack their last ``count`` layers: what is read at the end is read that much earlier.
-
-    That is diffusers' own ``clip_skip``, final normalisation included, for compel as well; diffusers 0.42's of SD 1.5 asks
-    ``CLIPTextModel`` for ``text_model``, which transformers 5 has no longer.
-    """
-    found = (
-        [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")] if count else []
-    )
-    encoders = [
-        getattr(encoder, "text_model", encoder).encoder for encoder in found if encoder is not None
-    ]
-    whole = [encoder.layers for encoder in encoders]
-    try:
-        for encoder in encoders:
-            encoder.layers = encoder.layers[:-count]
-        yield
-    finally:
-        for encoder, layers in zip(encoders, whole):
-            encoder.layers = layers
+def _without_last_layers(pipe, count: int) -> AbstractContextManager[None]:
+    """Inside, the CLIP encoders of ``pipe`` lack their last ``count`` layers."""
+    encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
+    present = [encoder for encoder in encoders if encoder is not None]
+    return transformers.without_last_layers(present, count)
 
 
 def _weighted_clip(
@@ -319,9 +304,7 @@ def _weighted_chatglm(
     ``pooled``, the last one's state, and the padding, which alone sees the whole prompt, carry its meaning.
     """
     text = "".join(said for said, _ in pieces)
-    offsets = pipe.tokenizer.tokenizer.sp_model.encode(text, return_type="offset_mapping")[
-        "offsets"
-    ]
+    offsets = diffusers.chatglm_offsets(pipe.tokenizer, text)
     first = max(
         2, length - len(offsets)
     )  # padded on the left; behind [gMASK] and sop where it is cut

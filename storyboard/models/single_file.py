@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from storyboard import artifacts
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, ResourceError
 from storyboard.models import loading as models
@@ -116,7 +117,6 @@ def _copy_weights(source: Base, component: str, folder: Path) -> None:
 
 def _component(base: Base, component: str, path: Path, header: dict, configs: Path):
     """One component out of the file, in the file's own precision."""
-    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
     from safetensors import safe_open
 
     prefix = {"unet": UNET, "vae": VAE}.get(component) or base.family.single_file[component]
@@ -142,7 +142,7 @@ def _component(base: Base, component: str, path: Path, header: dict, configs: Pa
     try:
         if component in CLASS_NAMES:
             return models.class_of(base, component).from_single_file(tensors, **options)
-        model = create_diffusers_clip_model_from_ldm(
+        model = diffusers.clip_from_single_file(
             models.class_of(base, component), tensors, **options
         )
         if lost := [name for name, parameter in model.named_parameters() if parameter.is_meta]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from storyboard import artifacts
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, SettingsError
 from storyboard.models import weights
@@ -147,7 +148,7 @@ def _load_ip_adapter(pipe, folder: Path, file: str, encoder: str) -> None:
     processor = CLIPImageProcessor(size=side, crop_size=side)
     with quiet():
         pipe.register_modules(
-            image_encoder=model.to(pipe._execution_device), feature_extractor=processor
+            image_encoder=model.to(diffusers.execution_device(pipe)), feature_extractor=processor
         )
         pipe.load_ip_adapter(
             str(folder),
@@ -210,13 +211,5 @@ class SharedAttention:
 @contextmanager
 def shared(unet: torch.nn.Module, pictures: int, strength: float) -> Iterator[int]:
     """While open, the self-attention of ``unet`` is shared; yields the number of layers. Afterwards every processor is back."""
-    before = unet.attn_processors
-    ours = {
-        name: SharedAttention(pictures, strength) if name.endswith("attn1.processor") else processor
-        for name, processor in before.items()
-    }
-    unet.set_attn_processor(dict(ours))
-    try:
-        yield sum(isinstance(processor, SharedAttention) for processor in ours.values())
-    finally:
-        unet.set_attn_processor(before)
+    with diffusers.self_attention(unet, SharedAttention(pictures, strength)) as layers:
+        yield layers

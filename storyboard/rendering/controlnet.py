@@ -13,6 +13,7 @@ from diffusers import ControlNetModel
 from PIL import Image, ImageOps
 
 from storyboard import artifacts
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.compat.torch import true_fp32
 from storyboard.data import pictures
@@ -298,7 +299,9 @@ def latents(pipe, images: Sequence[Image.Image]) -> torch.Tensor:
         return (
             torch.cat(
                 [
-                    vae.encode(one[None].to(pipe._execution_device, vae.dtype)).latent_dist.mean
+                    vae.encode(
+                        one[None].to(diffusers.execution_device(pipe), vae.dtype)
+                    ).latent_dist.mean
                     for one in pixels
                 ]
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.compat.torch import true_fp32
 from storyboard.errors import RenderingError
@@ -179,7 +180,7 @@ def denoise(
     doubled = [
         name
         for name in ("prompt_embeds", "add_text_embeds", "add_time_ids")
-        if name in pipe._callback_tensor_inputs
+        if name in diffusers.callback_tensors(pipe)
     ]
     skipped = steps - min(int(steps * strength), steps)  # as diffusers counts
     last = round(steps * guidance_end) - skipped
@@ -188,13 +189,12 @@ def denoise(
         if on_step:
             on_step(step + 1 + skipped)
         if step + 1 == last < steps - skipped and pipe.do_classifier_free_guidance:
-            # diffusers' SDXLCFGCutoffCallback keeps the last row alone, which breaks batches
-            pipe._guidance_scale = 1.0
+            diffusers.end_guidance(pipe)
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
         return tensors
 
     both = stack([*positive, *negative], text_length)
-    halves = [part.to(pipe._execution_device, pipe.unet.dtype).chunk(2) for part in both]
+    halves = [part.to(diffusers.execution_device(pipe), pipe.unet.dtype).chunk(2) for part in both]
     (tokens, negative_tokens), (pooled, negative_pooled) = halves
     said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
     if pooled.shape[1]:
@@ -205,7 +205,10 @@ def denoise(
         if name in inspect.signature(pipe.__call__).parameters
     }
     if image is not None:
-        named |= {"image": image.to(pipe._execution_device, pipe.unet.dtype), "strength": strength}
+        named |= {
+            "image": image.to(diffusers.execution_device(pipe), pipe.unet.dtype),
+            "strength": strength,
+        }
     with true_fp32(pipe.unet.dtype):
         return pipe(
             **said,

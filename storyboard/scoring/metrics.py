@@ -1,8 +1,6 @@
 """Scores for pictures of any base: DiffSynth-Studio's CLIP, aesthetic, Inception, PickScore and HPS metrics, where their weights can be had."""
 
-import contextlib
 import gc
-import io
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -13,6 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from storyboard import artifacts
+from storyboard.compat import diffsynth
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, ResourceError
 from storyboard.models import weights
@@ -172,7 +171,7 @@ class Judge:
         if isinstance(folder, str):
             return folder
         try:
-            with quiet(), contextlib.redirect_stdout(io.StringIO()):
+            with quiet(), diffsynth.silent():
                 return use(load(folder, self.device))
         except (BaseError, OSError, ValueError, SafetensorError) as error:
             return f"{self.wanted[part][1]} in {folder} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]}): get it again"
