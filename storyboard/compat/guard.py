@@ -28,7 +28,12 @@ def require_parameters(package: str, function: Callable, *names: str) -> None:
 def check(package: str, condition: bool, problem: str) -> None:
     """Raise LibraryError, which says ``problem``, unless ``condition`` holds."""
     if not condition:
-        raise LibraryError(
-            f"{package} {version(package)} has changed ({problem}): "
-            "install the version that constraints.txt names."
-        )
+        raise changed(package, problem)
+
+
+def changed(package: str, problem: str) -> LibraryError:
+    """The error that says what is different in an installed library."""
+    return LibraryError(
+        f"{package} {version(package)} has changed ({problem}): "
+        "install the version that constraints.txt names."
+    )
