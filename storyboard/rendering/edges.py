@@ -1,7 +1,8 @@
 """Edges of a picture, as ControlNets learn them, and how well two pictures' edges agree."""
 
-import cv2
 import numpy as np
+
+from storyboard.compat.opencv import cv2
 
 LOW, HIGH = (
     100,
