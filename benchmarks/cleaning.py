@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import side_by_side
@@ -80,12 +81,12 @@ def _picture(folder: Path, place: int) -> str:
 
 def ours(folder: Path, output: Path) -> dict:
     from storyboard import Settings, clean
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
 
     report = clean(Captions.load(folder), Settings(base="mini", output=str(output)))
     return {
-        "kept": sorted(row["id"] for row in report.captions.rows),
-        "operators": report.operators,
+        "kept": sorted(row.id for row in report.captions.rows),
+        "operators": [asdict(count) for count in report.operators],
     }
 
 
@@ -114,7 +115,7 @@ def dj(folder: Path, output: Path) -> dict:
         "export_path": str((output / "kept.jsonl").resolve()),
         "np": os.cpu_count(),
         "process": process,
-        "custom_operator_paths": [str(ROOT / "storyboard" / "operators.py")],
+        "custom_operator_paths": [str(ROOT / "storyboard" / "data" / "operators.py")],
         "open_tracer": False,
         "use_cache": False,
         "work_dir": str((output / "work").resolve()),
@@ -162,7 +163,7 @@ def _decode(path: Path) -> int:
 def cached(folder: Path, output: Path) -> dict:
     """Caching alone, of a set that is not cleaned."""
     from storyboard import Settings
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
     from storyboard.models import bases
     from storyboard.training import cache
 

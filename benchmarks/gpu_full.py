@@ -265,9 +265,9 @@ def _ours(card, base) -> None:
     said = conditioning.encode(
         replace(run_on(base, chosen), plan=plan),
         [
-            panel[key]
+            text
             for panel in story(PROMPTS).resolved(chosen.seed)
-            for key in ("prompt", "negative_prompt")
+            for text in (panel.prompt, panel.negative_prompt)
         ],
     )
     began = time.perf_counter()
@@ -283,11 +283,9 @@ def _ours(card, base) -> None:
             [
                 sampling.denoise(
                     pipe,
-                    *(
-                        [said[panel[key]] for panel in batch]
-                        for key in ("prompt", "negative_prompt")
-                    ),
-                    [panel["seed"] for panel in batch],
+                    [said[panel.prompt] for panel in batch],
+                    [said[panel.negative_prompt] for panel in batch],
+                    [panel.seed for panel in batch],
                     chosen.resolution,
                     chosen.num_inference_steps,
                     chosen.guidance_scale,
@@ -343,7 +341,9 @@ def text(card) -> None:
     card.free()
     before = torch.cuda.memory_allocated() if card.device == "cuda" else 0
     words = [
-        panel[key] for panel in story(PROMPTS).resolved(0) for key in ("prompt", "negative_prompt")
+        text
+        for panel in story(PROMPTS).resolved(0)
+        for text in (panel.prompt, panel.negative_prompt)
     ]
     began = time.perf_counter()
     with card.peak("text encoder, peak"):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,19 +155,20 @@ def _mini_settings(card):
 
 def _kept(collected, texts: dict[str, str]):
     """The collected pictures that the CPU's cleaning kept, with its captions: Data-Juicer is not on a card's machine."""
-    from storyboard.data.collecting import Captions, digest_of
+    from storyboard.data.captions import Captions, digest_of
 
-    rows = [row | {"text": texts[row["id"]]} for row in collected.rows if row["id"] in texts]
+    rows = [replace(row, text=texts[row.id]) for row in collected.rows if row.id in texts]
     return Captions(collected.folder, rows, [], digest_of(collected.folder, rows))
 
 
 def _dry_pack(card) -> None:
     """A pack from a short run without cleaning."""
     from storyboard import Panel, Story, collect, render, train
+    from storyboard.data.captions import write_rows
 
     settings = _mini_settings(card).but(output=str(card.work / "dry"))
     captions = collect(settings)
-    captions = _kept(captions, {row["id"]: row["text"] for row in captions.rows[:12]})
+    captions = _kept(captions, {row.id: row.text for row in captions.rows[:12]})
     story = Story(
         [
             Panel("二次元，紫色短发女孩，微笑", seed=1),
@@ -176,10 +178,7 @@ def _dry_pack(card) -> None:
     )
     render(story, settings, train(captions, settings))
     (settings.folder / "cleaned").mkdir()
-    (settings.folder / "cleaned" / "metadata.jsonl").write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in captions.rows),
-        encoding="utf-8",
-    )
+    write_rows(settings.folder / "cleaned", captions.rows)
     card.pack = card.work / "pack"
     make_pack(settings.folder, card.pack)
 

@@ -66,7 +66,7 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
         TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype),
         diffsynth_peer.text_pipeline(base, plan.dtype, plan.device),
     )
-    texts = [captions.rows[place]["text"] for place in range(len(indices))]
+    texts = [captions.rows[place].text for place in range(len(indices))]
 
     def uncached() -> float:
         began = time.perf_counter()
@@ -109,7 +109,7 @@ def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
     ).resolved(0)
     said = conditioning.encode(
         replace(run_on(base, settings), plan=plan),
-        {panel[key] for panel in panels for key in ("prompt", "negative_prompt")},
+        {text for panel in panels for text in (panel.prompt, panel.negative_prompt)},
     )
     lora = next(iter(sorted(output.glob("lora/lora.safetensors"))), None)
     load = lambda: sampling.load_pipeline(base, plan, lora)
@@ -126,15 +126,14 @@ def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
         began = time.perf_counter()
         for start in range(0, PANELS, size):
             some = panels[start : start + size]
-            positive, negative = (
-                [said[panel[key]] for panel in some] for key in ("prompt", "negative_prompt")
-            )
+            positive = [said[panel.prompt] for panel in some]
+            negative = [said[panel.negative_prompt] for panel in some]
             list(
                 sampling.draw(
                     pipe,
                     positive,
                     negative,
-                    [panel["seed"] for panel in some],
+                    [panel.seed for panel in some],
                     settings.resolution,
                     steps,
                     settings.guidance_scale,

@@ -117,13 +117,13 @@ def diffusers(base, plan, settings, story, lora: Path | None) -> list[Path]:
     paths = []
     for place, panel in enumerate(story.resolved(settings.seed), 1):
         picture = pipe(
-            panel["prompt"],
-            negative_prompt=panel["negative_prompt"],
+            panel.prompt,
+            negative_prompt=panel.negative_prompt,
             num_inference_steps=STEPS,
             guidance_scale=settings.guidance_scale,
             height=settings.resolution,
             width=settings.resolution,
-            generator=torch.Generator("cpu").manual_seed(panel["seed"]),
+            generator=torch.Generator("cpu").manual_seed(panel.seed),
         ).images[0]
         paths.append(_saved(picture, settings, place))
     return paths
@@ -144,12 +144,12 @@ def diffsynth(base, plan, settings, story, lora: Path | None) -> list[Path]:
     paths = []
     for place, panel in enumerate(story.resolved(settings.seed), 1):
         picture = pipe(
-            panel["prompt"],
-            panel["negative_prompt"],
+            panel.prompt,
+            panel.negative_prompt,
             cfg_scale=settings.guidance_scale,
             height=settings.resolution,
             width=settings.resolution,
-            seed=panel["seed"],
+            seed=panel.seed,
             num_inference_steps=STEPS,
             progress_bar_cmd=lambda timesteps: timesteps,
         )

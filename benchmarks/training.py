@@ -34,7 +34,7 @@ class Validation:
     def __init__(self, settings, folder: Path, samples: int) -> None:
         import torch
 
-        from storyboard.data.collecting import Captions
+        from storyboard.data.captions import Captions
         from storyboard.models import bases, memory
         from storyboard.training import cache
         from storyboard.training.pipeline import TrainingPipeline
@@ -149,7 +149,7 @@ def ours(base, plan, settings, folder: Path, arguments, validate):
         validate: Called when all is loaded; gives a Validation, or what has ``seen`` and ``cost`` as it does.
     """
 
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
     from storyboard.lora import file as lora
     from storyboard.training import cache, loop
     from storyboard.training.pipeline import TrainingPipeline
@@ -365,7 +365,7 @@ def split(arguments: argparse.Namespace, folder: Path) -> tuple[int, int]:
     ):
         write(
             replace(captions, rows=rows),
-            {row["id"]: row["text"] for row in rows},
+            {row.id: row.text for row in rows},
             side_by_side.fresh(folder / name),
         )
         counts.append(len(rows))
@@ -377,7 +377,7 @@ def arithmetic(arguments: argparse.Namespace) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     from storyboard import Settings
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
     from storyboard.models import bases, memory
     from storyboard.training import cache, loop
     from storyboard.training.pipeline import TrainingPipeline

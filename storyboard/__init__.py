@@ -20,15 +20,15 @@ _WHERE = {
     "import_lora": "lora.importing",
     "score": "scoring.stage",
     "best": "scoring.stage",
-    "Pair": "show",
+    "Pair": "scoring.comparison",
     "StoryboardError": "errors",
     "bundle": "exporting.bundle",
     "reproduce": "exporting.reproduce",
     "publish": "exporting.publish",
     "convert": "lora.conversion",
     "merge": "lora.merging",
-    "workflow": "exporting.comfy",
-    "save_workflow": "exporting.comfy",
+    "workflow": "exporting.comfyui.graph",
+    "save_workflow": "exporting.comfyui.graph",
 }
 __all__ = sorted(_WHERE)
 

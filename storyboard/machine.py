@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storyboard import artifacts, show
-from storyboard.data.cleaning import read_recipe
+from storyboard.data import recipes
 from storyboard.errors import ResourceError
 from storyboard.models import bases, memory, run, weights
 from storyboard.settings import Settings
@@ -47,7 +47,7 @@ def check(settings: Settings) -> Facts:
     at_hand = weights.present(base)
     if at_hand and base.folder:
         base.check()
-    read_recipe(settings.recipe)
+    recipes.read(settings.recipe)
     room = _room(settings, base)
     _check_disks(room)
     plan = memory.plan(base, settings)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from storyboard.exporting import comfy
+from storyboard.exporting.comfyui import graph
 from storyboard.lora.file import Lora
 from storyboard.rendering import stage
-from storyboard.rendering.stage import Pictures
+from storyboard.rendering.pictures import Pictures
 from storyboard.settings import Settings
 from storyboard.story import Story
 
@@ -14,4 +14,4 @@ def render(
     story: Story, settings: Settings, lora: Lora | Path | str | None, folder: Path | None = None
 ) -> Pictures:
     """``rendering.stage.render``, each PNG with the graph that ComfyUI opens."""
-    return stage.render(story, settings, lora, folder, comfy.chunks)
+    return stage.render(story, settings, lora, folder, graph.png_chunks)

@@ -1,7 +1,7 @@
 """Prompts in AUTOMATIC1111's syntax: which words weigh how much.
 
-``(text)`` weighs 1.1, ``[text]`` 1 / 1.1, ``(text:1.3)`` as much as it says; brackets nest and multiply; ``\\(``, ``\\)``,
-``\\[``, ``\\]`` and ``\\\\`` stand for the signs themselves
+``(text)`` weighs 1.1, ``[text]`` 1 / 1.1, ``(text:1.3)`` as much as it says; brackets nest and
+multiply; ``\\(``, ``\\)``, ``\\[``, ``\\]`` and ``\\\\`` stand for the characters themselves
 (https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis).
 """
 
@@ -11,41 +11,41 @@ from storyboard.errors import SettingsError
 
 STEP = 1.1  # what one pair of brackets multiplies by
 MAX_WEIGHT = 10.0
-SHOWN = 12  # signs either side of a wrong bracket
+CONTEXT = 12  # characters either side of a wrong bracket, in messages
 _TOKEN = re.compile(r"\\[()\[\]\\]|[(\[\])]|:\s*([+-]?\d*\.?\d+)\s*(?=\))|.", re.DOTALL)
 
 
 def parse(prompt: str) -> list[tuple[str, float]]:
-    """Pieces of ``prompt`` in order with the weight of each, neighbours of one weight joined; [] if nothing is said.
+    """Pieces of ``prompt`` in order with their weights, neighbours of one weight joined.
 
     Raises:
-        SettingsError: A bracket without its partner, or a weight outside 0 to 10; shows the place.
+        SettingsError: A bracket without its partner, or a weight outside 0 to 10; shows where.
     """
     pieces: list[tuple[str, float]] = []
-    opened: list[tuple[str, int, int]] = []  # bracket, where it stands, number of its first piece
+    opened: list[tuple[str, int, int]] = []  # bracket, its position, index of its first piece
 
     def scale(since: int, factor: float) -> None:
         pieces[since:] = [(text, weight * factor) for text, weight in pieces[since:]]
 
-    said: float | None = None
+    written_weight: float | None = None  # in the bracket that closes next
     for match in _TOKEN.finditer(prompt):
-        token, place = match[0], match.start()
+        token, position = match[0], match.start()
         if token in "([":
-            opened.append((token, place, len(pieces)))
+            opened.append((token, position, len(pieces)))
         elif token in ")]":
             if not opened or opened[-1][0] != {")": "(", "]": "["}[token]:
-                raise (
-                    _unbalanced(prompt, *opened[-1][:2])
-                    if opened
-                    else _unbalanced(prompt, token, place)
-                )
-            scale(opened.pop()[2], 1 / STEP if token == "]" else STEP if said is None else said)
-            said = None
+                wrong = opened[-1][:2] if opened else (token, position)
+                raise _unbalanced(prompt, *wrong)
+            factor = STEP if written_weight is None else written_weight
+            scale(opened.pop()[2], 1 / STEP if token == "]" else factor)
+            written_weight = None
         elif match[1] and opened and opened[-1][0] == "(":
-            said = float(match[1])
-            if not 0 <= said <= MAX_WEIGHT:
+            written_weight = float(match[1])
+            if not 0 <= written_weight <= MAX_WEIGHT:
                 raise SettingsError(
-                    f"The prompt {prompt!r} gives the weight {match[1]} at character {place + 2} ({_around(prompt, place)}): write one from 0 to {MAX_WEIGHT:g}."
+                    f"The prompt {prompt!r} gives the weight {match[1]} at character "
+                    f"{position + 2} ({_around(prompt, position)}): "
+                    f"write one from 0 to {MAX_WEIGHT:g}."
                 )
         else:
             pieces.append((token[-1] if token[0] == "\\" else token, 1.0))
@@ -97,10 +97,10 @@ def check(prompt: str) -> str:
 
 
 def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Neighbours of one weight become one; spaces, which weigh nothing, go with what is before them."""
+    """Neighbours of one weight become one; spaces go with what is before them."""
     joined: list[tuple[str, float]] = []
-    for text, weight in pieces:
-        weight = round(weight, 6)  # ([x]) is 1 exactly
+    for text, exact in pieces:
+        weight = round(exact, 6)  # ([x]) is 1
         if joined and (weight == joined[-1][1] or text.isspace()):
             joined[-1] = joined[-1][0] + text, joined[-1][1]
         else:
@@ -108,13 +108,16 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return joined
 
 
-def _unbalanced(prompt: str, bracket: str, place: int) -> SettingsError:
+def _unbalanced(prompt: str, bracket: str, position: int) -> SettingsError:
     wrong = "never closed" if bracket in "([" else "never opened"
     return SettingsError(
-        f"The prompt {prompt!r} has a {bracket!r} at character {place + 1} that is {wrong} ({_around(prompt, place)}): write its partner, or \\{bracket} for the sign itself."
+        f"The prompt {prompt!r} has a {bracket!r} at character {position + 1} that is {wrong} "
+        f"({_around(prompt, position)}): write its partner, or \\{bracket} for the sign itself."
     )
 
 
-def _around(prompt: str, place: int) -> str:
-    start, end = max(0, place - SHOWN), place + 1 + SHOWN
-    return f"{'…' if start else ''}{prompt[start:place]}►{prompt[place:end]}{'…' if end < len(prompt) else ''}"
+def _around(prompt: str, position: int) -> str:
+    start, end = max(0, position - CONTEXT), position + 1 + CONTEXT
+    before = "…" if start else ""
+    after = "…" if end < len(prompt) else ""
+    return f"{before}{prompt[start:position]}►{prompt[position:end]}{after}"

@@ -1,4 +1,4 @@
-"""A picture that a panel follows (参考图): its edges, depth, pose, segments or colours, or the picture itself."""
+"""A picture that a panel follows (参考图): edges, depth, pose, segments, colours, or all of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,10 @@ from storyboard.errors import SettingsError
 
 CONTROLS = ("edges", "depth", "pose", "segmentation", "colour", "image")
 HUB_ID = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
-OWN = "own"  # said of a ControlNet that is a folder, whose path is nobody's business
-STRENGTH = {"image": 0.5}  # of the others 1
+OWN = "own"  # how records call a ControlNet that is a folder, without its path
+DEFAULT_STRENGTHS = {"image": 0.5}  # of the others 1
+MAX_STRENGTH = 2.0
+MAX_IMAGE_STRENGTH = 0.95
 
 
 @dataclass(frozen=True)
@@ -17,15 +19,18 @@ class Reference:
 
     Args:
         picture: Path of the picture; it is brought to the story's size, cut at the longer sides.
-        control: What of it counts. ``"edges"``, ``"depth"``, ``"pose"``, ``"segmentation"`` and ``"colour"`` reach the UNet through a
-            ControlNet (https://arxiv.org/abs/2302.05543), a pose of one person; ``"image"`` starts from the
-            picture itself, with noise on it (image-to-image, https://arxiv.org/abs/2108.01073).
-        strength: Weight of the ControlNet, 0 to 2; for ``"image"`` how much of the picture stays, 0 to 0.95 (1 minus what others
-            call denoising strength). None is 1, for ``"image"`` 0.5.
+        control: What of it counts. ``"edges"``, ``"depth"``, ``"pose"``, ``"segmentation"`` and
+            ``"colour"`` reach the UNet through a ControlNet (https://arxiv.org/abs/2302.05543), a
+            pose of one person; ``"image"`` starts from the picture itself, with noise on it
+            (image-to-image, https://arxiv.org/abs/2108.01073).
+        strength: Weight of the ControlNet, 0 to 2; for ``"image"`` how much of the picture stays, 0
+            to 0.95 (1 minus what others call denoising strength). None is 1, for ``"image"`` 0.5.
         end: Share of the steps after which the ControlNet ends, 0 to 1.
-        prepared: The picture is the map already (white edges on black, a skeleton, ...), as a preprocessor would make it.
+        prepared: The picture is the map already (white edges on black, a skeleton, ...), as a
+            preprocessor would make it.
         weights: ControlNet other than the base's own: a folder, or the id of a model at the hubs.
-        annotator: Model that finds depth, pose or segments, other than the usual one: a folder, or the id of a model at the hubs.
+        annotator: Model that finds depth, pose or segments, other than the usual one: a folder, or
+            the id of a model at the hubs.
 
     Raises:
         SettingsError: An unknown control or a value out of range.
@@ -46,21 +51,24 @@ class Reference:
             )
         if self.control not in CONTROLS:
             raise SettingsError(
-                f"Reference(control={self.control!r}) must be one of {', '.join(map(repr, CONTROLS))}."
+                f"Reference(control={self.control!r}) must be one of "
+                f"{', '.join(map(repr, CONTROLS))}."
             )
         if self.strength is None:
-            object.__setattr__(self, "strength", STRENGTH.get(self.control, 1.0))
-        for name, high in (("strength", 0.95 if self.control == "image" else 2.0), ("end", 1.0)):
+            object.__setattr__(self, "strength", DEFAULT_STRENGTHS.get(self.control, 1.0))
+
+        is_image = self.control == "image"
+        limits = {"strength": MAX_IMAGE_STRENGTH if is_image else MAX_STRENGTH, "end": 1.0}
+        for name, high in limits.items():
             value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 <= value <= high
-            ):
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not 0 <= value <= high:
                 raise SettingsError(
-                    f"Reference({name}={value!r}) must be a number from 0 to {high:g} for control={self.control!r}."
+                    f"Reference({name}={value!r}) must be a number from 0 to {high:g} for "
+                    f"control={self.control!r}."
                 )
-        if self.control == "image" and (self.end != 1 or self.prepared or self.weights):
+        if is_image and (self.end != 1 or self.prepared or self.weights):
             raise SettingsError(
-                'Reference(control="image") knows no end, prepared or weights, which belong to a ControlNet: leave them out.'
+                'Reference(control="image") knows no end, prepared or weights, which belong to a '
+                "ControlNet: leave them out."
             )

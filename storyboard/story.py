@@ -1,4 +1,4 @@
-"""The story: panels, each a prompt with what should not be in it and a seed of its own."""
+"""The story: panels, each with a prompt, a negative prompt and a seed of its own."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,34 +7,49 @@ from pathlib import Path
 
 from storyboard import png, prompts
 from storyboard.errors import SettingsError
+from storyboard.records import TEXTS, PanelRecord
 from storyboard.reference import Reference
 
 MAX_PANELS = 64
-MAX_SEED = 2**63 - 1 - MAX_PANELS  # a panel without a seed adds its place
+MAX_SEED = 2**63 - 1 - MAX_PANELS  # a panel without a seed adds its index
 PARTS = ("prompt", "subject", "details", "modifiers", "style", "artist")
 
 
 def join(parts: Iterable[str]) -> str:
-    """Parts of a prompt, the empty ones left out, by ， if any is Chinese and by a comma and a space if not; a single one as it stands."""
-    said = [part.strip() for part in parts if part.strip()]
-    if len(said) == 1:
-        return said[0]
-    return ("，" if re.search(r"[\u4e00-\u9fff]", "".join(said)) else ", ").join(
-        part.strip("，, ") for part in said
-    )
+    """A prompt of its parts, the empty ones left out; a single one as it stands.
+
+    They are joined by ， if any is Chinese, else by a comma and a space.
+    """
+    filled = [part.strip() for part in parts if part.strip()]
+    if len(filled) == 1:
+        return filled[0]
+    is_chinese = re.search(r"[\u4e00-\u9fff]", "".join(filled))
+    return ("，" if is_chinese else ", ").join(part.strip("，, ") for part in filled)
+
+
+@dataclass(frozen=True)
+class ResolvedPanel:
+    """A panel with what its story shares, and with its seed."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the story. Prompts are written as in A1111: ``(text:1.2)``, ``(text)``, ``[text]`` (``storyboard.prompts``).
+    """One picture of the story.
+
+    Prompts are written as in A1111: ``(text:1.2)``, ``(text)``, ``[text]``
+    (``storyboard.prompts``).
 
     Args:
         prompt: What to draw (正向提示词), Chinese or English.
         negative_prompt: What to keep out (反向提示词); None takes the story's.
-        seed: Start of this panel's noise; None derives one from the story's seed and the panel's place.
+        seed: Of this panel's noise; None adds the panel's index to the story's seed.
         reference: A picture that this one follows, or its path for its edges (参考图).
-        subject, details, modifiers, style, artist: The parts of a prompt (主体, 细节, 修饰词, 风格, 艺术家), beside the plain
-            string or instead of it; what is given is joined in this order.
+        subject, details, modifiers, style, artist: The parts of a prompt (主体, 细节, 修饰词, 风格,
+            艺术家), with the plain string or instead of it; what is given is joined in this order.
 
     Raises:
         SettingsError: Nothing to draw, a bracket without its partner, a seed out of range.
@@ -61,14 +76,7 @@ class Panel:
             raise SettingsError(
                 f"Panel(prompt={self.prompt!r}) has nothing to draw: write what the picture shows."
             )
-        if self.seed is not None and (
-            isinstance(self.seed, bool)
-            or not isinstance(self.seed, int)
-            or not 0 <= self.seed <= MAX_SEED
-        ):
-            raise SettingsError(
-                f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, or be left out."
-            )
+        self._check_seed()
         if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
             raise SettingsError(
                 f"Panel(negative_prompt={self.negative_prompt!r}) must be text, or be left out."
@@ -77,9 +85,20 @@ class Panel:
             object.__setattr__(self, "reference", Reference(self.reference))
         if not isinstance(self.reference, Reference | None):
             raise SettingsError(
-                f"Panel(reference={self.reference!r}) must be a Reference, the path of a picture, or be left out."
+                f"Panel(reference={self.reference!r}) must be a Reference, the path of a picture, "
+                "or be left out."
             )
         prompts.check(self.negative_prompt or "")
+
+    def _check_seed(self) -> None:
+        if self.seed is None:
+            return
+        is_whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not is_whole or not 0 <= self.seed <= MAX_SEED:
+            raise SettingsError(
+                f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, "
+                "or be left out."
+            )
 
     @property
     def text(self) -> str:
@@ -94,10 +113,11 @@ class Story(Sequence[Panel]):
         panels: Panels, or plain strings for panels without anything further.
         negative_prompt: For every panel that names none of its own.
         common: What all panels share, such as 紫色短发女孩; stands before each prompt.
-        trigger: The word that the LoRA was taught its style by, such as 二次元; stands before everything.
+        trigger: The word that the LoRA was taught its style by, such as 二次元; stands before all.
 
     Raises:
-        SettingsError: No panel, more than sixty-four, something that is neither a Panel nor a string, or a bracket without its partner.
+        SettingsError: No panel, more than sixty-four, something that is neither a Panel nor a
+            string, or a bracket without its partner.
     """
 
     def __init__(
@@ -113,31 +133,33 @@ class Story(Sequence[Panel]):
                 'Story takes a list of panels, not one string: write Story([Panel("..."), ...]).'
             )
         self.panels = tuple(Panel(panel) if isinstance(panel, str) else panel for panel in panels)
-        for place, panel in enumerate(self.panels, 1):
+        for number, panel in enumerate(self.panels, 1):
             if not isinstance(panel, Panel):
                 raise SettingsError(
-                    f'Panel {place} of the story is {type(panel).__name__}: write Panel("...") or a plain string.'
+                    f"Panel {number} of the story is {type(panel).__name__}: "
+                    'write Panel("...") or a plain string.'
                 )
         if not 1 <= len(self.panels) <= MAX_PANELS:
             raise SettingsError(
-                f"The story has {len(self.panels)} panels: give it 1 to {MAX_PANELS} (the contest asks for 8)."
+                f"The story has {len(self.panels)} panels: give it 1 to {MAX_PANELS} "
+                "(the contest asks for 8)."
             )
-        for name, text in {
-            "negative_prompt": negative_prompt,
-            "common": common,
-            "trigger": trigger,
-        }.items():
+        texts = {"negative_prompt": negative_prompt, "common": common, "trigger": trigger}
+        for name, text in texts.items():
             if not isinstance(text, str):
                 raise SettingsError(f"Story({name}={text!r}) must be text; leave it out for none.")
             prompts.check(text)
-        self.negative_prompt, self.common, self.trigger = negative_prompt, common, trigger
+        self.negative_prompt = negative_prompt
+        self.common = common
+        self.trigger = trigger
         self.settings: tuple[dict, ...] = ()  # of pictures read back
 
     @classmethod
     def from_png(cls, paths: Path | str | Iterable[Path | str]) -> "Story":
-        """The story that one or several pictures say they were made from, by us or with A1111's ``parameters``.
+        """The story that pictures say they were made from, in our record or A1111's ``parameters``.
 
-        Its attribute ``settings`` holds what else each said (steps, sampler, size and so on), by its name there.
+        Its attribute ``settings`` holds what else each says (steps, sampler, size and so on), by
+        its name there.
 
         Raises:
             SettingsError: A picture is no PNG or names no prompt.
@@ -145,31 +167,39 @@ class Story(Sequence[Panel]):
         paths = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
         panels, settings = [], []
         for path in paths:
-            found = png.read(path)
-            settings.append(found.pop("settings"))
+            content = png.read(path)
             try:
-                panels.append(Panel(**found))
+                panels.append(Panel(content.prompt, content.negative_prompt, content.seed))
             except SettingsError as error:
                 raise SettingsError(f"{path}: {error}") from error
+            if isinstance(content, PanelRecord):
+                facts = content.to_json()
+                settings.append({key: facts[key] for key in facts.keys() - {*TEXTS, "seed"}})
+            else:
+                settings.append(dict(content.settings))
         story = cls(panels)
         story.settings = tuple(settings)
         return story
 
-    def __getitem__(self, place):
-        return self.panels[place]
+    def __getitem__(self, index):
+        return self.panels[index]
 
     def __len__(self) -> int:
         return len(self.panels)
 
-    def resolved(self, seed: int) -> list[dict]:
-        """Each panel with what the story shares and its seed filled in: ``prompt``, ``negative_prompt``, ``seed``."""
+    def resolved(self, seed: int) -> list[ResolvedPanel]:
+        """Each panel with what the story shares and its seed filled in.
+
+        Args:
+            seed: Of the story; a panel without a seed of its own adds its index.
+        """
         return [
-            {
-                "prompt": join([self.trigger, self.common, panel.text]),
-                "negative_prompt": (
+            ResolvedPanel(
+                prompt=join([self.trigger, self.common, panel.text]),
+                negative_prompt=(
                     self.negative_prompt if panel.negative_prompt is None else panel.negative_prompt
                 ).strip(),
-                "seed": seed + place if panel.seed is None else panel.seed,
-            }
-            for place, panel in enumerate(self.panels)
+                seed=seed + index if panel.seed is None else panel.seed,
+            )
+            for index, panel in enumerate(self.panels)
         ]

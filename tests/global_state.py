@@ -111,16 +111,16 @@ def set_by_user() -> None:
     """What a user may have set; nearly all differs from the libraries' own values."""
     import datasets
     import diffusers.utils.logging
-    import modelscope.utils.logger
     import numpy as np
     import torch
     import transformers.utils.logging
     from huggingface_hub.utils import disable_progress_bars
     from loguru import logger
+    from modelscope.utils.logger import get_logger
     from PIL import ImageFile
 
     datasets.logging.set_verbosity_info()
-    modelscope.utils.logger.get_logger()  # configures it
+    get_logger()  # configures it
     logging.root.setLevel(logging.WARNING)
     logging.root.addHandler(logging.NullHandler())
     logger.add(lambda message: None, level="DEBUG")

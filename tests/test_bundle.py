@@ -75,7 +75,7 @@ def test_a_bundles_cards_say_what_was_done(made):
         == sum(data["pictures"][key] for key in ("kept", "dropped", "unreadable"))
     )
     assert [step["operator"] for step in data["funnel"]] == [
-        step["operator"] for step in report.operators
+        step.operator for step in report.operators
     ]
     assert "Wischofsky" in files["LICENSES.md"].decode()
 

@@ -1,6 +1,8 @@
+"""Stage render: pictures, what is drawn again, out of memory, parity with diffusers, sampling."""
+
 import hashlib
 import json
-import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +10,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storyboard import Pair, Panel, Settings, Story, png, render
-from storyboard.errors import LoraError, RenderingError, ResourceError
+from storyboard import Pair, Panel, Settings, Story, artifacts, render
+from storyboard.errors import LoraError, ResourceError
 from storyboard.lora import file as lora_file
 from storyboard.models import bases, memory
-from storyboard.models import loading as models
-from storyboard.models.conditioning import Embedding
+from storyboard.models.run import run_on
+from storyboard.records import PanelRecord
 from storyboard.rendering import sampling
+from storyboard.rendering.panels import panel_records
+from tests.test_records import VERSION_1
 
 MINI = bases.get("mini")
 
@@ -33,7 +37,7 @@ def drawn(trained, tmp_path_factory):
 
 
 def test_a_picture_a_panel_and_the_grid(drawn):
-    settings, story, _, pictures = drawn
+    *_, pictures = drawn
     assert [path.name for path in pictures.paths] == ["panel-1.png", "panel-2.png", "panel-3.png"]
     shown = [pixels(path) for path in pictures.paths]
     assert all(one.shape == (64, 64, 3) and one.std() > 5 for one in shown)
@@ -42,15 +46,25 @@ def test_a_picture_a_panel_and_the_grid(drawn):
 
 
 def test_every_png_says_how_it_was_made(drawn):
-    settings, story, lora, pictures = drawn
+    settings, _, lora, pictures = drawn
     with Image.open(pictures.paths[0]) as image:
-        text, facts = image.text["parameters"], json.loads(image.text["storyboard"])
+        text = image.text["parameters"]
+        record = PanelRecord.from_json(json.loads(image.text["storyboard"]))
     assert text.startswith(
-        "二次元，紫色短发女孩，微笑\nNegative prompt: 模糊\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 2, Seed: 42, Size: 64x64"
+        "二次元，紫色短发女孩，微笑\nNegative prompt: 模糊\nSteps: 4, Sampler: DPM++ 2M, "
+        "Schedule type: Karras, CFG scale: 2, Seed: 42, Size: 64x64"
     )
-    assert facts["lora"] == lora.digest and facts["base_fingerprint"] == MINI.fingerprint()
+    assert record.lora.digest == lora.digest
+    assert record.base.fingerprint == MINI.fingerprint() and record.base.family == "kolors"
+
     listed = json.loads((pictures.folder / "story.json").read_text(encoding="utf-8"))["panels"]
-    assert listed[0].items() >= facts.items() and str(settings.folder) not in json.dumps(listed)
+    assert [PanelRecord.from_json(panel) for panel in listed] == pictures.panels
+    assert str(settings.folder) not in json.dumps(listed)
+    assert pictures.panels[0].drawn.bytes == pictures.paths[0].stat().st_size
+    unwritten = record.drawn.model_copy(
+        update={"file": "panel-1.png", "bytes": listed[0]["drawn"]["bytes"]}
+    )
+    assert record.model_copy(update={"drawn": unwritten}) == pictures.panels[0]
 
 
 def test_the_lora_changes_the_pictures_and_the_base_has_its_own_folder(drawn):
@@ -103,7 +117,7 @@ def test_a_panel_is_the_same_alone_and_in_a_batch_within_one_level(trained, tmp_
     settings, story, _, lora = trained
     together = render(story, settings.but(output=str(tmp_path / "a"), render_batch_size=3), lora)
     alone = render(story, settings.but(output=str(tmp_path / "b"), render_batch_size=1), lora)
-    for one, other in zip(together.paths, alone.paths):
+    for one, other in zip(together.paths, alone.paths, strict=True):
         assert np.abs(pixels(one) - pixels(other)).max() <= 1
 
 
@@ -121,9 +135,9 @@ def test_out_of_memory_draws_fewer_at_once(trained, drawn, tmp_path, monkeypatch
     assert "render: out of memory, going on with 1 panels at once" in capsys.readouterr().out
     assert all(
         np.abs(pixels(one) - pixels(other)).max() <= 1
-        for one, other in zip(pictures.paths, drawn[3].paths)
+        for one, other in zip(pictures.paths, drawn[3].paths, strict=True)
     )
-    assert [panel["batch"] for panel in pictures.panels] == [1, 1, 1]
+    assert [panel.drawn.batch for panel in pictures.panels] == [1, 1, 1]
     room = 0
     with pytest.raises(ResourceError, match="too small for one picture"):
         render(
@@ -143,7 +157,7 @@ def test_the_same_settings_give_the_same_bytes(drawn, tmp_path):
 
 
 def test_what_one_picture_said_does_not_reach_another(trained, tmp_path):
-    settings, story, _, lora = trained
+    settings, _story, _, lora = trained
     one = render(Story(["红色短发男孩"]), settings.but(output=str(tmp_path / "1")), lora)
     two = render(
         Story(["红色短发男孩", "绿色长发女孩"]), settings.but(output=str(tmp_path / "2")), lora
@@ -152,7 +166,7 @@ def test_what_one_picture_said_does_not_reach_another(trained, tmp_path):
 
 
 def test_render_parity_with_diffusers_alone(trained, tmp_path):
-    """KolorsPipeline from the folder, the LoRA by load_lora_weights, prompts as strings: the same picture."""
+    """KolorsPipeline from the folder, load_lora_weights, prompts as strings: the same picture."""
     from diffusers import KolorsPipeline
 
     settings, story, _, lora = trained
@@ -164,15 +178,15 @@ def test_render_parity_with_diffusers_alone(trained, tmp_path):
     pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
     panels = story.resolved(settings.seed)
     theirs = pipe(
-        [panel["prompt"] for panel in panels],
-        negative_prompt=[panel["negative_prompt"] for panel in panels],
+        [panel.prompt for panel in panels],
+        negative_prompt=[panel.negative_prompt for panel in panels],
         num_inference_steps=4,
-        guidance_scale=settings.guidance_scale,
+        guidance_scale=MINI.guidance_scale,
         height=64,
         width=64,
-        generator=[torch.Generator().manual_seed(panel["seed"]) for panel in panels],
+        generator=[torch.Generator().manual_seed(panel.seed) for panel in panels],
     ).images
-    for mine, their in zip(ours.paths, theirs):
+    for mine, their in zip(ours.paths, theirs, strict=True):
         assert np.abs(pixels(mine) - np.asarray(their, int)).max() <= 1
 
 
@@ -216,124 +230,62 @@ def test_a_missing_lora_is_one_sentence(trained, tmp_path):
         render(story, settings.but(output=str(tmp_path)), tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"), [(float("nan"), "is not finite"), (0.0, "came out blank")]
-)
-def test_a_black_picture_is_an_error(spoil, said):
-    pipe = sampling.load_pipeline(MINI, memory.plan(MINI, Settings()))
-    for parameter in pipe.vae.decoder.parameters():
-        parameter.data.fill_(spoil)
-    if spoil == 0.0:  # one strong colour all over is as blank as black
-        pipe.vae.decoder.conv_out.bias.data = torch.tensor([1.0, -1.0, -1.0])
-    said_ = [Embedding(torch.zeros(256, 192), torch.zeros(192))]
-    with pytest.raises(RenderingError, match=said):
-        next(sampling.draw(pipe, said_, said_, [1], 64, 2, 2.0))
-
-
-def test_parameters_without_negative_prompt_or_lora():
-    panel = {
-        "prompt": "a",
-        "negative_prompt": "",
-        "steps": 2,
-        "sampler": "s",
-        "schedule_type": "k",
-        "guidance_scale": 4.5,
-        "seed": 1,
-        "width": 8,
-        "height": 8,
-        "base_fingerprint": "f" * 64,
-        "base": "mini",
-        "lora": None,
-    }
-    assert (
-        png.parameters(panel)
-        == "a\nSteps: 2, Sampler: s, Schedule type: k, CFG scale: 4.5, Seed: 1, Size: 8x8, Model hash: ffffffffff, Model: mini, RNG: CPU"
-    )
-
-
-def read_by_a1111(text):
-    """The last line of A1111's text, as the web UI reads it (modules/infotext_utils.py, parse_generation_parameters and unquote)."""
-    found = re.findall(
-        r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', text.splitlines()[-1]
-    )
-    return {
-        key: json.loads(value) if value[:1] == value[-1:] == '"' else value for key, value in found
-    }
-
-
-@pytest.mark.parametrize(
-    "model", ["mini", "my, base", "v2: final", 'a "quoted" one', "二次元：甲，乙", "a\\b, c"]
-)
-def test_parameters_are_read_by_a1111_as_they_are(model):
-    panel = {
-        "prompt": "a",
-        "negative_prompt": "b",
-        "steps": 2,
-        "sampler": "DPM++ 2M",
-        "schedule_type": "Karras",
-        "guidance_scale": 4.5,
-        "seed": 1,
-        "width": 8,
-        "height": 8,
-        "base_fingerprint": "f" * 64,
-        "base": model,
-        "lora": "a" * 64,
-        "lora_tensors": "b" * 64,
-    }
-    text = png.parameters(panel)
-    read = read_by_a1111(text)
-    assert (read["Model"], read["RNG"], read["Lora hashes"], read["Seed"], read["Sampler"]) == (
-        model,
-        "CPU",
-        "story: bbbbbbbbbbbb",
-        "1",
-        "DPM++ 2M",
-    )
-    ours = png.parsed(text)
-    assert (ours["settings"]["Model"], ours["seed"], ours["prompt"], ours["negative_prompt"]) == (
-        model,
-        1,
-        "a",
-        "b",
-    )
-
-
 def test_a_lora_has_the_hash_that_a1111_gives_it(drawn):
     """Its tensors' alone: the same LoRA with other metadata is the same to A1111."""
     _, _, lora, pictures = drawn
     content = lora.path.read_bytes()
     expected = hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
-    assert lora_file.data_digest(lora.path) == expected == pictures.panels[0]["lora_tensors"]
+    assert lora_file.data_digest(lora.path) == expected == pictures.panels[0].lora.tensors_digest
     with Image.open(pictures.paths[0]) as image:
         assert f'Lora hashes: "story: {expected[:12]}"' in image.text["parameters"]
 
 
-def test_a_unet_in_training_stays_where_it_is(hub):
-    """Graphs and moments know its memory; a preview must not lay its weights out anew, on a card either."""
-    base = hub("sd15")
-    unet = models.load(base, "unet", torch.float32)
-    unet.to(memory_format=torch.contiguous_format)
-    before = {
-        name: (parameter.data_ptr(), parameter.stride())
-        for name, parameter in unet.named_parameters()
-    }
-    sampling.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1), unet=unet)
-    assert before == {
-        name: (parameter.data_ptr(), parameter.stride())
-        for name, parameter in unet.named_parameters()
-    }
-
-
-def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):
-    """SDXL's VAE has a sample_size of 1024: in diffusers' own tiles a picture of 1024 is one."""
-    base = hub("sdxl")
-    pipe = sampling.load_pipeline(base, memory.Plan("cpu", "fp32", False, 1, 1, vae_tiling=True))
-    assert pipe.vae.tile_sample_min_size == 64  # the tiny VAE's own, which is smaller
-    pipe.vae.tile_sample_min_size = 1024
-    sampling.decode_in_tiles(pipe.vae)
-    sides = []
-    pipe.vae.decoder.register_forward_pre_hook(
-        lambda _module, args: sides.append(args[0].shape[-1])
+def test_pictures_of_an_earlier_version_are_made_anew_with_a_word(tmp_path, capsys):
+    settings = Settings(
+        base="mini",
+        output=str(tmp_path),
+        resolution=64,
+        num_inference_steps=3,
+        character="shared",
     )
-    picture = sampling.decode(pipe, torch.randn(1, 4, 80, 80))
-    assert max(sides) == 64 and len(sides) == 4 and picture.shape[-2:] == (640, 640)
+    folder = tmp_path / "base"
+    folder.mkdir()
+    panels = json.loads((VERSION_1 / "story.json").read_text(encoding="utf-8"))["panels"][2:]
+    artifacts.write_manifest(folder, "render", "f" * 64, panels=panels)
+    for panel in panels:
+        (folder / panel["file"]).write_bytes(bytes(panel["bytes"]))
+    (folder / "heroine.png").write_bytes(b"of an earlier version")
+
+    story = Story([panels[0]["prompt"], panels[1]["prompt"]], "blurry")
+    pictures = render(story, settings, None)
+    said = capsys.readouterr().out
+    assert "made anew: an earlier version drew these" in said and "drew 2 of 2 panels" in said
+    assert not (folder / "heroine.png").exists()
+    assert not (folder / "panel-2-reference.png").exists()
+    assert np.ptp(pixels(pictures.paths[1])) > 0
+
+    render(story, settings, None)
+    said = capsys.readouterr().out
+    assert "nothing to do" in said and "made anew" not in said
+
+
+def test_a_manifest_that_cannot_be_read_draws_anew(trained, tmp_path, capsys):
+    settings, story, _, lora = trained
+    settings = settings.but(output=str(tmp_path))
+    one = Story(list(story)[:1], "模糊")
+    pictures = render(one, settings, lora)
+    manifest = pictures.folder / "manifest.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    content["panels"][0]["seed"] = "42"
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+    render(one, settings, lora)
+    assert "drew 1 of 1 panels" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_text_encoder_bits_are_in_the_fingerprint(trained):
+    settings, story, _, lora = trained
+    run = run_on(MINI, settings)
+    record = panel_records(run, story, lora.path)[0]
+    quantised = panel_records(replace(run, text_encoder_bits=8), story, lora.path)[0]
+    assert quantised.text_encoder_bits == 8
+    assert quantised.fingerprint() != record.fingerprint()

@@ -1,4 +1,7 @@
-"""The story bundle: LoRA, pictures, page to print, data card and model card in one zip, the same bytes every time."""
+"""The story bundle: LoRA, pictures, page to print, data card and model card in one zip.
+
+The same story makes the same bytes every time.
+"""
 
 import io
 import json
@@ -11,20 +14,26 @@ from pathlib import Path
 from storyboard import artifacts
 from storyboard.data.cleaning import CleaningReport
 from storyboard.errors import BundleError
-from storyboard.exporting import cards, page
+from storyboard.exporting import data_card, licences, model_card, page
 from storyboard.lora.file import Lora
 from storyboard.rendering.stage import Pictures
 from storyboard.settings import Settings
 
-FORMAT = 1
-TOKENS = (
+FORMAT = 2  # of story.json; 1 held records of version 1 and settings beside them
+TOKENS = (  # environment variables of the hubs' clients
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",
     "MODELSCOPE_API_TOKEN",
-)  # environment variables of the hubs' clients
-# Anybody's home folder, in which the user's name stands, on Linux, macOS and Windows, as JSON has it too; and tokens as the hubs give them.
+)
+SHORTEST_TOKEN = 8  # characters
+# Anybody's home folder, in which the user's name stands, on Linux, macOS and Windows, as JSON has
+# it too; and tokens as the hubs give them.
 PRIVATE = re.compile(
-    rb"(?<![\w.])/(?:home|Users)/\w|(?<![\w.])/root/\w|[A-Za-z]:\\{1,2}Users\\{1,2}\w|\bhf_[A-Za-z0-9]{30}|\bms-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-"
+    rb"(?<![\w.])/(?:home|Users)/\w"
+    rb"|(?<![\w.])/root/\w"
+    rb"|[A-Za-z]:\\{1,2}Users\\{1,2}\w"
+    rb"|\bhf_[A-Za-z0-9]{30}"
+    rb"|\bms-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-"
 )
 
 
@@ -59,46 +68,38 @@ def bundle(
     settings: Settings,
     report: CleaningReport | None = None,
 ) -> Bundle:
-    """Write ``<output>/story.zip``: ``lora.safetensors``, ``story.json``, the panels with what they followed, ``story.png``, ``story.pdf``, the data card and the model card.
+    """Write ``<output>/story.zip``.
+
+    It holds ``lora.safetensors``, ``story.json``, the panels with what they followed,
+    ``story.png``, ``story.pdf``, the data card and the model card.
 
     Args:
         report: What cleaning did, for the data card's funnel.
 
     Raises:
-        BundleError: The pictures were drawn with another LoRA, a file is missing, or one would give away a path of this machine or a token.
+        BundleError: The pictures were drawn with another LoRA, a file is missing, or one would give
+            away a path of this machine or a token.
     """
     path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
-    for needed in (path, pictures.grid, *pictures.paths, *pictures.guides):
-        if not needed.is_file():
-            raise BundleError(f"{needed} is missing: run the training and rendering cells again.")
-    digest = artifacts.digest_of_file(path)
-    if any(panel["lora"] != digest for panel in pictures.panels):
-        raise BundleError(
-            f"The pictures in {pictures.folder} were not drawn with {path}: run the rendering cell again."
-        )
-    story = {
-        "format": FORMAT,
-        "panels": pictures.panels,
-        "settings": {
-            name: getattr(settings, name) for name in ("text_encoder_bits", "text_encoder_on_cpu")
-        },  # beside the panels' own, what changes a picture
-    }
-    printed = page.draw(
-        pictures.paths,
-        [panel["prompt"] for panel in pictures.panels],
-        "Storyboard · 八格故事" if len(pictures.panels) == 8 else "Storyboard",
-    )
+    _check_files(pictures, path)
+
+    panels = pictures.panels
+    title = "Storyboard · 八格故事" if len(panels) == 8 else "Storyboard"
+    printed = page.draw(pictures.paths, [panel.prompt for panel in panels], title)
+    story = {"format": FORMAT, "panels": [panel.to_json() for panel in panels]}
     files = {
         "lora.safetensors": path.read_bytes(),
         "story.json": _json(story),
         "story.png": pictures.grid.read_bytes(),
         "story.pdf": page.pdf(printed),
-        "data_card.json": _json(cards.data_card(settings, path, report)),
-        "README.md": cards.model_card(pictures, path, settings, report).encode(),
-        "LICENSES.md": cards.licences(settings).encode(),
-        **{file.name: file.read_bytes() for file in pictures.paths + pictures.guides},
+        "data_card.json": _json(data_card.build(settings, path, report)),
+        "README.md": model_card.build(pictures, path, settings, report).encode(),
+        "LICENSES.md": licences.build(settings).encode(),
     }
+    for file in (*pictures.paths, *pictures.reference_paths):
+        files[file.name] = file.read_bytes()
     check_private(files, (settings.base or "", settings.dataset, settings.recipe, settings.output))
+
     target = settings.folder / "story.zip"
     artifacts.write_atomically(target, zipped(files))
     made = Bundle(target, {name: len(files[name]) for name in sorted(files)})
@@ -106,8 +107,24 @@ def bundle(
     return made
 
 
+def _check_files(pictures: Pictures, lora: Path) -> None:
+    """Raise BundleError unless all files are there and the pictures were drawn with ``lora``."""
+    for needed in (lora, pictures.grid, *pictures.paths, *pictures.reference_paths):
+        if not needed.is_file():
+            raise BundleError(f"{needed} is missing: run the training and rendering cells again.")
+    digest = artifacts.digest_of_file(lora)
+    if any(panel.lora is None or panel.lora.digest != digest for panel in pictures.panels):
+        raise BundleError(
+            f"The pictures in {pictures.folder} were not drawn with {lora}: "
+            "run the rendering cell again."
+        )
+
+
 def zipped(files: dict[str, bytes]) -> bytes:
-    """A zip of ``files``: sorted, dated 1 January 1980, stored, since pictures and weights do not shrink; the same bytes with any zlib."""
+    """A zip of ``files``: sorted, dated 1 January 1980, the same bytes with any zlib.
+
+    They are stored, since pictures and weights do not shrink.
+    """
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name in sorted(files):
@@ -118,32 +135,32 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 def check_private(files: dict[str, bytes], further: tuple[str, ...] = ()) -> None:
-    """Raise BundleError where a file holds a home folder, a path of this machine or a hub's token; the message names the file alone.
+    """Raise BundleError where a file holds a path of this machine or a hub's token.
+
+    The message names the file alone.
 
     Args:
         further: Settings; those that are absolute paths may not stand in a file either.
     """
+    paths = [str(Path.home()), str(Path.cwd())]
+    paths += [text for text in further if Path(text).expanduser().is_absolute()]
     secrets = [token.encode() for token in tokens()]
-    paths = [
-        str(Path.home()),
-        str(Path.cwd()),
-        *(text for text in further if Path(text).expanduser().is_absolute()),
-    ]
-    secrets += [
-        path.encode() + end for path in paths if len(path) > 3 for end in (b"/", b"\\", b'"')
-    ]
+    for path in paths:
+        if len(path) > 3:
+            secrets += [path.encode() + end for end in (b"/", b"\\", b'"')]
+
     for name, content in files.items():
         if PRIVATE.search(content) or any(secret in content for secret in secrets):
             raise BundleError(
-                f"{name} holds a path of this machine or a token: take it out (of a prompt, a recipe or the LoRA's metadata) before it is given away."
+                f"{name} holds a path of this machine or a token: take it out (of a prompt, a "
+                "recipe or the LoRA's metadata) before it is given away."
             )
 
 
 def tokens() -> list[str]:
     """The hubs' tokens that the environment holds."""
-    return [
-        os.environ[name].strip() for name in TOKENS if len(os.environ.get(name, "").strip()) > 7
-    ]
+    values = [os.environ.get(name, "").strip() for name in TOKENS]
+    return [value for value in values if len(value) >= SHORTEST_TOKEN]
 
 
 def _json(content: object) -> bytes:

@@ -4,20 +4,23 @@ import json
 import re
 import stat
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from storyboard.errors import BundleError, StoryboardError
 from storyboard.exporting.bundle import FORMAT
-from storyboard.models.run import CHARACTER_STRENGTH
+from storyboard.records import PanelRecord, RecordError
 from storyboard.reference import HUB_ID, OWN, Reference
 from storyboard.story import MAX_PANELS, Panel
 
 LIMITS = {"story.json": 8 * 2**20, "lora.safetensors": 4 * 2**30}  # bytes that are read at most
 PICTURE_LIMIT = 128 * 2**20
 FILES_LIMIT = 256
+FORMATS = (1, FORMAT)
+# What one call of render() draws all panels with
 SAME = (
     "base",
-    "base_fingerprint",
     "lora",
     "width",
     "height",
@@ -26,17 +29,31 @@ SAME = (
     "sampler",
     "schedule_type",
     "precision",
+    "text_encoder_bits",
+    "clip_skip",
     "versions",
 )
-PRECISIONS = ("fp32", "bf16", "fp16")
-MOST_TOKENS = (
-    77 * 128
-)  # prompt and negative prompt of up to 11 chunks each, repeated to their common length
-HEROINE = "heroine.png"
+# of those, what tells nothing of the picture and an earlier version left out
+NOT_SAME = {"base": {"layout"}, "lora": {"tensors_digest"}}
 
 
-def read(path: Path) -> tuple[dict, bytes, dict[str, bytes]]:
-    """Of a bundle its ``story.json``, checked, its LoRA, and the pictures that ``story.json`` names, by name.
+@dataclass(frozen=True)
+class OpenedBundle:
+    """What a bundle holds.
+
+    Attributes:
+        panels: Checked records; all are drawn.
+        lora: Content of ``lora.safetensors``.
+        pictures: Name -> content of the pictures that the records name.
+    """
+
+    panels: list[PanelRecord]
+    lora: bytes
+    pictures: dict[str, bytes]
+
+
+def read(path: Path) -> OpenedBundle:
+    """Read a bundle of any format.
 
     Raises:
         BundleError: It is no whole bundle, or holds names or sizes that a bundle never has.
@@ -44,30 +61,23 @@ def read(path: Path) -> tuple[dict, bytes, dict[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = entries(path, archive)
-            story = _story(
-                path, json.loads(_content(path, archive, found, "story.json", LIMITS["story.json"]))
-            )
-            names = {
-                said["file"]
-                for panel in story["panels"]
-                for said in (panel, panel.get("reference", {}), panel.get("heroine", {}))
-                if "file" in said
-            }
+            story = json.loads(_content(path, archive, found, "story.json", LIMITS["story.json"]))
+            panels = _checked_panels(path, story)
             pictures = {
-                name: _content(path, archive, found, name, PICTURE_LIMIT) for name in sorted(names)
+                name: _content(path, archive, found, name, PICTURE_LIMIT)
+                for name in sorted({name for panel in panels for name in _files(panel)})
             }
-            return (
-                story,
-                _content(path, archive, found, "lora.safetensors", LIMITS["lora.safetensors"]),
-                pictures,
+            name = "lora.safetensors"
+            return OpenedBundle(
+                panels, _content(path, archive, found, name, LIMITS[name]), pictures
             )
     except (
         OSError,
         zipfile.BadZipFile,
-        NotImplementedError,
+        NotImplementedError,  # a compression that zipfile does not know
         EOFError,
         ValueError,
-        RecursionError,
+        RecursionError,  # JSON that is nested without end
     ) as error:
         raise BundleError(
             f"{path} is no whole story bundle ({type(error).__name__}: {error}): get it again."
@@ -76,27 +86,27 @@ def read(path: Path) -> tuple[dict, bytes, dict[str, bytes]]:
 
 def entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """What a zip holds, by name; BundleError where a name points outside its folder."""
-    found = archive.infolist()
-    for entry in found:
-        name = PurePosixPath(entry.orig_filename)
+    infos = archive.infolist()
+    for info in infos:
+        name = PurePosixPath(info.orig_filename)
         if (
             name.is_absolute()
             or ".." in name.parts
-            or re.search(r"[\\:\0]", entry.orig_filename)
-            or stat.S_ISLNK(entry.external_attr >> 16)
+            or re.search(r"[\\:\0]", info.orig_filename)
+            or stat.S_ISLNK(info.external_attr >> 16)
         ):
             raise BundleError(
-                f"{path} holds {entry.orig_filename!r}, which points outside its folder: do not open it, it was not made by bundle()."
+                f"{path} holds {info.orig_filename!r}, which points outside its folder: "
+                "do not open it, it was not made by bundle()."
             )
-    if (
-        len(found) > FILES_LIMIT
-        or len({entry.filename for entry in found}) != len(found)
-        or any(entry.flag_bits & 1 for entry in found)
-    ):
+    names = {info.filename for info in infos}
+    is_encrypted = any(info.flag_bits & 1 for info in infos)
+    if len(infos) > FILES_LIMIT or len(names) != len(infos) or is_encrypted:
         raise BundleError(
-            f"{path} holds more than {FILES_LIMIT} files, one of them twice, or encrypted ones: it was not made by bundle()."
+            f"{path} holds more than {FILES_LIMIT} files, one of them twice, or encrypted ones: "
+            "it was not made by bundle()."
         )
-    return {entry.filename: entry for entry in found}
+    return {info.filename: info for info in infos}
 
 
 def _content(
@@ -104,100 +114,119 @@ def _content(
 ) -> bytes:
     if name not in found:
         raise BundleError(f"{path} lacks {name}: it is no whole story bundle, get it again.")
-    if found[name].file_size > limit:  # zipfile reads no more than what the entry announces
+    size = found[name].file_size
+    if size > limit:  # zipfile reads no more than what the entry announces
         raise BundleError(
-            f"{path} holds a {name} of {found[name].file_size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB that are read: it was not made by bundle()."
+            f"{path} holds a {name} of {size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB "
+            "that are read: it was not made by bundle()."
         )
     return archive.read(found[name])
 
 
-def _story(path: Path, story: object) -> dict:
-    """``story`` with every field that is used of the type it must have."""
+def _files(panel: PanelRecord) -> list[str]:
+    """Names of the pictures that a panel's record names."""
+    named = (panel.drawn, panel.reference, panel.character)
+    return [each.file for each in named if each and each.file]
+
+
+def _checked_panels(path: Path, story: object) -> list[PanelRecord]:
+    """The panels of ``story.json``; BundleError unless they are as ``bundle`` writes them."""
     try:
-        if story["format"] != FORMAT:
-            raise ValueError(f"format {story['format']!r:.20}, this Storyboard reads {FORMAT}")
-        panels = story["panels"]
-        if not 1 <= len(panels) <= MAX_PANELS:
-            raise ValueError(f"{len(panels)} panels")
-        for place, panel in enumerate(panels, 1):
-            Panel(panel["prompt"], panel["negative_prompt"], panel["seed"])
-            same = [panel[key] == panels[0][key] for key in SAME]
-            same.append(
-                panel.get("lora_text_encoder") is panels[0].get("lora_text_encoder") in (None, True)
-            )
-            numbers = all(
-                type(panel[key]) is int
-                for key in ("width", "height", "batch", "row", "text_length", "seed")
-            )
-            if (
-                not all(same)
-                or not numbers
-                or panel["file"] != f"panel-{place}.png"
-                or not 0 <= panel["row"] < panel["batch"] <= MAX_PANELS
-                or panel["width"] != panel["height"]
-                or not 0 < panel["text_length"] <= MOST_TOKENS
-            ):
-                raise ValueError(f"panel {place}")
-            if "reference" in panel:
-                _check_reference(panel["reference"], place)
-            kinds = {"vae_tiling": bool, "base": str, "guidance_end": (int, float)}
-            hashes = [
-                re.fullmatch(r"[0-9a-f]{64}", panel[key]) for key in ("base_fingerprint", "lora")
-            ] + [re.fullmatch(r"[\w.+-]{1,40}", each) for each in panel["versions"].values()]
-            known = (
-                panel["sampler"] == "DPM++ 2M"
-                and panel["schedule_type"] in ("Karras", "Simple")
-                and panel["precision"] in PRECISIONS
-            )
-            known = known and panel.get("clip_skip") == panels[0].get("clip_skip")
-            if (
-                not all(isinstance(panel[key], kind) for key, kind in kinds.items())
-                or not all(hashes)
-                or not known
-            ):
-                raise ValueError(f"panel {place}")
-        _check_heroine(panels)
-        if not isinstance(story["settings"], dict):
-            raise ValueError("settings")
-    except (KeyError, TypeError, ValueError, AttributeError, StoryboardError) as error:
+        panels = _panels(story)
+        for number, panel in enumerate(panels, 1):
+            _check_panel(panel, number, panels[0])
+        _check_character(panels)
+    except (RecordError, ValueError, StoryboardError) as error:
         raise BundleError(
-            f"story.json of {path} is not as bundle() writes it ({type(error).__name__}: {error}): make the bundle again."
+            f"story.json of {path} is not as bundle() writes it ({error}): make the bundle again."
         ) from error
-    return story
+    return panels
 
 
-def _check_reference(said: dict, place: int) -> None:
-    """Raise ValueError or SettingsError unless ``said`` is what rendering/control.py tells of a reference."""
-    image = said["control"] == "image"
-    Reference("picture", said["control"], said["strength"], 1.0 if image else said["end"])
-    named = image or (
-        re.fullmatch(r"[0-9a-f]{64}", said["controlnet"])
-        and (said["model"] in (None, OWN) or re.fullmatch(HUB_ID, said["model"]))
+def _panels(story: object) -> list[PanelRecord]:
+    """The records of ``story.json``; those of format 1 lie in the form of version 1."""
+    if not isinstance(story, dict):
+        raise ValueError("it is no JSON object")
+    format_ = story.get("format")
+    if type(format_) is not int or format_ not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise ValueError(f"format {format_!r:.20}, this Storyboard reads {known}")
+
+    contents = story.get("panels")
+    if not isinstance(contents, list) or not 1 <= len(contents) <= MAX_PANELS:
+        raise ValueError(f"panels must be a list of 1 to {MAX_PANELS}")
+    if format_ == 1:
+        contents = _with_settings(contents, story.get("settings"))
+
+    panels = []
+    for number, content in enumerate(contents, 1):
+        try:
+            panels.append(PanelRecord.from_json(content))
+        except RecordError as error:
+            raise ValueError(f"panel {number}: {error}") from error
+    return panels
+
+
+def _with_settings(contents: list, settings: object) -> list:
+    """Panels of format 1 with what stood beside them."""
+    if not isinstance(settings, dict):
+        raise ValueError("settings must be an object")
+    names = ("text_encoder_bits", "text_encoder_on_cpu")
+    common = {name: settings[name] for name in names if settings.get(name) is not None}
+    return [content | common if isinstance(content, dict) else content for content in contents]
+
+
+def _check_panel(panel: PanelRecord, number: int, first: PanelRecord) -> None:
+    """Raise ValueError or SettingsError unless ``panel`` is as ``render`` draws it.
+
+    A record on its own may leave out what is not known; one in a bundle may not.
+    """
+    Panel(panel.prompt, panel.negative_prompt, panel.seed)
+    facts, expected = (
+        each.model_dump(include=set(SAME), exclude=NOT_SAME) for each in (panel, first)
     )
-    if said["file"] != f"panel-{place}-reference.png" or not named:
-        raise ValueError(f"the reference of panel {place}")
+    if different := [name for name in SAME if facts[name] != expected[name]]:
+        raise ValueError(f"panel {number} has another {different[0]} than panel 1")
+    if panel.width != panel.height:
+        raise ValueError(f"panel {number} is no square")
+    known = {
+        "drawn": panel.drawn,
+        "base.fingerprint": panel.base.fingerprint,
+        "lora.digest": panel.lora and panel.lora.digest,
+        "precision": panel.precision,
+    }
+    if missing := [name for name, value in known.items() if value is None]:
+        raise ValueError(f"panel {number} lacks {missing[0]}")
+    if panel.drawn.file != f"panel-{number}.png":
+        raise ValueError(f"the file of panel {number}")
+    if panel.reference:
+        _check_reference(panel, number)
 
 
-def _check_heroine(panels: list[dict]) -> None:
-    """Raise ValueError unless the panels have one heroine as rendering/heroine.py tells of it, or none."""
-    found = [
-        (said["by"], said["strength"], said.get("file", ""))
-        for said in (panel["heroine"] for panel in panels if "heroine" in panel)
-    ]
-    if not found:
+def _check_reference(panel: PanelRecord, number: int) -> None:
+    """Raise ValueError or SettingsError unless the reference is as ``render`` records it."""
+    reference = panel.reference
+    Reference("picture", reference.control, reference.strength, reference.end)
+    is_named = reference.control == "image" or (
+        reference.controlnet is not None
+        and (reference.model in (None, OWN) or re.fullmatch(HUB_ID, reference.model))
+    )
+    if reference.file != f"panel-{number}-reference.png" or not is_named:
+        raise ValueError(f"the reference of panel {number}")
+
+
+def _check_character(panels: Sequence[PanelRecord]) -> None:
+    """Raise ValueError unless all panels, panel 1 aside, keep one character, or none does.
+
+    Panel 1 has it as well where a picture was given.
+    """
+    characters = [panel.character for panel in panels if panel.character]
+    if not characters:
         return
-    by, strength, file = found[0]
-    right = [
-        "heroine" in panel and panel["row"] >= (by == "shared")
-        for panel in panels
-        if file or panel is not panels[0]
-    ]
-    if (
-        len(set(found)) > 1
-        or by not in CHARACTER_STRENGTH
-        or type(strength) not in (int, float)
-        or file not in ("", HEROINE)
-        or not all(right)
-        or len(right) != len(found)
-    ):
-        raise ValueError("the heroine")
+    first = characters[0]
+    same = {(each.method, each.strength, each.file) for each in characters}
+    expected = panels if first.file else panels[1:]
+    extra_rows = int(first.method == "shared")  # panel 1's, in every batch
+    right = all(panel.character and panel.drawn.row >= extra_rows for panel in expected)
+    if len(same) > 1 or not right or len(expected) != len(characters):
+        raise ValueError("the character")

@@ -12,12 +12,17 @@ PAGE = (round(297 / 25.4 * DPI), round(210 / 25.4 * DPI))  # A4, landscape, pixe
 MARGIN, GAP = 120, 48
 CAPTION = 0.34  # a caption's height as a share of its picture's side
 SIZES = range(44, 11, -2)  # of a caption's letters, pixels; the largest that fits is taken
+TITLE_SIZE, TITLE_HEIGHT = 60, 110  # pixels
 SIMPLIFIED = 2  # the face of the collection in which Chinese characters have their mainland forms
+NO_LINE_START = "，。、；：！？,.;:!? "
 EPOCH = time.gmtime(315532800)  # 1 January 1980: files repeat
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Noto Sans CJK in regular weight: letters become pixels here, so that no viewer needs a Chinese font."""
+    """Noto Sans CJK in regular weight.
+
+    Letters become pixels here, so that no viewer needs a Chinese font.
+    """
     import manimgx_fonts_cjk
 
     face = ImageFont.truetype(
@@ -33,37 +38,57 @@ def draw(pictures: Sequence[Path], captions: Sequence[str], title: str) -> Image
     pen = ImageDraw.Draw(page)
     top = MARGIN
     if title:
-        pen.text((MARGIN, MARGIN), title, "black", font(60))
-        top += 110
-    width, height = PAGE[0] - 2 * MARGIN, PAGE[1] - top - MARGIN
-    side_of = lambda columns: int(
-        min(
-            (width - GAP * (columns - 1)) / columns,
-            height / -(-len(pictures) // columns) / (1 + CAPTION),
-        )
-    )
-    columns = max(range(1, len(pictures) + 1), key=side_of)
-    side, pitch = side_of(columns), height // -(-len(pictures) // columns)
-    room, left = int(side * CAPTION) - 24, (PAGE[0] - columns * side - (columns - 1) * GAP) // 2
-    for place, (path, caption) in enumerate(zip(pictures, captions, strict=True)):
-        x, y = left + place % columns * (side + GAP), top + place // columns * pitch
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-        scale = side / max(picture.size)
-        picture = picture.resize(
-            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
-        )
+        pen.text((MARGIN, MARGIN), title, "black", font(TITLE_SIZE))
+        top += TITLE_HEIGHT
+
+    height = PAGE[1] - top - MARGIN
+    counts = range(1, len(pictures) + 1)
+    columns = max(counts, key=lambda count: _side(len(pictures), count, height))
+    side = _side(len(pictures), columns, height)
+    row_height = height // _rows(len(pictures), columns)
+    left = (PAGE[0] - columns * side - (columns - 1) * GAP) // 2
+    caption_height = int(side * CAPTION) - 24
+
+    for index, (path, caption) in enumerate(zip(pictures, captions, strict=True)):
+        row, column = divmod(index, columns)
+        x, y = left + column * (side + GAP), top + row * row_height
+        picture = _scaled(path, side)
         page.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
-        text, face = fitted(f"{place + 1}  {caption}", side, room)
+        text, face = fitted(f"{index + 1}  {caption}", side, caption_height)
         pen.multiline_text((x, y + side + 12), text, "black", face, spacing=face.size // 4)
     return page
 
 
+def _rows(pictures: int, columns: int) -> int:
+    return -(-pictures // columns)
+
+
+def _side(pictures: int, columns: int, height: int) -> int:
+    """Pixels of a picture's side where ``pictures`` with captions fill ``height`` in columns."""
+    width = PAGE[0] - 2 * MARGIN
+    by_width = (width - GAP * (columns - 1)) / columns
+    by_height = height / _rows(pictures, columns) / (1 + CAPTION)
+    return int(min(by_width, by_height))
+
+
+def _scaled(path: Path, side: int) -> Image.Image:
+    """The picture with its longer side of ``side`` pixels."""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    scale = side / max(picture.size)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
 def fitted(text: str, width: int, height: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """``text`` in lines of at most ``width`` pixels and the largest font that needs no more than ``height``; what is too long ends in an ellipsis."""
+    """``text`` in lines of at most ``width`` pixels, and the largest font that fits ``height``.
+
+    What is too long for the smallest ends in an ellipsis.
+    """
     for size in SIZES:
         face = font(size)
-        lines, allowed = wrapped(text, face, width), max(1, height * 4 // (5 * size + size))
+        lines = wrapped(text, face, width)
+        allowed = max(1, height * 4 // (5 * size + size))
         if len(lines) <= allowed:
             return "\n".join(lines), face
     lines[allowed - 1] = lines[allowed - 1][:-1] + "…"
@@ -71,34 +96,42 @@ def fitted(text: str, width: int, height: int) -> tuple[str, ImageFont.FreeTypeF
 
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than ``width``: broken at the last space or Chinese character that fits; a comma or full stop begins no line.
+    """Lines no wider than ``width``, broken at the last space or Chinese character that fits.
 
-    Signs that the font lacks, such as emoji, are left out.
+    A comma or full stop begins no line. Signs that the font lacks, such as emoji, are left out.
     """
-    lone = face.font_variant(
-        layout_engine=ImageFont.Layout.BASIC
-    )  # Raqm gives joiners and variation selectors, which stand in emoji, a look of their own
-    lines, line, missing = [], "", bytes(lone.getmask("\U0010ffff"))
-    for sign in " ".join(
-        "".join(
-            sign for sign in text if sign.isspace() or bytes(lone.getmask(sign)) != missing
-        ).split()
-    ):
-        if line and face.getlength(line + sign) > width and sign not in "，。、；：！？,.;:!? ":
-            cut = len(line)
-            while (
-                cut
-                and sign.isascii()
-                and sign.isalnum()
-                and line[cut - 1].isascii()
-                and line[cut - 1] != " "
-            ):
-                cut -= 1
-            cut = cut or len(line)
+    lines, line = [], ""
+    for character in _in_font(text, face):
+        too_wide = line and face.getlength(line + character) > width
+        if too_wide and character not in NO_LINE_START:
+            cut = _last_break(line, character)
             lines.append(line[:cut].rstrip())
             line = line[cut:]
-        line += sign
+        line += character
     return [*lines, line]
+
+
+def _in_font(text: str, face: ImageFont.FreeTypeFont) -> str:
+    """``text`` without what the font lacks, single spaces between words."""
+    # Raqm would draw joiners and variation selectors, which stand in emoji, as something
+    basic = face.font_variant(layout_engine=ImageFont.Layout.BASIC)
+    missing = bytes(basic.getmask("\U0010ffff"))
+    kept = [
+        character
+        for character in text
+        if character.isspace() or bytes(basic.getmask(character)) != missing
+    ]
+    return " ".join("".join(kept).split())
+
+
+def _last_break(line: str, following: str) -> int:
+    """Where to break ``line`` before ``following``: at its end, or before its last Latin word."""
+    cut = len(line)
+    if not (following.isascii() and following.isalnum()):
+        return cut
+    while cut and line[cut - 1].isascii() and line[cut - 1] != " ":
+        cut -= 1
+    return cut or len(line)
 
 
 def pdf(page: Image.Image) -> bytes:

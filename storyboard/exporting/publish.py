@@ -1,4 +1,4 @@
-"""A story bundle to a model hub, by the hub's own client; a dry run, which sends nothing, unless it is asked otherwise."""
+"""A story bundle to a model hub, by the hub's own client; a dry run unless set otherwise."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storyboard.data import hub as datasets
-from storyboard.errors import BundleError, SettingsError
+from storyboard.errors import BundleError, SettingsError, StoryboardError
 from storyboard.exporting.bundle import Bundle, check_private, tokens
 from storyboard.exporting.opened import LIMITS, PICTURE_LIMIT, entries
 
@@ -33,12 +33,10 @@ class Publication:
         size = f"{len(self.files)} files, {sum(self.files.values()) / 1e6:.1f} MB"
         if self.sent:
             return f"publish: {size} are at {self.url}"
-        return "\n".join(
-            [
-                f"publish: dry run, nothing sent; {size} would go to {self.url}",
-                *(f"  {name:20} {each / 1000:10,.1f} KB" for name, each in self.files.items()),
-            ]
-        )
+        lines = [f"publish: dry run, nothing sent; {size} would go to {self.url}"]
+        for name, each in self.files.items():
+            lines.append(f"  {name:20} {each / 1000:10,.1f} KB")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from storyboard import show
@@ -58,12 +56,13 @@ def publish(
     dry_run: bool = True,
     private: bool = False,
 ) -> Publication:
-    """Send a bundle's files, and the zip itself, to ``repo_id`` on ``hub``, which is made if it is not there.
+    """Send a bundle's files, and the zip itself, to a repository, made if it is not there.
 
     Args:
         repo_id: ``owner/name``.
         hub: ``"modelscope"`` or ``"huggingface"``.
-        token: Of the hub, with the right to write; None takes the one its client is logged in with. It is kept nowhere.
+        token: Of the hub, with the right to write; None takes the one its client is logged in with.
+            It is kept nowhere.
         dry_run: Only say what would be sent.
         private: A new repository is seen by its owner alone.
 
@@ -75,25 +74,25 @@ def publish(
     if hub not in HUBS:
         raise SettingsError(f"hub={hub!r} must be one of {', '.join(map(repr, HUBS))}.")
     if not isinstance(repo_id, str) or not datasets.looks_like_id(repo_id):
-        raise SettingsError(
-            'repo_id must have the form owner/name, such as "me/my-story".'
-        )  # unquoted: a token may have got into it
-    token = (
-        token and token.strip()
-    )  # a pasted one often ends in a newline, and clients quote headers that they refuse
+        # without what was given: a token may have got into it
+        raise SettingsError('repo_id must have the form owner/name, such as "me/my-story".')
+    # a pasted one often ends in a newline, and clients quote headers that they refuse
+    token = token and token.strip()
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise SettingsError(
-            "token must be one word of ASCII letters, digits and signs, as the hub shows it; leave it out to take the one its client is logged in with."
+            "token must be one word of ASCII letters, digits and signs, as the hub shows it; "
+            "leave it out to take the one its client is logged in with."
         )
+
     with tempfile.TemporaryDirectory() as folder:
         files = _unpack(path, Path(folder))
         publication = Publication(f"{HUBS[hub]}/{repo_id}", files, not dry_run)
         failure = None if dry_run else _send(hub, repo_id, Path(folder), token, private)
-    if (
-        failure
-    ):  # raised here, so that no library's exception, which may know the token, hangs on ours
+    if failure:
+        # raised here, so that no library's exception, which may know the token, is our context
         raise BundleError(
-            f"{hub} did not take {repo_id} ({failure}): check the token's right to write and the network, and run this cell again."
+            f"{hub} did not take {repo_id} ({failure}): check the token's right to write and the "
+            "network, and run this cell again."
         )
     print(publication)
     return publication
@@ -106,16 +105,12 @@ def _unpack(path: Path, folder: Path) -> dict[str, int]:
             found = entries(path, archive)
             if missing := {"README.md", "lora.safetensors", "story.json"} - found.keys():
                 raise BundleError(f"{path} lacks {min(missing)}: make the bundle again.")
-            if wrong := [
-                name
-                for name, entry in found.items()
-                if "/" in name
-                or name.startswith(".")
-                or entry.file_size > LIMITS.get(name, PICTURE_LIMIT)
-            ]:
-                raise BundleError(
-                    f"{path} holds {wrong[0]!r}, which no bundle has: it was not made by bundle()."
-                )
+            for name, entry in found.items():
+                is_hidden = "/" in name or name.startswith(".")
+                if is_hidden or entry.file_size > LIMITS.get(name, PICTURE_LIMIT):
+                    raise BundleError(
+                        f"{path} holds {name!r}, which no bundle has: it was not made by bundle()."
+                    )
             archive.extractall(folder)
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise BundleError(
@@ -130,7 +125,10 @@ def _send(hub: str, repo_id: str, folder: Path, token: str | None, private: bool
     """Upload ``folder``; returns None, or what went wrong without the token."""
     try:
         (_modelscope if hub == "modelscope" else _huggingface)(token, repo_id, folder, private)
-    except Exception as error:  # of whatever kind a client's libraries raise: its text and its frames may hold the token
+    except StoryboardError:
+        raise
+    except Exception as error:
+        # of whatever kind a client's libraries raise: its text and its frames may hold the token
         text = str(error)
         for secret in filter(None, [token, *tokens()]):
             text = text.replace(secret, "***")

@@ -78,7 +78,11 @@ class Lora:
     def _repr_html_(self) -> str:
         from storyboard import show
 
-        return show.training(self)
+        previews = [
+            (preview["step"], [self.path.parent / name for name in preview["pictures"]])
+            for preview in self.previews
+        ]
+        return show.training(str(self), self.losses, previews)
 
 
 def to_kohya(

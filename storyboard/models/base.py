@@ -46,6 +46,7 @@ class Base:
         unet: What the config of its UNet says, by which a folder is known to be built on it.
         licence: Fields of a model card's front matter that a LoRA of it is given on under.
         comfy_files: File that its publisher offers, by the input of ComfyUI's loader.
+        comfy_note: What a graph of ComfyUI says of this base.
         embedded: It lies in this repository, where git restores it.
         judge: What scores its pictures: ``"clip"`` and other metrics, or ``"mini"``, the
             classifier of what mini knows.
@@ -82,6 +83,7 @@ class Base:
     unet: Mapping[str, object] = field(default_factory=dict, hash=False)
     licence: Mapping[str, str] = field(default_factory=dict, hash=False)
     comfy_files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    comfy_note: str = ""
     embedded: bool = False
     judge: str = "clip"
 
@@ -106,35 +108,8 @@ class Base:
         return "Simple" if self.zero_terminal_snr else "Karras"
 
     def weight_files(self, component: str) -> list[Path]:
-        """The safetensors files of ``component``, one or several shards; in full precision where there are both.
-
-        Raises:
-            BaseError: There are none, or a shard is missing.
-        """
-        folder = self.folder / component
-        for variant in ("", ".fp16"):
-            for stem in ("model", "diffusion_pytorch_model"):
-                if (index := folder / f"{stem}.safetensors.index{variant}.json").is_file():
-                    shards = sorted(
-                        {
-                            folder / name
-                            for name in json.loads(index.read_text(encoding="utf-8"))[
-                                "weight_map"
-                            ].values()
-                        }
-                    )
-                    if missing := [
-                        shard for shard in shards if shard.parent != folder or not shard.is_file()
-                    ]:
-                        raise BaseError(
-                            f"The base {self.name!r} lacks {missing[0]}: {self._mend()}."
-                        )
-                    return shards
-                if (path := folder / f"{stem}{variant}.safetensors").is_file():
-                    return [path]
-        raise BaseError(
-            f"The base {self.name!r} lacks safetensors weights in {folder}: {self._mend()}."
-        )
+        """The safetensors files of ``component``; arguments and errors as ``find_weights``."""
+        return find_weights(self.folder / component, f"The base {self.name!r}", self._mend())
 
     def variant(self, component: str) -> str | None:
         """``"fp16"`` where the weights are named so, as diffusers' and transformers' ``from_pretrained`` ask."""
@@ -164,15 +139,8 @@ class Base:
             self.check_weights(component)
 
     def check_weights(self, component: str) -> None:
-        """Raise BaseError unless the weights of ``component`` are there and as long as their own header says."""
-        for path in self.weight_files(component):
-            expected = header_length(path) + max(
-                (entry["data_offsets"][1] for entry in read_header(path).values()), default=0
-            )
-            if path.stat().st_size != expected:
-                raise BaseError(
-                    f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: it is cut off, get it again."
-                )
+        """Raise BaseError unless the weights of ``component`` are there and whole."""
+        check_whole(self.weight_files(component))
 
     def _mend(self) -> str:
         if self.modelscope:
@@ -189,22 +157,61 @@ class Base:
         return {key: value for key, value in content.items() if not key.startswith("_")}
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes and content (beyond 64 MB: header and 256 pieces) of all files of the base."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")):
-            if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}:
-                size = path.stat().st_size
-                digest.update(f"{path.relative_to(self.folder).as_posix()}:{size}:".encode())
-                with open(path, "rb") as file:
-                    digest.update(
-                        file.read(size if size <= WHOLE_FILE_LIMIT else header_length(path))
-                    )
-                    for piece in range(
-                        PIECES if size > WHOLE_FILE_LIMIT else 0
-                    ):  # checkpoints of one family share their header
-                        file.seek(piece * (size - PIECE) // (PIECES - 1))
-                        digest.update(file.read(PIECE))
-        return digest.hexdigest()
+        """SHA-256 of its files, as ``fingerprint_of``."""
+        return fingerprint_of(self.folder)
+
+
+def find_weights(folder: Path, title: str, remedy: str) -> list[Path]:
+    """The safetensors files in ``folder``: one or several shards, in full precision if there are both.
+
+    Args:
+        title, remedy: What lacks them, and what to do about it, for the message.
+
+    Raises:
+        BaseError: There are none, or a shard is missing.
+    """
+    for variant in ("", ".fp16"):
+        for stem in ("model", "diffusion_pytorch_model"):
+            index = folder / f"{stem}.safetensors.index{variant}.json"
+            if index.is_file():
+                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+                shards = sorted({folder / name for name in names})
+                for shard in shards:
+                    if shard.parent != folder or not shard.is_file():
+                        raise BaseError(f"{title} lacks {shard}: {remedy}.")
+                return shards
+            if (path := folder / f"{stem}{variant}.safetensors").is_file():
+                return [path]
+    raise BaseError(f"{title} lacks safetensors weights in {folder}: {remedy}.")
+
+
+def check_whole(paths: list[Path]) -> None:
+    """Raise BaseError unless safetensors files are as long as their own header says."""
+    for path in paths:
+        ends = [entry["data_offsets"][1] for entry in read_header(path).values()]
+        expected = header_length(path) + max(ends, default=0)
+        if path.stat().st_size != expected:
+            raise BaseError(
+                f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: "
+                "it is cut off, get it again."
+            )
+
+
+def fingerprint_of(folder: Path) -> str:
+    """SHA-256 over names, sizes and content (beyond 64 MB: header and 256 pieces) of a model's files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}:
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
+            with open(path, "rb") as file:
+                whole = size <= WHOLE_FILE_LIMIT
+                digest.update(file.read(size if whole else header_length(path)))
+                # checkpoints of one family share their header
+                for piece in range(0 if whole else PIECES):
+                    file.seek(piece * (size - PIECE) // (PIECES - 1))
+                    digest.update(file.read(PIECE))
+    return digest.hexdigest()
 
 
 def header_length(path: Path) -> int:

@@ -81,6 +81,11 @@ MINI = Base(
     high_noise_weight=0.3,
     controlnets={"edges": str(resources.path("models/mini-controlnet"))},
     licence={"license": "cc-by-4.0"},
+    comfy_note=(
+        "These pictures were drawn by mini, a small Kolors that no ComfyUI node loads: the graph "
+        "opens, but runs only with Kolors and a LoRA trained on Kolors, and draws other pictures. "
+        "mini 无法在 ComfyUI 中运行，请换用 Kolors。"
+    ),
     embedded=True,
     judge="mini",
 )

@@ -1,4 +1,4 @@
-"""What a ControlNet sees of a picture: its edges, colours, depth, segments or the skeleton of who stands in it."""
+"""Maps for ControlNets, made from a picture: edges, colours, depth, segments or a skeleton."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,43 +14,50 @@ from storyboard.models.layout import pretrained
 from storyboard.rendering import palettes
 from storyboard.rendering.edges import edges
 
-ANNOTATORS = {  # what finds it: models of transformers in safetensors
+# the models that make maps, of transformers' classes, in safetensors
+ANNOTATORS = {
     "depth": HubModel(huggingface="depth-anything/Depth-Anything-V2-Small-hf"),
     "pose": HubModel(huggingface="usyd-community/vitpose-base-simple"),
     "segmentation": HubModel(huggingface="nvidia/segformer-b0-finetuned-ade-512-512"),
 }
-CELLS = 8  # of the palette, along each side
-SURE = 0.3  # of a point of the skeleton, 0 to 1
+CELLS = 8  # of the colour map, along each side
+MIN_CONFIDENCE = 0.3  # in a point of the skeleton, 0 to 1
 STROKE = 4 / 512  # half a limb's width, in sides of the picture
+COCO_POINTS = 17
 
 
 def make(image: Image.Image, control: str, annotator: Path | None = None) -> Image.Image:
-    """The map of ``image`` (RGB), of the same size; ``control`` is a key of ANNOTATORS, ``"edges"`` or ``"colour"``.
+    """The map of ``image`` (RGB), of the same size.
+
+    Args:
+        control: A key of ANNOTATORS, ``"edges"`` or ``"colour"``.
+        annotator: Folder of the model, for a key of ANNOTATORS.
 
     Raises:
-        SettingsError: ``annotator`` is a model for something else, or found nobody whose pose it could draw.
+        SettingsError: ``annotator`` is a model for something else, or finds nobody in the picture.
     """
     if control == "edges":
         return Image.fromarray(edges(np.asarray(image)))
     if control == "colour":
-        return image.resize((CELLS, CELLS), Image.Resampling.BOX).resize(
-            image.size, Image.Resampling.NEAREST
-        )
+        cells = image.resize((CELLS, CELLS), Image.Resampling.BOX)
+        return cells.resize(image.size, Image.Resampling.NEAREST)
     return {"depth": depth, "pose": pose, "segmentation": segmentation}[control](image, annotator)
 
 
 @torch.no_grad()
 def depth(image: Image.Image, folder: Path) -> Image.Image:
-    """Near is bright, as in MiDaS' maps that ControlNets for depth were trained with (https://arxiv.org/abs/1907.01341)."""
+    """Near is bright, as in MiDaS' maps, which ControlNets for depth were trained with.
+
+    (https://arxiv.org/abs/1907.01341)
+    """
     model, processor = _load("AutoModelForDepthEstimation", folder)
     outputs = model(**processor(images=image, return_tensors="pt"))
-    found = processor.post_process_depth_estimation(outputs, target_sizes=[image.size[::-1]])[0][
-        "predicted_depth"
-    ]
-    found = (found - found.min()) / (found.max() - found.min()).clamp(
-        min=torch.finfo(found.dtype).tiny
-    )
-    return Image.fromarray((found * 255).round().byte().cpu().numpy())
+    sizes = [image.size[::-1]]
+    processed = processor.post_process_depth_estimation(outputs, target_sizes=sizes)
+    values = processed[0]["predicted_depth"]
+    smallest = torch.finfo(values.dtype).tiny
+    values = (values - values.min()) / (values.max() - values.min()).clamp(min=smallest)
+    return Image.fromarray((values * 255).round().byte().cpu().numpy())
 
 
 @torch.no_grad()
@@ -59,39 +66,33 @@ def segmentation(image: Image.Image, folder: Path) -> Image.Image:
     model, processor = _load("AutoModelForSemanticSegmentation", folder)
     if model.config.num_labels != len(palettes.ADE20K):
         raise SettingsError(
-            f"{folder} tells {model.config.num_labels} classes apart, where ControlNets for segmentation know ADE20K's {len(palettes.ADE20K)}: name another annotator."
+            f"{folder} tells {model.config.num_labels} classes apart, where ControlNets for "
+            f"segmentation know ADE20K's {len(palettes.ADE20K)}: name another annotator."
         )
     outputs = model(**processor(images=image, return_tensors="pt"))
-    return Image.fromarray(
-        palettes.ADE20K[
-            processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])[
-                0
-            ]
-            .cpu()
-            .numpy()
-        ]
-    )
+    sizes = [image.size[::-1]]
+    classes = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)[0]
+    return Image.fromarray(palettes.ADE20K[classes.cpu().numpy()])
 
 
 @torch.no_grad()
 def pose(image: Image.Image, folder: Path) -> Image.Image:
     """OpenPose's skeleton of one person, whom the whole picture is taken for."""
     model, processor = _load("VitPoseForPoseEstimation", folder)
-    everything = [[[0.0, 0.0, float(image.width), float(image.height)]]]
-    outputs = model(**processor(images=image, boxes=everything, return_tensors="pt"))
-    found = processor.post_process_pose_estimation(outputs, boxes=everything)[0][0]
-    if len(found["keypoints"]) != 17:
+    boxes = [[[0.0, 0.0, float(image.width), float(image.height)]]]
+    outputs = model(**processor(images=image, boxes=boxes, return_tensors="pt"))
+    person = processor.post_process_pose_estimation(outputs, boxes=boxes)[0][0]
+    keypoints, scores = person["keypoints"], person["scores"]
+    if len(keypoints) != COCO_POINTS:
         raise SettingsError(
-            f"{folder} finds {len(found['keypoints'])} points of a person where COCO has 17: name another annotator."
+            f"{folder} finds {len(keypoints)} points of a person where COCO has {COCO_POINTS}: "
+            "name another annotator."
         )
-    points = [
-        (
-            found["keypoints"][list(places)].mean(0).tolist(),
-            found["scores"][list(places)].min().item(),
-        )
-        for places in palettes.OPENPOSE
-    ]
-    return skeleton([point if score >= SURE else None for point, score in points], image.size)
+    points = []
+    for indices in map(list, palettes.OPENPOSE):
+        is_seen = scores[indices].min().item() >= MIN_CONFIDENCE
+        points.append(keypoints[indices].mean(0).tolist() if is_seen else None)
+    return skeleton(points, image.size)
 
 
 def skeleton(points: list[tuple[float, float] | None], size: tuple[int, int]) -> Image.Image:
@@ -102,22 +103,22 @@ def skeleton(points: list[tuple[float, float] | None], size: tuple[int, int]) ->
     """
     if not any(points):
         raise SettingsError(
-            'Reference(control="pose") finds nobody in the picture: give one in which a person is seen, or a drawn skeleton with prepared=True.'
+            'Reference(control="pose") finds nobody in the picture: give one in which a person is '
+            "seen, or a drawn skeleton with prepared=True."
         )
-    drawn, half = Image.new("RGB", size), max(1, round(STROKE * min(size)))
+    drawn = Image.new("RGB", size)
     pen = ImageDraw.Draw(drawn)
-    for (start, end), hue in zip(palettes.LIMBS, palettes.HUES):
+    half = max(1, round(STROKE * min(size)))
+
+    # there are 18 points and 17 limbs
+    for (start, end), hue in zip(palettes.LIMBS, palettes.HUES, strict=False):
         if points[start] and points[end]:
-            pen.line(
-                [*points[start], *points[end]],
-                fill=tuple(int(palettes.LIMB * value) for value in hue),
-                width=2 * half,
-            )
-    for point, hue in zip(points, palettes.HUES):
+            colour = tuple(int(palettes.LIMB * value) for value in hue)
+            pen.line([*points[start], *points[end]], fill=colour, width=2 * half)
+    for point, hue in zip(points, palettes.HUES, strict=True):
         if point:
-            pen.ellipse(
-                [point[0] - half, point[1] - half, point[0] + half, point[1] + half], fill=hue
-            )
+            x, y = point
+            pen.ellipse([x - half, y - half, x + half, y + half], fill=hue)
     return drawn
 
 
@@ -125,18 +126,19 @@ def _load(kind: str, folder: Path) -> tuple[torch.nn.Module, Callable]:
     """A model of transformers' class ``kind`` and its image processor."""
     import transformers
 
-    what = kind.removeprefix("AutoModelFor")
     try:
         model = pretrained(getattr(transformers, kind), folder)
         with quiet():
-            return model, transformers.AutoImageProcessor.from_pretrained(
+            processor = transformers.AutoImageProcessor.from_pretrained(
                 folder, local_files_only=True
             )
     except (BaseError, OSError, ValueError) as error:
+        title = kind.removeprefix("AutoModelFor")
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise SettingsError(
-            f"{folder} is no model for {what} ({reason}): name another annotator."
+            f"{folder} is no model for {title} ({reason}): name another annotator."
         ) from error
+    return model, processor
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:

@@ -1,152 +1,266 @@
-"""What stands beside the pipeline while panels are drawn: ControlNets, image-to-image, the character of panel 1."""
+"""The one place that draws panels: for stories, previews, reproductions and benchmarks."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from PIL import Image
 
+from storyboard.errors import ResourceError
+from storyboard.lora import attaching
+from storyboard.models import conditioning
+from storyboard.models.conditioning import Embedding
 from storyboard.models.run import Run
-from storyboard.rendering import annotators, controlnet, sampling
-from storyboard.rendering.character import Character, shared
-from storyboard.rendering.controlnet import Prepared
+from storyboard.records import TEXTS, DrawnRecord, PanelRecord
+from storyboard.rendering import batching, sampling
+from storyboard.rendering.batching import Batch
+from storyboard.rendering.character import Character
+from storyboard.rendering.reference_control import ReferenceControl
+from storyboard.rendering.references import PreparedReference
+from storyboard.rendering.shared_attention import shared
 
 
-class Guides:
-    """Draws panels of a story in batches that can be drawn together.
+@dataclass(frozen=True)
+class Drawing:
+    """A panel that was drawn.
+
+    Attributes:
+        index: Of the panel, from 0.
+        record: With how it was drawn, except for its file.
+        control_image: What it follows: the ControlNet's map, or the picture it started from.
+        ends_batch: Whether it is the last of its batch.
+    """
+
+    index: int
+    image: Image.Image
+    record: PanelRecord
+    control_image: Image.Image | None
+    ends_batch: bool
+
+
+class Renderer:
+    """Draws panels in batches, the encoding of their prompts included.
+
+    Base, precision and memory plan are those of the run; all else is in the panels' records.
 
     Args:
-        pipe: As ``sampling.load_pipeline`` gives it.
-        references: One a panel, None where a panel has none.
-        character: None where the story does not ask for it.
+        lora: File that text encoders and UNet are drawn with.
+        unet: Draws in place of the base's own, as it stands in training.
+        references: What each panel follows, None where it follows nothing; () where none does.
+        character: How panels keep the character; None where none does.
     """
 
     def __init__(
         self,
         run: Run,
-        pipe,
-        references: Sequence[Prepared | None],
-        character: Character | None,
+        lora: Path | None = None,
+        *,
+        unet: torch.nn.Module | None = None,
+        references: Sequence[PreparedReference | None] = (),
+        character: Character | None = None,
     ) -> None:
-        self.run, self.pipe, self.references, self.character = run, pipe, references, character
-        self.controls: dict = {}
-        self.shown: dict[int, Image.Image] = {}
-        self.seconds = {False: [], True: []}  # a panel without and with the character
+        self.run = run
+        self.lora = lora
+        self.unet = unet
+        self.character = character
+        self._control = ReferenceControl(run, references)
+        self._seconds: dict[bool, list[float]] = {False: [], True: []}
 
-    def parts(self, todo: Sequence[int]) -> list[list[int]]:
-        """``todo`` in parts that can be drawn together; what the character comes from is first and alone."""
-        source = [place for place in todo if self.character and not self.character.on(place)]
-        return [
-            part
-            for part in (
-                source,
-                *controlnet.groups(
-                    [place for place in todo if place not in source], self.references
-                ),
-            )
-            if part
-        ]
-
-    def at_once(self, part: Sequence[int]) -> int:
-        """Panels of ``part`` in a batch: shared attention needs panel 1 in each."""
-        return max(1, self.run.plan.render_at_once - self.beside(part))
-
-    def beside(self, batch: Sequence[int]) -> int:
-        """How many pictures are denoised with ``batch`` and not kept: panel 1 for shared attention."""
-        return int(
-            self.character is not None
-            and self.character.by == "shared"
-            and self.character.on(batch[0])
-        )
-
-    def reference(self, place: int) -> Image.Image:
-        """What the panel at ``place``, which has a reference, follows; made once."""
-        if place not in self.shown:
-            self.shown[place] = controlnet.shown(self.references[place], self.run.resolution)
-        return self.shown[place]
+    @cached_property
+    def pipe(self):
+        """diffusers' pipeline, loaded when it is first asked for."""
+        return sampling.load_pipeline(self.run.base, self.run.plan, self.lora, self.unet)
 
     def draw(
         self,
-        batch: Sequence[int],
-        panels: Sequence[dict],
-        said: dict,
-        on_step=None,
-        text_length: int = 0,
-    ) -> Iterator[Image.Image]:
-        """Pictures of ``batch``, as ``sampling.draw`` gives them."""
-        began, with_character = (
-            time.perf_counter(),
-            bool(self.character and self.character.on(batch[0])),
-        )
-        beside = self.beside(batch)
-        rows = [panels[place] for place in (*range(beside), *batch)]
-        positive, negative = (
-            [said[row[key]] for row in rows] for key in ("prompt", "negative_prompt")
-        )
-        with ExitStack() as open_:
-            pipe, named = self._reference(batch, beside, open_)
-            if beside:
-                open_.enter_context(shared(pipe.unet, len(rows), self.character.strength))
-            elif with_character:
-                named |= {"ip_adapter_image": self.character.attach(self.pipe, pipe)}
-            yield from sampling.draw(
+        records: Sequence[PanelRecord],
+        indices: Sequence[int] | None = None,
+        *,
+        as_drawn: bool = False,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Iterator[Drawing]:
+        """Draw panels, one after another as they are decoded, in the order of their batches.
+
+        Where memory runs out, batches are half as large from then on. With an IP-Adapter that looks
+        at panel 1, its picture must lie at ``character.first_panel`` before the next is asked for.
+
+        Args:
+            records: Of all panels of the story.
+            indices: Of those to draw, from 0; None draws all.
+            as_drawn: In the batches in which ``records``, which then are all drawn, were drawn.
+            on_step: Called with the number of steps that are done, summed over panels.
+
+        Raises:
+            LoraError: The LoRA belongs to another base or does not attach whole.
+            RenderingError: A picture is blank or not finite.
+            ResourceError: The memory is too small for one picture.
+        """
+        indices = range(len(records)) if indices is None else indices
+        embeddings = self._encode(records, indices)
+        if as_drawn:
+            batches = batching.drawn_batches(records)
+        else:
+            batches = batching.new_batches(
+                records,
+                indices,
+                embeddings,
+                size=self.run.plan.render_at_once,
+                text_length=self.run.base.text_length,
+                vae_tiling=self.run.plan.vae_tiling,
+            )
+        yield from self._draw_batches(batches, records, embeddings, on_step)
+
+    def _encode(
+        self, records: Sequence[PanelRecord], indices: Sequence[int]
+    ) -> dict[str, Embedding]:
+        """Embeddings of the panels ``indices``, and of panel 1 where others look at it."""
+        if self.lora:
+            attaching.check(self.run.base, self.lora)  # before the text encoders are loaded
+        needed = [*indices, *([0] if self.character else [])]
+        texts = [getattr(records[index], name) for index in needed for name in TEXTS]
+        adapter = attaching.text_adapter(self.run.base, self.lora)
+        return conditioning.encode(self.run, dict.fromkeys(texts), adapter=adapter)
+
+    def _draw_batches(
+        self,
+        batches: Sequence[Batch],
+        records: Sequence[PanelRecord],
+        embeddings: Mapping[str, Embedding],
+        on_step: Callable[[int], None] | None,
+    ) -> Iterator[Drawing]:
+        queue = deque(batches)
+        size = max((len(batch.indices) for batch in batches), default=1)
+        steps_done = 0
+
+        while queue:
+            batch = queue.popleft()
+            if len(batch.indices) > size:
+                queue.extendleft(reversed(batch.split(size)))
+                continue
+
+            left = batch.panels
+            report = _progress(on_step, steps_done, len(left))
+            try:
+                for drawing in self._draw_batch(batch, records, embeddings, report):
+                    left.remove(drawing.index)
+                    steps_done += drawing.record.steps
+                    yield drawing
+            except torch.OutOfMemoryError as error:
+                if len(batch.indices) == 1:
+                    raise ResourceError(
+                        "The memory of the card is too small for one picture: lower resolution, or "
+                        "set offload=True and vae_tiling=True, and run this cell again; panels "
+                        "that are drawn stay."
+                    ) from error
+                size = (len(batch.indices) + 1) // 2
+                print(f"render: out of memory, going on with {size} panels at once", flush=True)
+
+            # outside the clause: the error keeps the tensors of its frames
+            if left:
+                queue.extendleft(reversed(batch.split(size, left)))
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+
+    def _draw_batch(
+        self,
+        batch: Batch,
+        records: Sequence[PanelRecord],
+        embeddings: Mapping[str, Embedding],
+        on_step: Callable[[int], None] | None,
+    ) -> Iterator[Drawing]:
+        began = time.perf_counter()
+        rows = [0] * batch.extra_rows + list(batch.indices)
+        panels = [records[index] for index in rows]
+        last = panels[-1]  # what a batch has in common, panel 1 in an extra row may lack
+        self._set_vae_tiling(batch.vae_tiling)
+
+        with ExitStack() as stack:
+            pipe, options = self._control.apply(self.pipe, batch, last.steps, stack)
+            if batch.extra_rows:
+                strength = last.character.strength
+                stack.enter_context(shared(pipe.unet, len(rows), strength))
+            elif last.character:
+                options["ip_adapter_image"] = self.character.attach(self.pipe, pipe)
+
+            images = sampling.draw(
                 pipe,
-                positive,
-                negative,
-                [row["seed"] for row in rows],
-                self.run.resolution,
-                self.run.num_inference_steps,
-                self.run.guidance_scale,
-                rows[-1]["guidance_end"],
+                [embeddings[panel.prompt] for panel in panels],
+                [embeddings[panel.negative_prompt] for panel in panels],
+                [panel.seed for panel in panels],
+                last.width,
+                last.steps,
+                last.guidance_scale,
+                last.guidance_end,
                 on_step=on_step,
-                leave_out=beside,
-                text_length=text_length,
-                **named,
+                extra_rows=batch.extra_rows,
+                text_length=batch.text_length,
+                **options,
             )
-        self.seconds[with_character] += [(time.perf_counter() - began) / len(batch)] * len(batch)
-
-    def _reference(
-        self, batch: Sequence[int], beside: int, open_: ExitStack
-    ) -> tuple[object, dict]:
-        """The pipeline that draws ``batch`` and its further arguments; a ControlNet is attached while ``open_`` is."""
-        prepared = [self.references[place] for place in batch]
-        if prepared[0] is None:
-            return self.pipe, {}
-        if prepared[0].folder is None:
-            image = controlnet.latents(self.pipe, [self.reference(place) for place in batch])
-            return controlnet.image_to_image(self.run.base, self.pipe), {
-                "image": image,
-                "strength": 1 - prepared[0].reference.strength,
-            }
-        folder, unet = prepared[0].folder, self.pipe.unet
-        if folder not in self.controls:
-            self.controls = {
-                folder: controlnet.Control(
-                    self.run.base, folder, unet, self.run.plan.dtype, self.run.plan.device
+            text_length = conditioning.common_length(batching.lengths(records, rows, embeddings))
+            if batch.text_length and batch.text_length % text_length == 0:
+                text_length = batch.text_length
+            kept = batch.panels
+            for row, (index, image) in enumerate(zip(batch.indices, images, strict=True)):
+                if row in batch.fillers:
+                    continue
+                drawn = DrawnRecord(
+                    batch=len(rows),
+                    row=batch.extra_rows + row,
+                    text_length=text_length,
+                    vae_tiling=batch.vae_tiling,
+                    chunks=self._chunks(records[index], embeddings, text_length),
+                    fingerprint=records[index].fingerprint(),
                 )
-            }  # one at a time in memory
-        conditions = torch.stack([annotators.as_tensor(self.reference(place)) for place in batch])
-        conditions = torch.cat([conditions.new_zeros(beside, *conditions.shape[1:]), conditions])
-        strengths, ends = (
-            [0.0] * beside + [getattr(each.reference, name) for each in prepared]
-            for name in ("strength", "end")
-        )
-        open_.enter_context(
-            self.controls[folder].attached(
-                unet, conditions, strengths, ends, self.run.num_inference_steps
-            )
-        )
-        return self.pipe, {}
+                yield Drawing(
+                    index=index,
+                    image=image,
+                    record=records[index].model_copy(update={"drawn": drawn}),
+                    control_image=self._control.image(index),
+                    ends_batch=index == kept[-1],
+                )
+        seconds = (time.perf_counter() - began) / len(kept)
+        self._seconds[last.character is not None] += [seconds] * len(kept)
 
-    def cost(self) -> str | None:
-        """What the character cost, in a line; None where there is nothing to tell."""
-        if not self.seconds[True]:
+    def _set_vae_tiling(self, tiling: bool) -> None:
+        if tiling:
+            sampling.decode_in_tiles(self.pipe.vae)
+        else:
+            self.pipe.vae.disable_tiling()
+
+    def _chunks(
+        self, record: PanelRecord, embeddings: Mapping[str, Embedding], text_length: int
+    ) -> dict[str, tuple[str, ...]] | None:
+        """What ``DrawnRecord.chunks`` holds."""
+        at_once = self.run.base.text_length
+        if text_length <= at_once:
             return None
-        mean = lambda found: sum(found) / len(found)
-        without = (
-            f", {mean(self.seconds[False]):.1f} s without (panel 1, alone in its batch)"
-            if self.seconds[False]
-            else ""
-        )
-        return f"character: {self.character.by}, {mean(self.seconds[True]):.1f} s a panel with it{without}"
+        texts = {name: embeddings[getattr(record, name)] for name in TEXTS}
+        return {name: text.chunks for name, text in texts.items() if len(text.tokens) > at_once}
+
+    def character_cost(self) -> str | None:
+        """What character consistency cost, in a line; None where no panel was drawn with it."""
+        with_it, without = self._seconds[True], self._seconds[False]
+        if not with_it:
+            return None
+        cost = f"character: {self.character.method}, {_mean(with_it):.1f} s a panel with it"
+        if without:
+            cost += f", {_mean(without):.1f} s without (panel 1, alone in its batch)"
+        return cost
+
+
+def _progress(
+    on_step: Callable[[int], None] | None, steps_done: int, panels: int
+) -> Callable[[int], None] | None:
+    """``on_step`` for one batch of ``panels``, whose steps are counted from 1."""
+    if on_step is None:
+        return None
+    return lambda step: on_step(steps_done + step * panels)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

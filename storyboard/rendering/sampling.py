@@ -22,10 +22,12 @@ BLANK = 2.0  # standard deviation within a channel, 0 to 255, under which a pict
 
 
 def scheduler(base: Base):
-    """DPM-Solver++ 2M (https://arxiv.org/abs/2211.01095) on Karras sigmas, as ComfyUI's dpmpp_2m and karras.
+    """DPM-Solver++ 2M (https://arxiv.org/abs/2211.01095) on Karras sigmas.
 
-    With zero terminal SNR on trailing timesteps (https://arxiv.org/abs/2305.08891, section 3.3), as ComfyUI's simple: of Karras sigmas,
-    which would begin at the 4,096 that stands for infinity, two in three would lie where there is nothing but noise.
+    That is ComfyUI's ``dpmpp_2m`` and ``karras``. With zero terminal SNR on trailing timesteps
+    (https://arxiv.org/abs/2305.08891, section 3.3), as ComfyUI's ``simple``: of Karras sigmas,
+    which would begin at the 4,096 that stands for infinity, two in three would lie where there is
+    nothing but noise.
     """
     from diffusers import DPMSolverMultistepScheduler
 
@@ -53,7 +55,7 @@ def scheduler(base: Base):
 def load_pipeline(
     base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None
 ):
-    """The pipeline of ``base`` without text encoders, with our sampler, and what a LoRA file has for the UNet.
+    """The pipeline of ``base`` without text encoders, with our sampler and a LoRA's UNet modules.
 
     Args:
         unet: Draws in place of the base's own, which is then not loaded.
@@ -65,25 +67,26 @@ def load_pipeline(
     base.check()
     device = "cpu" if plan.offload else plan.device
     vae = models.load(base, "vae", torch.float32, device)  # SDXL's VAE overflows in fp16
-    unet_here = models.load(base, "unet", plan.dtype, device) if unet is None else unet
-    pipe = models.pipeline(base, vae=vae, unet=unet_here, scheduler=scheduler(base))
+    own_unet = models.load(base, "unet", plan.dtype, device) if unet is None else unet
+    pipe = models.pipeline(base, vae=vae, unet=own_unet, scheduler=scheduler(base))
+
     with quiet():
-        if (
-            unet is None
-        ):  # one in training must stay where it is: CUDA graphs and AdamW's moments know its memory
-            # transformers between convolutions cost a card more in this layout than convolutions gain (benchmarks/RESULTS.md)
-            pipe.unet.to(
-                memory_format=torch.channels_last
-                if plan.device == "cpu"
-                else torch.contiguous_format
-            )
+        # one in training must stay where it is: CUDA graphs and AdamW's moments know its memory
+        if unet is None:
+            # transformers between convolutions cost a card more in this layout than convolutions
+            # gain (benchmarks/RESULTS.md)
+            on_cpu = plan.device == "cpu"
+            memory_format = torch.channels_last if on_cpu else torch.contiguous_format
+            pipe.unet.to(memory_format=memory_format)
         pipe.vae.to(memory_format=torch.channels_last)
-        if lora is not None and attach(pipe, base, lora):
-            if (
-                plan.precision == "fp32"
-            ):  # in 16 bits a LoRA that is added to the weights loses its small values
+
+        if lora is not None:
+            attached = attach(pipe, base, lora)
+            # in 16 bits a LoRA that is added to the weights loses its small values
+            if attached and plan.precision == "fp32":
                 pipe.fuse_lora()
                 pipe.unload_lora_weights()
+
         if plan.vae_tiling:
             decode_in_tiles(pipe.vae)
         if plan.offload and unet is None:
@@ -94,7 +97,10 @@ def load_pipeline(
 
 
 def decode_in_tiles(vae) -> None:
-    """Tiles of at most TILE pixels: diffusers' own are as large as the VAE's training pictures, so that one of 1024 is a single tile."""
+    """Let ``vae`` decode in tiles of at most TILE pixels.
+
+    diffusers' own are as large as the VAE's training pictures: one of 1024 is a single tile.
+    """
     vae.enable_tiling()
     vae.tile_sample_min_size = min(vae.tile_sample_min_size, TILE)
     vae.tile_latent_min_size = vae.tile_sample_min_size // 8
@@ -110,16 +116,17 @@ def draw(
     guidance_scale: float,
     guidance_end: float = 1.0,
     on_step: Callable[[int], None] | None = None,
-    leave_out: int = 0,
-    **named: object,
+    extra_rows: int = 0,
+    **options: object,
 ) -> Iterator[Image.Image]:
-    """Draw one batch, decoded one after another; picture i starts from ``seeds[i]``'s noise, made on the CPU on every device.
+    """Draw one batch; its pictures are decoded one after another.
 
-    A picture is the same alone as in a batch within 1/255 in fp32 (the arithmetic is grouped otherwise).
+    Picture i starts from the noise of ``seeds[i]``, made on the CPU on every device. A picture is
+    the same alone as in a batch within 1/255 in fp32 (the arithmetic is grouped otherwise).
 
     Args:
-        leave_out: So many pictures at the start of the batch are denoised with the others and not decoded.
-        named: Further arguments of ``denoise``.
+        extra_rows: So many pictures at the start of the batch are denoised and not decoded.
+        options: Further arguments of ``denoise``.
 
     Raises:
         RenderingError: A picture came out with values that are not finite, or all of one colour.
@@ -134,20 +141,21 @@ def draw(
         guidance_scale,
         guidance_end,
         on_step,
-        **named,
+        **options,
     )
-    for seed, latent in list(zip(seeds, latents))[
-        leave_out:
-    ]:  # one at a time: the decoder is where memory peaks
+    # one at a time: the decoder is where memory peaks
+    for seed, latent in list(zip(seeds, latents, strict=True))[extra_rows:]:
         decoded = decode(pipe, latent[None])[0]
         if not torch.isfinite(decoded).all():
             raise RenderingError(
-                f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or guidance_scale, or set precision to bf16 or fp32, and render again."
+                f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or "
+                "guidance_scale, or set precision to bf16 or fp32, and render again."
             )
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
         if pixels.flatten(1).std(1).max() < BLANK:
             raise RenderingError(
-                f"The picture of seed {seed} came out blank: lower guidance_scale or train the LoRA again with a lower learning_rate."
+                f"The picture of seed {seed} came out blank: lower guidance_scale or train the "
+                "LoRA again with a lower learning_rate."
             )
         yield Image.fromarray(pixels.byte().permute(1, 2, 0).numpy())
 
@@ -166,16 +174,19 @@ def denoise(
     image: torch.Tensor | None = None,
     strength: float = 1.0,
     text_length: int = 0,
-    **named: object,
+    **options: object,
 ) -> torch.Tensor:
     """Latents (n, 4, resolution / 8, resolution / 8) of n pictures, scaled as the UNet knows them.
 
     Args:
-        guidance_end: Share of the steps after which classifier-free guidance ends, 0 to 1: place and mood are decided
-            by then, and a step without guidance costs half (https://arxiv.org/abs/2404.07724).
-        image, strength: Where ``pipe`` is one for image-to-image: latents to start from, and the share of the steps that is taken.
-        text_length: Tokens that the embeddings are repeated to, where the lengths of the batch divide it.
-        named: Further arguments of ``pipe``.
+        guidance_end: Share of the steps after which classifier-free guidance ends, 0 to 1: layout
+            and mood are decided by then, and a step without guidance costs half
+            (https://arxiv.org/abs/2404.07724).
+        image: Where ``pipe`` is one for image-to-image: latents to start from.
+        strength: Share of the steps that is taken there.
+        text_length: Tokens that the embeddings are repeated to, where the lengths of the batch
+            divide it.
+        options: Further arguments of ``pipe``.
     """
     doubled = [
         name
@@ -183,41 +194,39 @@ def denoise(
         if name in diffusers.callback_tensors(pipe)
     ]
     skipped = steps - min(int(steps * strength), steps)  # as diffusers counts
-    last = round(steps * guidance_end) - skipped
+    last_guided = round(steps * guidance_end) - skipped
 
-    def report(pipe, step, _timestep, tensors):
+    def after_step(pipe, step, _timestep, tensors):
         if on_step:
             on_step(step + 1 + skipped)
-        if step + 1 == last < steps - skipped and pipe.do_classifier_free_guidance:
+        ends = step + 1 == last_guided < steps - skipped
+        if ends and pipe.do_classifier_free_guidance:
             diffusers.end_guidance(pipe)
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
         return tensors
 
-    both = stack([*positive, *negative], text_length)
-    halves = [part.to(diffusers.execution_device(pipe), pipe.unet.dtype).chunk(2) for part in both]
-    (tokens, negative_tokens), (pooled, negative_pooled) = halves
-    said = {"prompt_embeds": tokens, "negative_prompt_embeds": negative_tokens}
+    device, dtype = diffusers.execution_device(pipe), pipe.unet.dtype
+    tokens, pooled = (part.to(device, dtype) for part in stack([*positive, *negative], text_length))
+    prompt_embeds, negative_prompt_embeds = tokens.chunk(2)
+    inputs = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds}
     if pooled.shape[1]:
-        said |= {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}
-    named |= {
-        name: resolution
-        for name in ("height", "width")
-        if name in inspect.signature(pipe.__call__).parameters
-    }
+        names = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        inputs |= dict(zip(names, pooled.chunk(2), strict=True))
+    for name in ("height", "width"):
+        if name in inspect.signature(pipe.__call__).parameters:
+            inputs[name] = resolution
     if image is not None:
-        named |= {
-            "image": image.to(diffusers.execution_device(pipe), pipe.unet.dtype),
-            "strength": strength,
-        }
-    with true_fp32(pipe.unet.dtype):
+        inputs |= {"image": image.to(device, dtype), "strength": strength}
+
+    with true_fp32(dtype):
         return pipe(
-            **said,
-            **named,
+            **inputs,
+            **options,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             num_inference_steps=steps,
-            guidance_scale=guidance_scale if last > 0 else 1.0,
+            guidance_scale=guidance_scale if last_guided > 0 else 1.0,
             output_type="latent",
-            callback_on_step_end=report,
+            callback_on_step_end=after_step,
             callback_on_step_end_tensor_inputs=["latents", *doubled],
         ).images
 
@@ -225,9 +234,7 @@ def denoise(
 @torch.no_grad()
 def decode(pipe, latents: torch.Tensor) -> torch.Tensor:
     """Latents (n, 4, h, w) -> pictures (n, 3, 8 h, 8 w) in about [-1, 1], fp32 on the CPU."""
+    vae = pipe.vae
     with true_fp32(pipe.unet.dtype):
-        return (
-            pipe.vae.decode(latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor)
-            .sample.float()
-            .cpu()
-        )
+        decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+        return decoded.float().cpu()

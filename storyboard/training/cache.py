@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from storyboard import artifacts
 from storyboard.compat.quiet import quiet
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.errors import TrainingError
 from storyboard.models import conditioning
 from storyboard.models.run import Run
@@ -89,7 +89,7 @@ def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
     Args:
         prompts: Encoded together with the captions, while the text encoders are loaded.
     """
-    texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
+    texts = ["", *sorted({row.text for row in captions.rows} - {""})]
     embeddings = conditioning.encode(run, prompts, captions=texts)
 
     target = run.folder / "cache" / "latents"
@@ -168,7 +168,7 @@ def _encode(
         # the original size is given as the bucket's, not the file's: otherwise a LoRA of small
         # files would learn what SDXL takes for scaled up
         batch.time_ids.append((*bucket, *crop, *bucket))
-        batch.captions.append(index[row["text"]])
+        batch.captions.append(index[row.text])
         area = bucket[0] * bucket[1]
         if (len(batch.pixels) + 1) * area > PIXELS_PER_BATCH[run.plan.device]:
             encode(bucket)

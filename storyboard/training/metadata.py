@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.models.run import Run
 
 
@@ -44,7 +44,7 @@ def _tags(captions: Captions) -> Counter[str]:
     """How often each tag stands in the captions; a tag ends at a comma, Chinese or not."""
     tags = Counter()
     for row in captions.rows:
-        parts = (part.strip() for part in row["text"].replace("，", ",").split(","))
+        parts = (part.strip() for part in row.text.replace("，", ",").split(","))
         tags.update(part for part in parts if part)
     return tags
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from storyboard import artifacts
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.lora import file as lora_file
 from storyboard.models.run import Run
 from storyboard.show import Live

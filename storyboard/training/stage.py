@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from storyboard import artifacts, show
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.errors import ResourceError, SettingsError
 from storyboard.lora import file as lora_file
 from storyboard.lora.file import Lora
@@ -165,4 +165,4 @@ def _prompts(story: Story | None, run: Run) -> list[str]:
     if story is None:
         return []
     panels = story.resolved(run.seed)
-    return [panel[key] for panel in panels for key in ("prompt", "negative_prompt")]
+    return [text for panel in panels for text in (panel.prompt, panel.negative_prompt)]

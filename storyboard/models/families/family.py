@@ -18,11 +18,26 @@ class MemoryNeeds:
 
 
 @dataclass(frozen=True)
+class NodeType:
+    """What a ComfyUI node takes and gives.
+
+    Attributes:
+        inputs: Name -> type, in ComfyUI's order.
+        outputs: Types.
+        pack: Where ComfyUI's manager finds it, by the names that its canvas files have.
+    """
+
+    inputs: Mapping[str, str]
+    outputs: tuple[str, ...]
+    pack: Mapping[str, str] = field(default_factory=lambda: {"cnr_id": "comfy-core"})
+
+
+@dataclass(frozen=True)
 class ComfyNodes:
     """Which of ComfyUI's nodes load and condition a family.
 
     Attributes:
-        loaders: Node number -> class and the input that names its file.
+        loaders: Node number, "1" to "9" with a "1" -> class and the input that names its file.
         model, clip, vae: Node number and output that each comes from.
         text: Class of the node that encodes a prompt, and its inputs for the encoder and the text.
         controlnet: Class of the node that loads a ControlNet.
@@ -31,6 +46,11 @@ class ComfyNodes:
         weighs_words: Whether the text node reads ``(word:1.3)``.
         predicts_v: Whether a node can tell ComfyUI that the UNet predicts v.
         empty_is_zero: Whether an empty negative prompt stands for zeros.
+        folder_loader: Like an entry of ``loaders``, what takes the place of "1" for a base that is
+            a diffusers folder; None where "1" loads that, too.
+        pack: Who provides the nodes, as messages call it.
+        pack_nodes: Class -> what it takes and gives, of nodes that ComfyUI itself does not have.
+        chooses_in_braces: Whether the text node chooses one of ``{a|b}`` at random.
     """
 
     loaders: Mapping[str, tuple[str, str]]
@@ -44,6 +64,10 @@ class ComfyNodes:
     weighs_words: bool = True
     predicts_v: bool = True
     empty_is_zero: bool = False
+    folder_loader: tuple[str, str] | None = None
+    pack: str = "ComfyUI"
+    pack_nodes: Mapping[str, NodeType] = field(default_factory=dict)
+    chooses_in_braces: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,18 @@
 """Kolors: SDXL's UNet in layout, ChatGLM3 for Chinese and English prompts."""
 
 from storyboard.models.families import sdxl
-from storyboard.models.families.family import ComfyNodes, Family, MemoryNeeds
+from storyboard.models.families.family import ComfyNodes, Family, MemoryNeeds, NodeType
+
+PACK = {"cnr_id": "comfyui-kolors-mz", "aux_id": "MinusZoneAI/ComfyUI-Kolors-MZ"}
+# INPUT_TYPES and RETURN_TYPES of ComfyUI-Kolors-MZ's __init__.py
+PACK_NODES = {
+    "MZ_KolorsUNETLoaderV2": NodeType({"unet_name": "COMBO"}, ("MODEL",), PACK),
+    "MZ_KolorsControlNetLoader": NodeType({"control_net_name": "COMBO"}, ("CONTROL_NET",), PACK),
+    "MZ_ChatGLM3Loader": NodeType({"chatglm3_checkpoint": "COMBO"}, ("CHATGLM3MODEL",), PACK),
+    "MZ_ChatGLM3_V2": NodeType(
+        {"chatglm3_model": "CHATGLM3MODEL", "text": "STRING"}, ("CONDITIONING",), PACK
+    ),
+}
 
 FAMILY = Family(
     name="kolors",
@@ -47,6 +58,9 @@ FAMILY = Family(
         ),
         weighs_words=False,
         predicts_v=False,
+        pack="ComfyUI-Kolors-MZ",
+        pack_nodes=PACK_NODES,
+        chooses_in_braces=True,
     ),
     use="diffusers `KolorsPipeline`",
 )

@@ -29,6 +29,7 @@ FAMILY = Family(
         text=("CLIPTextEncode", "clip", "text"),
         controlnet="ControlNetLoader",
         note=sdxl.CHECKPOINT_NOTE,
+        folder_loader=sdxl.FOLDER_LOADER,
     ),
     use="diffusers `StableDiffusionPipeline`, ComfyUI, A1111",
 )

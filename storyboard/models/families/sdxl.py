@@ -7,6 +7,7 @@ UNET = ("diffusers.models.unets.unet_2d_condition", "UNet2DConditionModel")
 VAE = ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL")
 TOKENIZER = ("transformers", "CLIPTokenizer")
 CHECKPOINT_NOTE = "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。"
+FOLDER_LOADER = ("DiffusersLoader", "model_path")
 
 FAMILY = Family(
     name="sdxl",
@@ -43,6 +44,7 @@ FAMILY = Family(
         controlnet="ControlNetLoader",
         note=CHECKPOINT_NOTE,
         empty_is_zero=True,
+        folder_loader=FOLDER_LOADER,
     ),
     use="diffusers `StableDiffusionXLPipeline`, ComfyUI, A1111",
 )

@@ -1,0 +1,143 @@
+"""A story's pictures on disk: how files are called, and how they are written and read back."""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from storyboard import artifacts, png
+from storyboard.records import PanelRecord, RecordError, is_version_1
+
+# further text chunks of a panel's PNG, by name
+TextChunks = Callable[[PanelRecord], Mapping[str, str]]
+OLD_FILES = ("heroine.png",)  # that an earlier version wrote beside the panels
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The story's pictures on disk.
+
+    Attributes:
+        folder: Holds ``panel-1.png`` and so on, ``story.png`` (the grid) and ``story.json``; for a
+            panel with a reference what it followed, ``panel-1-reference.png``, and
+            ``character.png`` where ``character_picture`` was given.
+        panels: What each was made from.
+    """
+
+    folder: Path
+    panels: list[PanelRecord] = field(repr=False)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The panels in order."""
+        return [self.folder / panel_file(index) for index in range(len(self.panels))]
+
+    @property
+    def reference_paths(self) -> list[Path]:
+        """What panels followed beside their prompts: references and the character's picture."""
+        names = {name for panel in self.panels for name in reference_files(panel)}
+        return [self.folder / name for name in sorted(names)]
+
+    @property
+    def grid(self) -> Path:
+        """All panels in one picture."""
+        return self.folder / "story.png"
+
+    def __str__(self) -> str:
+        return f"{len(self.panels)} pictures in {self.folder}, the grid in {self.grid}"
+
+    def _repr_html_(self) -> str:
+        from storyboard import show
+
+        prompts = [panel.prompt for panel in self.panels]
+        return show.story(list(zip(self.paths, prompts, strict=True)))
+
+
+def panel_file(index: int) -> str:
+    """The name of the PNG of panel ``index``, from 0."""
+    return f"panel-{index + 1}.png"
+
+
+def reference_files(panel: PanelRecord) -> list[str]:
+    """Names of the files beside the panel that hold what it followed."""
+    followed = (panel.reference, panel.character)
+    return [each.file for each in followed if each and each.file]
+
+
+def drawn_before(folder: Path) -> tuple[dict[str, PanelRecord], bool]:
+    """Records of the panels that lie in ``folder``, by file; whether an earlier version drew some.
+
+    A record that cannot be read is left out: its panel is drawn anew.
+    """
+    entries = (artifacts.read_manifest(folder) or {}).get("panels", [])
+    records = {}
+    for entry in entries:
+        try:
+            record = PanelRecord.from_json(entry)
+        except RecordError:
+            continue
+        if record.drawn and record.drawn.file:
+            records[record.drawn.file] = record
+    return records, any(map(is_version_1, entries))
+
+
+def is_whole(folder: Path, drawn: PanelRecord) -> bool:
+    """Whether the picture of ``drawn`` and what it followed lie in ``folder``."""
+    path = folder / drawn.drawn.file
+    return (
+        path.is_file()
+        and path.stat().st_size == drawn.drawn.bytes
+        and all((folder / name).is_file() for name in reference_files(drawn))
+    )
+
+
+def save_panel(
+    folder: Path,
+    index: int,
+    image: Image.Image,
+    record: PanelRecord,
+    text_chunks: TextChunks | None = None,
+) -> PanelRecord:
+    """Write the PNG of panel ``index``; returns ``record`` with its file and bytes."""
+    further = text_chunks(record) if text_chunks else None
+    size = write_image(folder / panel_file(index), image, png.info(record, further))
+    drawn = record.drawn.model_copy(update={"file": panel_file(index), "bytes": size})
+    return record.model_copy(update={"drawn": drawn})
+
+
+def write_image(path: Path, image: Image.Image, info: PngInfo | None = None) -> int:
+    """Write a whole PNG or none; returns its bytes."""
+    content = io.BytesIO()
+    image.save(content, format="PNG", pnginfo=info)
+    artifacts.write_atomically(path, content.getvalue())
+    return len(content.getvalue())
+
+
+def write_manifest(folder: Path, fingerprint: str, panels: list[PanelRecord]) -> None:
+    """Write ``manifest.json`` with the panels that are drawn."""
+    entries = [panel.to_json() for panel in panels]
+    artifacts.write_manifest(folder, "render", fingerprint, panels=entries)
+
+
+def finish(folder: Path, fingerprint: str, panels: list[PanelRecord]) -> Pictures:
+    """Write grid, ``story.json`` and manifest; remove pictures of an earlier story."""
+    from storyboard import show
+
+    pictures = Pictures(folder, panels)
+    kept = {path.name for path in (*pictures.paths, *pictures.reference_paths)}
+    for pattern in ("panel-*.png", "character.png", *OLD_FILES):
+        for path in folder.glob(pattern):
+            if path.name not in kept:
+                path.unlink()
+
+    images = []
+    for path in pictures.paths:
+        with Image.open(path) as image:
+            images.append(image.copy())
+    write_image(pictures.grid, show.grid(images))
+    artifacts.write_json(folder / "story.json", {"panels": [panel.to_json() for panel in panels]})
+    write_manifest(folder, fingerprint, panels)
+    return pictures
