@@ -66,7 +66,7 @@ def write_manifest(folder: Path, stage: str, mark: str, **facts: object) -> dict
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    manifest = {"stage": stage, "fingerprint": mark, **facts, "files": files}
+    manifest = {"stage": stage, "fingerprint": mark, "release": RELEASE, **facts, "files": files}
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -82,9 +82,16 @@ def read_manifest(folder: Path) -> dict | None:
 
 
 def finished(folder: Path, mark: str) -> dict | None:
-    """The manifest, if ``folder`` was made under the fingerprint ``mark`` and every file is still as long as it was."""
+    """The manifest, if ``folder`` was made under the fingerprint ``mark`` and every file is still as long as it was.
+
+    A folder of another fingerprint that an earlier release made is named in a printed line.
+    """
     manifest = read_manifest(folder)
-    if manifest is None or manifest.get("fingerprint") != mark:
+    if manifest is None:
+        return None
+    if manifest.get("fingerprint") != mark:
+        if manifest.get("release") != RELEASE:
+            print(f"{manifest.get('stage')}: {folder} is of an earlier release, it is made anew")
         return None
     for name, size in manifest["files"].items():
         path = folder / name

@@ -122,13 +122,13 @@ def test_a_network_that_falls_silent_is_said_in_time_and_the_stream_goes_on(
     served, tmp_path, monkeypatch
 ):
     assert (
-        20 < modelscope.TIMEOUT * (1 + modelscope.PATIENCE["max_retries"]) + 2 + 4 < 40
+        20 < modelscope.TIMEOUT * (1 + modelscope.RETRIES["max_retries"]) + 2 + 4 < 40
     )  # seconds, with the waits between
     server = served([png(picture(n)) for n in range(5)])
     server.silent = "train-00001-of-00002.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(modelscope, "TIMEOUT", 0.2)
-        patch.setattr(modelscope, "PATIENCE", modelscope.PATIENCE | {"base_wait_time": 0.1})
+        patch.setattr(modelscope, "RETRIES", modelscope.RETRIES | {"base_wait_time": 0.1})
         begin = time.monotonic()
         with pytest.raises(
             DatasetError, match="someone/anime broke off after 3 pictures .*run this cell again"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from storyboard.compat import diffusers, transformers
 from storyboard.errors import BaseError
 from storyboard.models.safetensors_header import read_header
 
@@ -26,23 +27,8 @@ def renamed(model: torch.nn.Module, names: Iterable[str]) -> dict[str, str]:
     Such are attention in diffusers before 0.18 (``query`` is ``to_q`` today) and the prefixes of
     transformers before 5.
     """
-    if hasattr(model, "_fix_state_dict_keys_on_load"):  # diffusers' ModelMixin
-        state = {name: name for name in names}
-        model._fix_state_dict_keys_on_load(state)
-        return {old: new for new, old in state.items()}
-
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    # other transforms than renamings compute tensors: none of our bases has such, and what stays
-    # unnamed is refused
-    transforms = get_model_conversion_mapping(model)
-    renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
-    expected = dict.fromkeys(model.state_dict(), True)
-    return {
-        name: rename_source_key(name, renamings, [], model.base_model_prefix, expected)[0]
-        for name in names
-    }
+    library = diffusers if diffusers.is_model(model) else transformers
+    return library.renamed(model, names)
 
 
 def differences(model: torch.nn.Module, shapes: Mapping[str, Sequence[int]]) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from storyboard import artifacts
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, ResourceError
 from storyboard.models import loading
@@ -167,9 +168,7 @@ def _tensors(base: Base, component: str) -> dict[str, torch.Tensor]:
 
 def _clip(kind: type, tensors: dict[str, torch.Tensor], options: dict) -> torch.nn.Module:
     """A text encoder of transformers; KeyError where tensors are missing."""
-    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
-
-    model = create_diffusers_clip_model_from_ldm(kind, tensors, **options)
+    model = diffusers.clip_from_single_file(kind, tensors, **options)
     absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if absent:
         raise KeyError(f"{len(absent)} tensors are missing, such as {absent[0]}")

@@ -3,6 +3,7 @@
 import torch
 
 from storyboard import prompts as syntax
+from storyboard.compat import diffusers
 from storyboard.models.text_encoding import Embedding, encode_by_pipeline
 
 SPECIAL_TOKENS = 2  # [GMASK] and sop, which stand before the prompt
@@ -43,8 +44,7 @@ class ChatGLMText:
         which alone sees the whole prompt, carry its meaning.
         """
         text = "".join(piece for piece, _ in pieces)
-        sentencepiece = self.pipe.tokenizer.tokenizer.sp_model
-        offsets = sentencepiece.encode(text, return_type="offset_mapping")["offsets"]
+        offsets = diffusers.chatglm_offsets(self.pipe.tokenizer, text)
         # the prompt is padded on the left; where it is cut, it stands behind the special tokens
         length = self.text_length
         first = max(SPECIAL_TOKENS, length - len(offsets))

@@ -1,11 +1,11 @@
 """One or two CLIP text encoders: prompts of any length and weighted words, by compel."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 
 from storyboard import prompts as syntax
+from storyboard.compat import transformers
 from storyboard.models.text_encoding import Embedding, encode_by_pipeline
 
 Pieces = list[tuple[str, float]]  # texts and weights, as ``prompts.parse`` gives them
@@ -47,28 +47,11 @@ class ClipText:
         return Embedding(tokens, pooled, tuple(chunks), self.text_length)
 
 
-@contextmanager
-def without_last_layers(pipe, count: int) -> Iterator[None]:
-    """While open, the CLIP encoders of ``pipe`` lack their last ``count`` layers.
-
-    What is read at the end is then read that much earlier, by compel as well. That is diffusers'
-    own ``clip_skip``, final normalisation included; diffusers 0.42's of SD 1.5 asks
-    ``CLIPTextModel`` for ``text_model``, which transformers 5 has no longer.
-    """
-    models = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
-    encoders = [
-        getattr(model, "text_model", model).encoder
-        for model in models
-        if count and model is not None
-    ]
-    layers = [encoder.layers for encoder in encoders]
-    try:
-        for encoder in encoders:
-            encoder.layers = encoder.layers[:-count]
-        yield
-    finally:
-        for encoder, all_layers in zip(encoders, layers, strict=True):
-            encoder.layers = all_layers
+def without_last_layers(pipe, count: int) -> AbstractContextManager[None]:
+    """Inside, the CLIP encoders of ``pipe`` lack their last ``count`` layers."""
+    encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
+    present = [encoder for encoder in encoders if encoder is not None]
+    return transformers.without_last_layers(present, count)
 
 
 def weighted(pipe, pieces: Pieces, text_length: int, device: str) -> tuple[torch.Tensor, list[str]]:

@@ -86,7 +86,8 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def load() -> Classifier:
     """The trained classifier of this repository."""
-    model = Classifier()
+    with torch.random.fork_rng():  # weights are drawn and then replaced
+        model = Classifier()
     model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
     return model.eval()
 

@@ -1,8 +1,6 @@
 """The judge of bases other than ``mini``: DiffSynth-Studio's metrics, where they can be had."""
 
-import contextlib
 import gc
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from storyboard import artifacts
+from storyboard.compat import diffsynth
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, ResourceError
 from storyboard.models import weights
@@ -190,7 +189,7 @@ class MetricsJudge:
             raise Unmeasurable(missing[part])
         folder = folders[part]
         try:
-            with quiet(), contextlib.redirect_stdout(io.StringIO()):
+            with quiet(), diffsynth.silent():
                 return use(load(folder, self.device))
         except (BaseError, OSError, ValueError, SafetensorError) as error:
             message = f"{type(error).__name__}: {str(error).splitlines()[0]}"

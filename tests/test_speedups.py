@@ -4,52 +4,43 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
+from storyboard.compat import diffusers
 from storyboard.models import bases, conditioning
 from storyboard.models.run import run_on
-from storyboard.training import loop
-from storyboard.training import speedups as unet
+from storyboard.training import fp32_speedups, lora_branches
+from storyboard.training.hyperparameters import Hyperparameters
+from storyboard.training.injection import inject
+from storyboard.training.loop import trainable
+from storyboard.training.loss import diffusion_loss
 from storyboard.training.pipeline import TrainingPipeline
-from storyboard.training.stage import inject
 
 MINI = bases.get("mini")
 
 
 def prepared(settings):
-    """mini with a LoRA of weights that are not zero, as ``train`` has it."""
+    """mini with a LoRA of weights that are not zero, as ``train`` has it; and what restores it."""
     pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
-    inject(pipe, settings)
+    speedups = inject(pipe, Hyperparameters.of(run_on(MINI, settings)))
     generator = torch.Generator().manual_seed(1)
-    for name, parameter in pipe.unet.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
-    return pipe
+    for parameter in trainable(pipe.unet).values():
+        parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    return pipe, speedups
 
 
-def plain(pipe):
-    """The same without what ``storyboard.training.unet`` has put on it."""
-    for module in pipe.unet.modules():
-        module._forward_pre_hooks.clear()
-        module.__dict__.pop("forward", None)
-
-
-def measured(pipe, said):
+def loss_and_gradients(pipe, embeddings):
     """Loss, and the gradient of every LoRA weight."""
     generator = torch.Generator().manual_seed(2)
     latents, noise = torch.randn(2, 2, 4, 16, 16, generator=generator)
-    tokens, pooled = conditioning.stack(said)
+    tokens, pooled = conditioning.stack(embeddings)
     pipe.unet.zero_grad()
-    named = {
+    inputs = {
         "prompt_embeds": tokens,
         "pooled_prompt_embeds": pooled,
         "add_time_ids": torch.tensor([[128.0, 128, 0, 0, 128, 128]] * 2),
     }
-    loss = loop.diffusion_loss(pipe, latents, noise, torch.tensor([100, 900]), **named)
+    loss = diffusion_loss(pipe, latents, noise, torch.tensor([100, 900]), **inputs)
     loss.backward()
-    return loss.item(), {
-        name: parameter.grad
-        for name, parameter in pipe.unet.named_parameters()
-        if parameter.requires_grad
-    }
+    return loss.item(), {name: each.grad for name, each in trainable(pipe.unet).items()}
 
 
 @pytest.mark.parametrize(
@@ -59,34 +50,37 @@ def measured(pipe, said):
 )
 def test_loss_and_gradients_are_those_of_peft_and_diffusers(make_settings, prompts):
     settings = make_settings(rank=4, alpha=2)
-    said = [conditioning.encode(run_on(MINI, settings), [prompt])[prompt] for prompt in prompts]
-    pipe = prepared(settings)
-    loss, gradients = measured(pipe, said)
-    plain(pipe)
-    theirs, expected = measured(pipe, said)
+    encoded = conditioning.encode(run_on(MINI, settings), prompts)
+    embeddings = [encoded[prompt] for prompt in prompts]
+    pipe, speedups = prepared(settings)
+    loss, gradients = loss_and_gradients(pipe, embeddings)
+    speedups.close()
+    assert not any("forward" in module.__dict__ for module in pipe.unet.modules())
+    assert not any(module._forward_pre_hooks for module in pipe.unet.modules())
+    assert not any(module._forward_hooks for module in pipe.unet.modules())
+    theirs, expected = loss_and_gradients(pipe, embeddings)
     assert loss == pytest.approx(theirs, abs=1e-6)
     for name, gradient in expected.items():
-        assert gradient.any() and torch.allclose(
-            gradients[name], gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max()
-        ), name
+        assert gradient.any()
+        tolerance = 1e-5 * gradient.abs().max()
+        assert torch.allclose(gradients[name], gradient, rtol=1e-3, atol=tolerance), name
 
 
 def test_attention_sees_few_keys_of_a_short_prompt_and_all_of_others(make_settings):
     settings = make_settings()
-    said = conditioning.encode(run_on(MINI, settings), ["女孩，教室"])["女孩，教室"].tokens
+    prompt = "女孩，教室"
+    padded = conditioning.encode(run_on(MINI, settings), [prompt])[prompt].tokens
     network, seen = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32).unet, []
-    unet.fold_padding(network)
-    for name, module in network.named_modules():
-        if name.endswith("attn2"):
-            module.register_forward_hook(
-                lambda _module, _args, named, _out: seen.append(
-                    named["encoder_hidden_states"].shape[1]
-                ),
-                with_kwargs=True,
-            )
-    other = said.clone()
+    fp32_speedups.fold_padding(network)
+
+    def count_keys(_module, _args, named, _output):
+        seen.append(named["encoder_hidden_states"].shape[1])
+
+    for layer in diffusers.cross_attention_layers(network):
+        layer.register_forward_hook(count_keys, with_kwargs=True)
+    other = padded.clone()
     other[0] += 1
-    for tokens in (said, other):
+    for tokens in (padded, other):
         with torch.no_grad():
             network(
                 torch.zeros(1, 4, 16, 16),
@@ -98,7 +92,8 @@ def test_attention_sees_few_keys_of_a_short_prompt_and_all_of_others(make_settin
                 },
             )
     short, full = seen[: len(seen) // 2], seen[len(seen) // 2 :]
-    assert set(short) == {unet.KEYS} and set(full) == {MINI.text_length}
+    assert set(short) == {fp32_speedups.KEY_MULTIPLE}
+    assert set(full) == {MINI.text_length}
 
 
 class Layers(torch.nn.Module):
@@ -113,7 +108,10 @@ class Layers(torch.nn.Module):
 
 
 def branched(dtype, double):
-    """Output, and gradients of the input and of every LoRA weight: by ``add_as_branches`` in ``dtype``, or by peft in fp64 from the same weights."""
+    """Output, and gradients of the input and of every LoRA weight.
+
+    By ``add_as_branches`` in ``dtype``, or by peft in fp64 from the same weights.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(3)
         layers = inject_adapter_in_model(
@@ -128,7 +126,7 @@ def branched(dtype, double):
     if double:
         layers, x = layers.double(), x.double()
     else:
-        unet.add_as_branches(layers)
+        lora_branches.add_as_branches(layers)
     x.requires_grad_(True)
     out = layers(x)
     out.double().square().mean().backward()
@@ -143,5 +141,5 @@ def branched(dtype, double):
     ("dtype", "tolerance"), [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)], ids=["bf16", "fp16"]
 )
 def test_a_branch_in_16_bits_has_pefts_output_and_gradients(dtype, tolerance):
-    for found, exact in zip(branched(dtype, False), branched(dtype, True), strict=True):
-        assert (found.double() - exact).norm() < tolerance * exact.norm()
+    for rounded, exact in zip(branched(dtype, False), branched(dtype, True), strict=True):
+        assert (rounded.double() - exact).norm() < tolerance * exact.norm()
