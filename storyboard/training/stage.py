@@ -164,7 +164,7 @@ def _train(
             run,
             folder,
             checkpoint,
-            run.plan.train_at_once,
+            run.plan.train_micro_batch_size,
             watch,
             run.plan.cuda_graphs,
         )
