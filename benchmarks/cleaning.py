@@ -91,7 +91,7 @@ def ours(folder: Path, output: Path) -> dict:
 
     report = clean(Captions.load(folder), Settings(base="mini", output=str(output)))
     return {
-        "kept": sorted(row["id"] for row in report.captions.rows),
+        "kept": sorted(row.id for row in report.captions.rows),
         "operators": report.operators,
     }
 

@@ -59,8 +59,7 @@ def train(work: Path, side: int) -> dict[str, float]:
     from storyboard.models import memory
 
     run = _run(work, side)
-    activations = memory.ACTIVATIONS[True] * (side / 1024) ** 2
-    planned = memory.OVERHEAD + run.base.family.memory.unet + activations
+    planned = memory.training_need(run.base, run.plan.precision, side)
     numbers = _PrintedNumbers({"training planned GiB": planned})
     began = time.perf_counter()
     with _peak(numbers, "training"):
@@ -80,8 +79,7 @@ def draw(work: Path, side: int) -> dict[str, float]:
     from storyboard.rendering import sampling
 
     run = _run(work, side)
-    activations = max(memory.DRAWING, memory.DECODING) * (side / 1024) ** 2
-    planned = memory.OVERHEAD + run.base.family.memory.unet + activations
+    planned = memory.drawing_need(run.base, run.plan.precision, side)
     numbers = _PrintedNumbers({"drawing planned GiB": planned})
     began = time.perf_counter()
     with _peak(numbers, "drawing"):

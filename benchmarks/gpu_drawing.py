@@ -49,7 +49,7 @@ def measure_panels(card, base: Base) -> None:
     card.synchronize()
     card.note(f"{base.name}, UNet and VAE loaded", time.perf_counter() - began, "s")
 
-    size = run.plan.render_at_once
+    size = run.plan.render_micro_batch_size
     batches = [prompts[start : start + size] for start in range(0, PANELS, size)]
 
     def denoise() -> torch.Tensor:

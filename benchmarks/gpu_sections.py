@@ -167,9 +167,11 @@ def _kept(collected, texts: dict[str, str]):
 
     Data-Juicer may not be on the card's machine.
     """
-    from storyboard.data.collecting import Captions, digest_of
+    from dataclasses import replace
 
-    rows = [row | {"text": texts[row["id"]]} for row in collected.rows if row["id"] in texts]
+    from storyboard.data.captions import Captions, digest_of
+
+    rows = [replace(row, text=texts[row.id]) for row in collected.rows if row.id in texts]
     return Captions(collected.folder, rows, [], digest_of(collected.folder, rows))
 
 
@@ -179,7 +181,7 @@ def _dry_pack(card) -> None:
 
     settings = _mini_settings(card).but(output=str(card.work / "dry"))
     captions = collect(settings)
-    captions = _kept(captions, {row["id"]: row["text"] for row in captions.rows[:12]})
+    captions = _kept(captions, {row.id: row.text for row in captions.rows[:12]})
     story = Story(
         [
             Panel("二次元，紫色短发女孩，微笑", seed=1),
@@ -190,7 +192,7 @@ def _dry_pack(card) -> None:
     render(story, settings, train(captions, settings))
     (settings.folder / "cleaned").mkdir()
     (settings.folder / "cleaned" / "metadata.jsonl").write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in captions.rows),
+        "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in captions.rows),
         encoding="utf-8",
     )
     card.pack = card.work / "pack"

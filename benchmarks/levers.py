@@ -42,7 +42,7 @@ def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
         return (time.perf_counter() - began) / len(some)
 
     ours = lora_step.load(run)
-    texts = [captions.rows[index]["text"] for index in range(len(indices))]
+    texts = [captions.rows[index].text for index in range(len(indices))]
     encode = _encoder(run, texts, bucket)
     without: dict[str, Callable[[], float]] = {
         "cached latents and embeddings": lambda: encode() + step(ours),

@@ -7,22 +7,23 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from storyboard.models.run import Run
-from storyboard.training import loop
+from storyboard.training import batches, loop, loss
 from storyboard.training.cache import Cache
 from storyboard.training.pipeline import TrainingPipeline
-from storyboard.training.stage import inject
+from storyboard.training.hyperparameters import Hyperparameters
+from storyboard.training.injection import inject
 
 
 def load(run: Run) -> TrainingPipeline:
     """The UNet of ``run.base`` with a LoRA in it, as ``storyboard.train`` loads it."""
     pipe = TrainingPipeline.load(run.base, ("unet",), run.plan.device, run.plan.dtype)
-    inject(pipe, run)
+    inject(pipe, Hyperparameters.of(run))
     return pipe
 
 
 def first_batch(cache: Cache, size: int) -> tuple[tuple[int, int], torch.Tensor]:
     """Bucket and indices of the first batch of ``size`` pictures."""
-    return loop.batches(cache, size, seed=0, epoch=0)[0]
+    return batches.epoch_batches(cache, size, seed=0, epoch=0)[0]
 
 
 def backward(
@@ -33,9 +34,9 @@ def backward(
     memory_format: torch.memory_format = torch.channels_last,
 ) -> None:
     """Add the gradients of one batch."""
-    drawn = loop.draw_batch(cache, bucket, indices, pipe, seed=0, step=0)
+    drawn = batches.draw_batch(cache, bucket, indices, pipe, seed=0, step=0)
     drawn["latents"] = drawn["latents"].contiguous(memory_format=memory_format)
-    loop.diffusion_loss(pipe, **drawn).backward()
+    loss.diffusion_loss(pipe, **drawn).backward()
 
 
 def flops(pipe: TrainingPipeline, cache: Cache, size: int) -> float:
@@ -60,10 +61,10 @@ def optimise(
     return loop.optimise(
         pipe,
         cache,
-        run,
+        Hyperparameters.of(run),
         folder,
         folder / "state.safetensors",
-        micro_batch_size or run.plan.train_at_once,
+        micro_batch_size or run.plan.train_micro_batch_size,
         watch,
         cuda_graphs,
     )

@@ -79,7 +79,7 @@ def split(arguments: argparse.Namespace, folder: Path) -> tuple[int, int]:
     train = [row for index, row in enumerate(captions.rows) if index % 10]
     held_out = captions.rows[::10]
     for name, rows in (("train", train), ("validation", held_out)):
-        texts = {row["id"]: row["text"] for row in rows}
+        texts = {row.id: row.text for row in rows}
         write(replace(captions, rows=rows), texts, side_by_side.fresh(folder / name))
     return len(train), len(held_out)
 
