@@ -261,13 +261,8 @@ def run(work: Path, side: int) -> dict[str, float]:
         (picture,) = sampling.draw(pipe, said, said, [0], side, 2, 5.0)
     found["two drawing steps and loading s"] = time.perf_counter() - began
     picture.save(work / "picture.png")
-    area = (side / 1024) ** 2
-    found["training planned GiB"] = (
-        memory.OVERHEAD + memory.UNET[base.pipeline] + memory.ACTIVATIONS[True] * area
-    )
-    found["drawing planned GiB"] = (
-        memory.OVERHEAD + memory.UNET[base.pipeline] + max(memory.DRAWING, memory.DECODING) * area
-    )
+    found["training planned GiB"] = memory.training_need(base, plan.precision, side)
+    found["drawing planned GiB"] = memory.drawing_need(base, plan.precision, side)
     return found
 
 

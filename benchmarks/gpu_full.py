@@ -275,7 +275,7 @@ def _ours(card, base) -> None:
     card.synchronize()
     card.note(f"{base.name}, UNet and VAE loaded", time.perf_counter() - began, "s")
     panels = story(PROMPTS).resolved(chosen.seed)
-    at_once = plan.render_at_once
+    at_once = plan.render_micro_batch_size
 
     def denoise():
         batches = [panels[start : start + at_once] for start in range(0, PROMPTS, at_once)]

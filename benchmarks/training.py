@@ -170,7 +170,7 @@ def ours(base, plan, settings, folder: Path, arguments, validate):
         settings,
         settings.folder,
         settings.folder / "state.safetensors",
-        plan.train_at_once,
+        plan.train_micro_batch_size,
         watch,
     )
     lora.save(settings.folder / "lora.safetensors", state, settings.alpha, {})

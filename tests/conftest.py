@@ -108,6 +108,22 @@ def hub(hub_root, monkeypatch):
 
 
 @pytest.fixture
+def single(hub, tmp_path, monkeypatch):
+    """(name, **tensors) -> a checkpoint in one file of the tiny base, and its folder."""
+    from storyboard.models.download import CACHE
+    from tests import original_layout
+
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+
+    def make(name, **more):
+        base = hub(name)
+        path = original_layout.write(base, tmp_path / "anime.safetensors", more)
+        return path, base.folder
+
+    return make
+
+
+@pytest.fixture
 def captions(folder, make_settings, tmp_path):
     """The ten pictures of ``folder``, collected."""
     return collect(make_settings(dataset=str(folder), output=str(tmp_path / "collected")))

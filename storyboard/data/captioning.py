@@ -13,7 +13,7 @@ from storyboard.compat.data_juicer import data_juicer
 from storyboard.compat.quiet import quiet
 from storyboard.data.listing import ListedPicture
 from storyboard.errors import BaseError, DatasetError, SettingsError
-from storyboard.models import layout, weights
+from storyboard.models import loading, weights
 from storyboard.settings import Settings
 
 # what a camera, a browser or a hurried person calls a picture, perhaps with a number
@@ -133,7 +133,7 @@ def _check_weights(folder: Path) -> None:
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     model_class = getattr(transformers, config.architectures[0])
-    layout.pretrained(model_class, folder, device_map="meta")
+    loading.pretrained(model_class, folder, device_map="meta")
 
 
 def _caption(operator, path: Path, seed: int) -> str:

@@ -18,7 +18,7 @@ from storyboard.data import hub_rows
 from storyboard.data.captions import LISTING
 from storyboard.data.listing import caption_of
 from storyboard.errors import DatasetError, ResourceError
-from storyboard.models.weights import LOCAL_ROOT
+from storyboard.models.download import LOCAL_ROOT
 
 DEFAULT = "AI-ModelScope/lowres_anime"
 SPLIT = "train"

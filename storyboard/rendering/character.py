@@ -15,9 +15,9 @@ from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, SettingsError
 from storyboard.models import weights
-from storyboard.models.base import read_header
-from storyboard.models.layout import pretrained
+from storyboard.models.loading import pretrained
 from storyboard.models.run import Run
+from storyboard.models.safetensors_header import read_header
 from storyboard.records import CHARACTER_FILE, CharacterRecord, PanelRecord
 from storyboard.rendering.references import PreparedReference, check_picture, square
 

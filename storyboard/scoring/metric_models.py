@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from storyboard.errors import BaseError
-from storyboard.models.base import read_header
-from storyboard.models.layout import differences, pretrained
+from storyboard.models.layout import differences
+from storyboard.models.loading import pretrained
+from storyboard.models.safetensors_header import read_header
 
 FILE = "model.safetensors"
 OPEN_CLIP = "visual.class_embedding"  # a name that OpenCLIP's files have and transformers' do not

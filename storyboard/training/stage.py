@@ -146,7 +146,7 @@ def _train(
             hyperparameters,
             folder,
             checkpoint,
-            run.plan.train_at_once,
+            run.plan.train_micro_batch_size,
             progress.report,
             run.plan.cuda_graphs,
         )

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,9 @@ from safetensors.torch import load_file, save_file
 from storyboard import artifacts
 from storyboard.errors import LoraError
 from storyboard.lora import file as lora_file
+from storyboard.lora.names import ModulePath, component_of, kohya_name, module_path, path_of
+from storyboard.models import families
+from storyboard.models.families import registry
 
 
 def test_the_lora_is_in_kohyas_form_with_alpha_and_metadata(trained):
@@ -19,7 +23,7 @@ def test_the_lora_is_in_kohyas_form_with_alpha_and_metadata(trained):
         for part in ("lora_down.weight", "lora_up.weight", "alpha")
     }
     assert all(
-        tensors[f"{name}.alpha"] == settings.alpha
+        tensors[f"{name}.alpha"] == settings.rank
         and tensors[f"{name}.lora_down.weight"].shape[0] == settings.rank
         for name in names
     )
@@ -77,7 +81,7 @@ ONE = torch.ones(1)
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (lambda path: path.write_bytes(b"no weights"), "is not a whole safetensors file"),
         (
@@ -115,30 +119,42 @@ ONE = torch.ones(1)
         ),
     ],
 )
-def test_a_file_that_is_no_kohya_lora_is_refused(tmp_path, write, said):
+def test_a_file_that_is_no_kohya_lora_is_refused(tmp_path, write, message):
     path = tmp_path / "l.safetensors"
     write(path)
-    with pytest.raises(LoraError, match=said):
+    with pytest.raises(LoraError, match=message):
         lora_file.modules(path)
 
 
 def test_modules_of_text_encoders_are_named_as_kohya_names_them():
     layer = "text_model.encoder.layers.0.self_attn.q_proj"
-    assert (
-        lora_file.kohya_name("text_encoder", layer, sdxl=False)
-        == "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    kohya = "text_model_encoder_layers_0_self_attn_q_proj"
+    cases = {
+        ("text_encoder", layer, "sd15"): f"lora_te_{kohya}",
+        ("text_encoder", layer.removeprefix("text_model."), "sdxl"): f"lora_te1_{kohya}",
+        ("text_encoder_2", layer, "sdxl"): f"lora_te2_{kohya}",
+        ("text_encoder_2", "text_projection", "sdxl"): "lora_te2_text_projection",
+    }
+    for (component, module, family), name in cases.items():
+        path = module_path(component, module)
+        assert kohya_name(path, families.by_name(family)) == name
+        assert path_of(name) == path
+    assert path_of("lora_te9_text_model") is None
+
+
+def test_prefixes_are_those_of_every_family_and_of_the_one_at_hand_first():
+    """A family that is registered brings prefixes of its own."""
+    other = replace(
+        families.by_name("sd15"),
+        name="other",
+        kohya_prefixes={"unet": "lora_unet_", "text_encoder_2": "lora_te_", "prior": "lora_prior_"},
     )
-    assert (
-        lora_file.kohya_name("text_encoder", layer.removeprefix("text_model."), sdxl=True)
-        == "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
-    )
-    assert (
-        lora_file.kohya_name("text_encoder_2", layer, sdxl=True)
-        == "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
-    )
-    assert (
-        lora_file.kohya_name("text_encoder_2", "text_projection", sdxl=True)
-        == "lora_te2_text_projection"
-    )
-    place = lora_file.module_key("text_encoder", "encoder.layers.0.mlp.fc1")
-    assert lora_file.module_key_of("lora_te1_text_model_encoder_layers_0_mlp_fc1") == place
+    assert component_of("lora_prior_a") is None and component_of("lora_te_a") == "text_encoder"
+    families.register(other)
+    try:
+        assert component_of("lora_prior_a") == "prior"
+        assert component_of("lora_te_a", other) == "text_encoder_2"
+        assert component_of("lora_te_a", families.by_name("sd15")) == "text_encoder"
+        assert kohya_name(ModulePath("prior", "a"), families.by_name("sd15")) == "lora_prior_a"
+    finally:
+        registry.forget("other")
