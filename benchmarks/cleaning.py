@@ -86,13 +86,15 @@ def _picture(folder: Path, index: int) -> str:
 
 
 def ours(folder: Path, output: Path) -> dict:
+    from dataclasses import asdict
+
     from storyboard import Settings, clean
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
 
     report = clean(Captions.load(folder), Settings(base="mini", output=str(output)))
     return {
         "kept": sorted(row.id for row in report.captions.rows),
-        "operators": report.operators,
+        "operators": [asdict(each) for each in report.operators],
     }
 
 
@@ -162,8 +164,9 @@ def _decode(path: Path) -> int:
 
 def cached(folder: Path, output: Path) -> dict:
     """Caching alone, of a set that is not cleaned."""
+
     from storyboard import Settings
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
     from storyboard.models.run import resolve
     from storyboard.training import cache
 

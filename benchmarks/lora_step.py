@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from storyboard.models.run import Run
 from storyboard.training import batches, loop, loss
 from storyboard.training.cache import Cache
-from storyboard.training.pipeline import TrainingPipeline
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.injection import inject
+from storyboard.training.pipeline import TrainingPipeline
 
 
 def load(run: Run) -> TrainingPipeline:

@@ -87,7 +87,7 @@ def split(arguments: argparse.Namespace, folder: Path) -> tuple[int, int]:
 def arithmetic(arguments: argparse.Namespace) -> float:
     """Floating point operations of a training step for one picture, counted by PyTorch."""
     from benchmarks import lora_step
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
     from storyboard.training import cache
 
     run = resolved(arguments, "ours")

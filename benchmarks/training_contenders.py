@@ -55,7 +55,7 @@ class Outcome:
 def ours(task: Task) -> Outcome:
     """What ``storyboard.train`` does."""
     from benchmarks import lora_step
-    from storyboard.data.collecting import Captions
+    from storyboard.data.captions import Captions
     from storyboard.lora import file as lora
     from storyboard.training import cache
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.models.run import Run
 from storyboard.training import cache, loop
 from storyboard.training.pipeline import TrainingPipeline
