@@ -79,7 +79,7 @@ def test_v_prediction_pictures_parity_with_diffusers(v_base, make_settings, name
 
 @pytest.mark.parametrize(("name", "layout", "zero"), V_CASES)
 def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, layout, zero):
-    """Target and weight of diffusers' own ``get_velocity``, down to the timestep without any signal."""
+    """Target and weight of diffusers' ``get_velocity``, down to the timestep without signal."""
     import diffusers
 
     base, folder = v_base(name, layout, zero)
