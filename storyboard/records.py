@@ -131,7 +131,7 @@ class DrawnRecord(Record):
     """How a panel was drawn: with ``PanelRecord`` this makes the picture again, bit for bit.
 
     Attributes:
-        batch, row: Pictures that were denoised together, and the place of this one among them.
+        batch, row: Pictures that were denoised together, and the row of this one, from 0.
         text_length: Tokens that all prompts of the batch were repeated to.
         vae_tiling: Whether it was decoded in tiles.
         chunks: Of each prompt that is longer than CLIP reads, its parts; None where every prompt of
