@@ -9,23 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storyboard import artifacts, show
-from storyboard.data.cleaning import read_recipe
+from storyboard.data import recipes
 from storyboard.errors import ResourceError
-from storyboard.models import bases, memory, run, weights
+from storyboard.models import memory, run, weights
+from storyboard.models.base import Base
 from storyboard.settings import Settings
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
 MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
-MINUTES = {
-    "cpu": 0.001,
-    "cuda": 0.0002,
-}  # a training picture of mini at 256 x 256: measured on two cores, guessed for a card
+# minutes for a training picture of mini at 256 x 256: measured on two cores, guessed for a card
+MINUTES = {"cpu": 0.001, "cuda": 0.0002}
 DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
+OUTPUTS = (
+    "lora/lora.safetensors",
+    "lora/loss.csv",
+    "story/story.png",
+    "story/story.json",
+    "cleaned/metadata.csv",
+    "cleaned/metadata.jsonl",
+)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a cell shows in two columns: ``rows`` of (what, found)."""
+    """What a cell shows in two columns: ``rows`` of (what, value)."""
 
     rows: list[tuple[str, str]]
     title: str = "This machine"
@@ -37,6 +44,23 @@ class Facts:
         return show.table(self.title, ["what", "found"], self.rows)
 
 
+@dataclass(frozen=True)
+class DiskUse:
+    """What a run writes into one folder.
+
+    Attributes:
+        what: What it is, for messages.
+        folder: Where it is written.
+        size: Bytes.
+        variable: Setting or environment variable that names another folder.
+    """
+
+    what: str
+    folder: Path
+    size: int
+    variable: str
+
+
 def check(settings: Settings) -> Facts:
     """Look at device, memory, disk, weights and recipe.
 
@@ -44,109 +68,126 @@ def check(settings: Settings) -> Facts:
         ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
     """
     base = run.check(settings)
-    at_hand = weights.present(base)
-    if at_hand and base.folder:
+    present = weights.present(base)
+    if present and base.folder:
         base.check()
-    read_recipe(settings.recipe)
-    room = _room(settings, base)
-    _check_disks(room)
+    recipes.read(settings.recipe)
+    uses = _disk_uses(settings, base)
+    _check_disks(uses)
     plan = memory.plan(base, settings)
     memory.check(base, settings)
-    found = Facts(
+
+    facts = Facts(
         [
-            (
-                "Python",
-                f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {_memory()} of memory",
-            ),
-            (
-                "packages",
-                ", ".join(
-                    f"{name} {number}" for name, number in artifacts.versions(*PACKAGES).items()
-                ),
-            ),
+            ("Python", _python()),
+            ("packages", _packages()),
             ("device", _device()),
             ("memory", str(plan)),
-            (
-                "disk",
-                "; ".join(
-                    f"{artifacts.free_space(folder) / 1e9:.0f} GB free for {what}"
-                    for what, folder, *_ in room
-                ),
-            ),
-            ("base", f"{base.title}, {_weights(base, at_hand)}"),
+            ("disk", _free_disk(uses)),
+            ("base", f"{base.title}, {_weights(base, present)}"),
             ("time", _time(base, run.filled(settings, base), MINUTES[plan.device])),
         ]
     )
-    show.tell(found)
-    return found
-
-
-def _room(settings: Settings, base: bases.Base) -> list[tuple[str, Path, int, str]]:
-    """What a run writes besides: what it is, its folder, bytes, and what names another folder for it."""
-    outputs = ("outputs", settings.folder, DISK_NEEDED, "output")
-    cached = weights.disk(base)
-    return [outputs, ("weights", *cached)] if cached else [outputs]
-
-
-def _check_disks(room: list[tuple[str, Path, int, str]]) -> None:
-    """Raise ResourceError unless each disk has room for all that goes onto it."""
-    disks: dict[int, list[tuple[str, Path, int, str]]] = {}
-    for part in room:
-        disks.setdefault(artifacts.disk_of(part[1]), []).append(part)
-
-    for parts in disks.values():
-        needed, folder = sum(size for *_, size, _ in parts), parts[0][1]
-        if missing := artifacts.free_space_needed(folder, needed):
-            named = " or ".join(name for *_, name in parts)
-            said = f"The disk of {folder} lacks {missing / 1e9:.1f} GB of the {needed / 1e9:.0f} GB a run needs there"
-            raise ResourceError(f"{said}: free some space or set {named} to another disk.")
-
-
-def _weights(base: bases.Base, at_hand: bool) -> str:
-    if base.folder:
-        return f"{sum(path.stat().st_size for path in base.folder.rglob('*') if path.is_file()) / 1e6:,.0f} MB of weights present"
-    if at_hand:
-        return "weights present"
-    if base.checkpoint:
-        return (
-            f"{base.checkpoint.stat().st_size / 1e9:.1f} GB to be read once into {weights.cache()}"
-        )
-    hubs = " or ".join(
-        filter(
-            None,
-            (
-                base.modelscope and f"ModelScope ({base.modelscope})",
-                base.huggingface and "Hugging Face",
-            ),
-        )
-    )
-    return f"about {base.download / 1e9:.1f} GB to be fetched from {hubs}"
-
-
-def _time(base: bases.Base, values: dict, minutes: float) -> str:
-    if not base.embedded:
-        return f"training {values['train_steps']} steps of {values['train_batch_size']}: the remaining time is shown as soon as it runs"
-    pictures = (
-        values["train_steps"] * values["train_batch_size"] * (values["resolution"] / 256) ** 2
-    )
-    return f"cleaning under a minute, training about {max(1, round(pictures * minutes))} min ({values['train_steps']} steps of {values['train_batch_size']}), rendering under a minute"
+    show.tell(facts)
+    return facts
 
 
 def installed() -> Facts:
     """Versions of what the notebook stands on, and whether the kernel still holds older ones."""
-    found = artifacts.versions(*PACKAGES)
-    stale = [
-        name
-        for name, number in found.items()
-        if getattr(sys.modules.get(MODULES.get(name, name)), "__version__", number).split("+")[0]
-        != number.split("+")[0]
-    ]
-    advice = (
-        f"restart the kernel, it still holds an older {', '.join(stale)}"
-        if stale
-        else "no restart needed"
+    versions = artifacts.versions(*PACKAGES)
+    stale = []
+    for name, version in versions.items():
+        module = sys.modules.get(MODULES.get(name, name))
+        loaded = getattr(module, "__version__", version)
+        if loaded.split("+")[0] != version.split("+")[0]:
+            stale.append(name)
+
+    advice = "no restart needed"
+    if stale:
+        advice = f"restart the kernel, it still holds an older {', '.join(stale)}"
+    return Facts([*versions.items(), ("kernel", advice)], "Packages")
+
+
+def files(settings: Settings) -> Facts:
+    """What the run left behind, with sizes: the last cell's table."""
+    panels = (settings.folder / "story").glob("panel-*.png")
+    paths = [settings.folder / name for name in OUTPUTS]
+    paths += sorted(panels, key=lambda path: int(path.stem.split("-")[1]))
+    rows = [(_size(path), str(path)) for path in paths if path.is_file()]
+    return Facts(rows, "Yours to take")
+
+
+def _disk_uses(settings: Settings, base: Base) -> list[DiskUse]:
+    uses = [DiskUse("outputs", settings.folder, DISK_NEEDED, "output")]
+    if cached := weights.disk(base):
+        uses.append(DiskUse("weights", *cached))
+    return uses
+
+
+def _check_disks(uses: list[DiskUse]) -> None:
+    """Raise ResourceError unless each disk has room for all that goes onto it."""
+    disks: dict[int, list[DiskUse]] = {}
+    for use in uses:
+        disks.setdefault(artifacts.disk_of(use.folder), []).append(use)
+
+    for on_disk in disks.values():
+        needed, folder = sum(use.size for use in on_disk), on_disk[0].folder
+        if missing := artifacts.free_space_needed(folder, needed):
+            variables = " or ".join(use.variable for use in on_disk)
+            raise ResourceError(
+                f"The disk of {folder} lacks {missing / 1e9:.1f} GB of the {needed / 1e9:.0f} GB "
+                f"a run needs there: free some space or set {variables} to another disk."
+            )
+
+
+def _python() -> str:
+    system = f"{platform.python_version()} on {platform.system()}"
+    return f"{system}, {os.cpu_count()} cores, {_memory()} of memory"
+
+
+def _packages() -> str:
+    versions = artifacts.versions(*PACKAGES)
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _free_disk(uses: list[DiskUse]) -> str:
+    return "; ".join(
+        f"{artifacts.free_space(use.folder) / 1e9:.0f} GB free for {use.what}" for use in uses
     )
-    return Facts([*found.items(), ("kernel", advice)], "Packages")
+
+
+def _weights(base: Base, present: bool) -> str:
+    """Where the weights are, and how large."""
+    if base.folder:
+        paths = [path for path in base.folder.rglob("*") if path.is_file()]
+        return f"{sum(path.stat().st_size for path in paths) / 1e6:,.0f} MB of weights present"
+    if present:
+        return "weights present"
+    if base.checkpoint:
+        size = base.checkpoint.stat().st_size
+        return f"{size / 1e9:.1f} GB to be read once into {weights.cache()}"
+
+    hubs = []
+    if base.modelscope:
+        hubs.append(f"ModelScope ({base.modelscope})")
+    if base.huggingface:
+        hubs.append("Hugging Face")
+    return f"about {base.download / 1e9:.1f} GB to be fetched from {' or '.join(hubs)}"
+
+
+def _time(base: Base, values: dict, minutes: float) -> str:
+    """How long a run takes; ``minutes`` are those of a training picture of mini."""
+    steps, batch_size = values["train_steps"], values["train_batch_size"]
+    if not base.embedded:
+        return (
+            f"training {steps} steps of {batch_size}: "
+            "the remaining time is shown as soon as it runs"
+        )
+    pictures = steps * batch_size * (values["resolution"] / 256) ** 2
+    return (
+        f"cleaning under a minute, training about {max(1, round(pictures * minutes))} min "
+        f"({steps} steps of {batch_size}), rendering under a minute"
+    )
 
 
 def _device() -> str:
@@ -155,31 +196,32 @@ def _device() -> str:
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, CUDA {torch.version.cuda}"
+        memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        return f"{torch.cuda.get_device_name()}, {memory}, CUDA {torch.version.cuda}"
+
     driver = _driver()
-    if driver and torch.version.cuda:
-        return f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} is too old for (update it, or install a torch for an older CUDA)"
-    return (
-        "CPU (no NVIDIA driver)"
-        if not driver
-        else f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}"
-    )
+    if not driver:
+        return "CPU (no NVIDIA driver)"
+    if torch.version.cuda:
+        return (
+            f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} "
+            "is too old for (update it, or install a torch for an older CUDA)"
+        )
+    return f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}"
 
 
 def _driver() -> str | None:
+    """Version of the NVIDIA driver, if there is one."""
     if not shutil.which("nvidia-smi"):
         return None
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except subprocess.TimeoutExpired:
         return None
-    return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None
+    if answer.returncode:
+        return None
+    return answer.stdout.split("\n")[0].strip() or None
 
 
 def _memory() -> str:
@@ -187,22 +229,6 @@ def _memory() -> str:
         return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     except (ValueError, OSError, AttributeError):
         return "an unknown amount"  # not on Windows
-
-
-def files(settings: Settings) -> Facts:
-    """What the run left behind, with sizes: the last cell's table."""
-    wanted = (
-        "lora/lora.safetensors",
-        "lora/loss.csv",
-        "story/story.png",
-        "story/story.json",
-        "cleaned/metadata.csv",
-        "cleaned/metadata.jsonl",
-    )
-    paths = [settings.folder / name for name in wanted] + sorted(
-        (settings.folder / "story").glob("panel-*.png"), key=lambda p: int(p.stem.split("-")[1])
-    )
-    return Facts([(_size(path), str(path)) for path in paths if path.is_file()], "Yours to take")
 
 
 def _size(path: Path) -> str:

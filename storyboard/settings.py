@@ -1,4 +1,4 @@
-"""Every setting in one place, as the user wrote it; what depends on the base is filled in by ``run``."""
+"""Every setting in one place, as the user wrote it."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,7 +35,8 @@ OPTIONAL_TEXTS = ("base", "captioner")
 class Settings:
     """What the notebook's ``parameters`` cell sets, and nothing else: None stays None.
 
-    ``run.resolve`` says what None comes to: what suits the base and the machine.
+    ``models.run.resolve`` fills in what None comes to, which depends on base and machine, and
+    refuses what does not go with the base.
 
     Args:
         base: What is fine-tuned: ``"mini"``, ``"kolors"``, ``"sdxl"``, ``"sd15"``, or the path of a
@@ -128,7 +129,7 @@ class Settings:
         self._check_caption_template()
 
     def _check_number(self, name: str, low: float, high: float, whole: bool = False) -> None:
-        """Raise SettingsError unless the setting is a number in the range, or None where it may be."""
+        """Raise SettingsError unless it is a number in the range, or None where it may be."""
         value = getattr(self, name)
         if value is None and type(self).__dataclass_fields__[name].default is None:
             return
@@ -171,9 +172,10 @@ class Settings:
         template = self.caption_template
         if template is None:
             return
-        known = isinstance(template, str)
-        rest = template.replace("{folder}", "").replace("{file}", "") if known else "{"
-        if "{" in rest or "}" in rest:
+        rest = template
+        if isinstance(template, str):
+            rest = template.replace("{folder}", "").replace("{file}", "")
+        if not isinstance(template, str) or "{" in rest or "}" in rest:
             raise SettingsError(
                 f"caption_template={template!r} must be text with no brackets "
                 "but {folder} and {file}, or None."
@@ -185,7 +187,13 @@ class Settings:
         return Path(self.output)
 
     def but(self, **changes: object) -> "Settings":
-        """The same settings with some changed, as if all had been written at once."""
+        """The same settings with some changed, as if all had been written at once.
+
+        Strength and picture belong to the kind of character consistency that they were written
+        for: where that changes, they go back to None, unless ``changes`` has them.
+        """
+        if changes.get("character", self.character) != self.character:
+            changes = {"character_strength": None, "character_picture": None} | changes
         return replace(self, **changes)
 
     def _repr_html_(self) -> str:

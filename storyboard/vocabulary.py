@@ -1,4 +1,7 @@
-"""What ``mini`` can draw, in Chinese and English words, and which of it a prompt asks for."""
+"""What ``mini`` can draw, in Chinese and English words, and which of it a prompt names.
+
+The order of the keys is part of the weights of ``scoring/classifier.py``: append, never reorder.
+"""
 
 import re
 
@@ -27,7 +30,7 @@ COLORS = {
 }
 LENGTH = {"short": ("短发", "short"), "long": ("长发", "long")}
 PERSON = {"girl": ("女孩", "girl"), "boy": ("男孩", "boy")}
-# First word of each list is the one the sample set uses.
+# the first word of each list is the one that the sample set uses
 EXPRESSION = {
     "smiling": (["微笑", "面带微笑"], ["smiling", "with a smile"]),
     "laughing": (["大笑", "开心大笑"], ["laughing", "laughing happily"]),
@@ -76,45 +79,54 @@ _ZH_CLOTHES = "(?:衣服|上衣|衣|裙子|连衣裙|衬衫|外套|毛衣|T恤)"
 _EN_CLOTHES = "(?:clothes|clothing|shirt|t-shirt|dress|top|sweater|jacket|coat|hoodie)"
 
 
-def asked(prompt: str) -> dict[str, set[str]]:
-    """attribute -> the values that ``prompt`` names; empty if it names none.
+# A1111's weights and brackets, which are no words
+WEIGHTS = re.compile(r":\d+(\.\d+)?(?=[)）])|[][()（）]")
 
-    Attributes are ``hair_color``, ``hair_length``, ``expression``, ``clothes_color``, ``prop`` and ``background``. Where
-    a prompt names two values of one, either will do.
+
+def named_attributes(prompt: str) -> dict[str, set[str]]:
+    """attribute -> the values that ``prompt`` names; attributes of which it names none are absent.
+
+    Attributes are ``hair_color``, ``hair_length``, ``expression``, ``clothes_color``, ``prop`` and
+    ``background``. Where a prompt names two values of one, either will do.
     """
-    text = " ".join(
-        re.sub(r":\d+(\.\d+)?(?=[)）])|[][()（）]", "", prompt.lower()).split()
-    )  # weights are no words
-    found = {
+    text = " ".join(WEIGHTS.sub("", prompt.lower()).split())
+    plain = _colors(text, COLORS, "(?:的)?背景", " background")
+    attributes = {
         "hair_color": _colors(
             text, HAIR, "(?:的)?[长短]?(?:头)?发", r"(?:[ -](?:short|long))?[ -]hair"
         ),
-        "hair_length": {
-            name
-            for name, (_, english) in LENGTH.items()
-            if re.search(
-                f"{'短' if name == 'short' else '长'}(?:头)?发|{english}[ -](?:[a-z]+[ -])?hair",
-                text,
-            )
-        },
+        "hair_length": _lengths(text),
         "expression": _named(text, EXPRESSION),
         "clothes_color": _colors(text, COLORS, f"(?:的)?{_ZH_CLOTHES}", f" {_EN_CLOTHES}"),
         "prop": _named(text, PROP),
-        "background": _named(text, SCENE) | _colors(text, COLORS, "(?:的)?背景", " background"),
+        "background": _named(text, SCENE) | plain,
     }
-    return {attribute: values for attribute, values in found.items() if values}
+    return {attribute: values for attribute, values in attributes.items() if values}
+
+
+def _lengths(text: str) -> set[str]:
+    """Lengths of hair that the text names."""
+    lengths = set()
+    for name, (chinese, english) in LENGTH.items():
+        pattern = f"{chinese[0]}(?:头)?发|{english}[ -](?:[a-z]+[ -])?hair"
+        if re.search(pattern, text):
+            lengths.add(name)
+    return lengths
 
 
 def _colors(text: str, colors: dict[str, tuple[str, str]], zh_noun: str, en_noun: str) -> set[str]:
     """Colours that stand right before a noun, alone or as the first of two, in either language."""
-    pattern = lambda chinese, english: (
-        f"{chinese.removesuffix('色')}色?(?:[和或与、].色)?{zh_noun}|\\b{english}(?: (?:and|or) [a-z]+)?{en_noun}"
-    )
-    return {name for name, words in colors.items() if re.search(pattern(*words), text)}
+    named = set()
+    for name, (chinese, english) in colors.items():
+        in_chinese = f"{chinese.removesuffix('色')}色?(?:[和或与、].色)?{zh_noun}"
+        in_english = f"\\b{english}(?: (?:and|or) [a-z]+)?{en_noun}"
+        if re.search(f"{in_chinese}|{in_english}", text):
+            named.add(name)
+    return named
 
 
 def _named(text: str, words: dict[str, tuple[list[str], list[str]]]) -> set[str]:
-    """Values of which a word stands in the text."""
+    """Values of which a word is in the text."""
     return {
         name
         for name, (chinese, english) in words.items()

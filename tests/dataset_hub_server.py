@@ -1,12 +1,46 @@
-"""A hub of data sets over HTTP: serves a local folder laid out as <owner>/<name> the way ModelScope's API does."""
+"""Data sets for tests: pictures in a folder, and a hub that serves such folders over HTTP.
+
+The hub answers as ModelScope's API does.
+"""
 
 import hashlib
 import http.server
+import io
 import json
 import threading
 import time
 import urllib.parse
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.conftest import picture
+
+
+def png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def noise(seed: int) -> bytes:
+    """0.2 MB of PNG."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (256, 256, 3), np.uint8)
+    return png(Image.fromarray(pixels))
+
+
+def captioned_folder(hub: Path) -> Path:
+    """Five pictures with a listing beside them, as the data set someone/anime of ``hub``."""
+    repository = hub / "someone" / "anime"
+    (repository / "train").mkdir(parents=True)
+    lines = []
+    for seed in range(5):
+        picture(seed).save(repository / "train" / f"{seed}.png")
+        row = {"file_name": f"{seed}.png", "text": f"二次元 {seed}"}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    (repository / "train" / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    return repository
 
 
 class DatasetHub:
@@ -45,31 +79,26 @@ class DatasetHub:
                         return self.file(hub.root / owner / name / query["FilePath"])
                     case ["datasets", owner, name, "resolve", _, *path]:
                         return self.file(hub.root.joinpath(owner, name, *path))
-                self.json({}, 404)
+                return self.json({}, 404)
 
             do_HEAD = do_POST = do_GET
 
             def json(self, data, status=200):
-                self.answer(
-                    status,
-                    json.dumps(
-                        {"Code": status, "Success": status == 200, "Message": "", "Data": data}
-                    ).encode(),
-                )
+                success = status == 200
+                body = {"Code": status, "Success": success, "Message": "", "Data": data}
+                self.answer(status, json.dumps(body).encode())
 
             def file(self, path):
                 if not path.is_file():
-                    return self.json({}, 404)
+                    self.json({}, 404)
+                    return
                 if path.name == hub.silent and self.command == "GET":
                     time.sleep(60)
                     self.close_connection = True
-                    return None
+                    return
                 content = path.read_bytes()
-                begin, end, headers = (
-                    0,
-                    len(content) - 1,
-                    {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'},
-                )
+                headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+                begin, end = 0, len(content) - 1
                 if asked := self.headers.get("Range"):
                     first, _, last = asked.removeprefix("bytes=").partition("-")
                     begin, end = int(first), min(int(last or end), end)

@@ -1,9 +1,17 @@
-"""Inverse of diffusers' single-file mapping: diffusers components -> one original-layout (LDM / SGM) state dict.
+"""Inverse of diffusers' single-file mapping: components -> one state dict in the original layout.
 
-Works on meta tensors too, so real sizes can be listed without weights.
+The layout is that of LDM and SGM. Works on meta tensors too, so real sizes can be listed without
+weights.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
 import torch
+from safetensors.torch import save_file
+
+from storyboard.models import loading
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -145,3 +153,13 @@ def single_file(pipe, ids=True):
     else:
         out |= clip(pipe.text_encoder.state_dict(), "cond_stage_model.", position_ids)
     return out
+
+
+def write(
+    base, path: Path, more: Mapping[str, torch.Tensor] | None = None, dtype=torch.float32
+) -> Path:
+    """Write ``base`` of the family of SD 1.5 or SDXL as one file at ``path``, with ``more`` tensors."""
+    parts = {component: loading.load(base, component, dtype) for component in base.components}
+    tensors = single_file(SimpleNamespace(**parts)) | dict(more or {})
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return path

@@ -37,7 +37,7 @@ def main() -> None:
     elif what == "train":
         kept = TrainingPipeline.load(base, ("unet",), "cpu", plan.dtype)  # noqa: F841
     else:
-        single_file.convert(base, configs, single_file.place(base, weights.cache()))
+        single_file.convert(base, configs, single_file.converted_folder(base, weights.cache()))
     print((kilobytes("VmHWM") - before) * 1024)
 
 

@@ -1,4 +1,4 @@
-"""Captions by Data-Juicer's operator, with a BLIP of tiny random weights."""
+"""Captions for pictures without: folders' names, templates, and a BLIP of tiny random weights."""
 
 import json
 import shutil
@@ -29,6 +29,11 @@ WORDS = [
     "rain",
     "smiling",
 ]
+
+
+def texts_of(settings) -> dict[str, str]:
+    """The captions that ``collect`` gives, by the picture's name in the data set."""
+    return {row.source: row.text for row in collect(settings).rows}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def blip(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", True),
         ("  ", True),
@@ -93,8 +98,8 @@ def blip(tmp_path_factory):
         ("图书馆", False),
     ],
 )
-def test_a_caption_that_says_nothing_is_known(text, told):
-    assert captioning.lazy(text) == told
+def test_a_placeholder_is_recognised(text, expected):
+    assert captioning.is_placeholder(text) == expected
 
 
 def test_pictures_without_a_caption_are_described(folder, make_settings, blip, capsys):
@@ -103,13 +108,13 @@ def test_pictures_without_a_caption_are_described(folder, make_settings, blip, c
             text
         )
     settings = make_settings(dataset=str(folder))
-    texts = lambda captions: {row["source"]: row["text"] for row in captions.rows}
-    assert [texts(collect(settings))[f"{seed}.png"] for seed in range(4)] == ["画 0", "", "", ""]
+    assert [texts_of(settings)[f"{seed}.png"] for seed in range(4)] == ["画 0", "", "", ""]
     assert (
-        "3 of 10 pictures have no caption that says anything" in (told := capsys.readouterr().out)
-        and "captioner" in told
+        "3 of 10 pictures have no caption that says anything"
+        in (printed := capsys.readouterr().out)
+        and "captioner" in printed
     )
-    written = texts(collect(settings.but(captioner=str(blip))))
+    written = texts_of(settings.but(captioner=str(blip)))
     assert written["0.png"] == "画 0" and all(
         set(written[f"{seed}.png"].split()) <= {word.lower() for word in WORDS} | set(WORDS)
         for seed in (1, 2, 3)
@@ -120,14 +125,11 @@ def test_pictures_without_a_caption_are_described(folder, make_settings, blip, c
     again = make_settings(
         dataset=str(folder), captioner=str(blip), output=settings.output + "-again"
     )
-    assert texts(collect(again)) == written
+    assert texts_of(again) == written
     capsys.readouterr()
     collect(again)
     assert "nothing to do" in capsys.readouterr().out
-    assert (
-        texts(collect(settings.but(captioner=str(blip), caption_template="女孩")))["1.png"]
-        == "女孩"
-    )
+    assert texts_of(settings.but(captioner=str(blip), caption_template="女孩"))["1.png"] == "女孩"
 
 
 def test_a_captioner_that_cannot_be_says_why_and_nothing_is_lost(
@@ -170,3 +172,63 @@ def test_a_captioner_without_some_of_its_weights_is_an_error(folder, make_settin
     (folder / "1.txt").unlink()
     with pytest.raises(SettingsError, match=f"cannot describe pictures .*{lost} is missing"):
         collect(make_settings(dataset=str(folder), captioner=str(tmp_path / "blip")))
+
+
+def concepts(folder):
+    """Put the pictures of ``folder`` into kohya's folders, one of each without a caption."""
+    for name, seeds in {"10_purple hair": (0, 1, 2), "3_雨天": (3, 4), "plain": (5, 6)}.items():
+        (folder / name).mkdir()
+        for seed in seeds:
+            (folder / f"{seed}.png").rename(folder / name / f"{seed}.png")
+            (folder / f"{seed}.txt").rename(folder / name / f"{seed}.txt")
+    for name in ("10_purple hair/1", "3_雨天/4", "plain/6"):
+        (folder / f"{name}.txt").unlink()
+    (folder / "10_purple hair" / "2.txt").write_text("  ")
+
+
+def test_kohyas_folders_name_the_concept_of_pictures_without_a_caption(
+    folder, make_settings, capsys
+):
+    concepts(folder)
+    settings = make_settings(dataset=str(folder))
+    texts, printed = texts_of(settings), capsys.readouterr().out
+    assert [texts[f"10_purple hair/{seed}.png"] for seed in range(3)] == [
+        "画 0",
+        "purple hair",
+        "purple hair",
+    ]
+    assert (
+        texts["3_雨天/4.png"] == "雨天" and texts["plain/6.png"] == "" and texts["7.png"] == "画 7"
+    )
+    assert (
+        "folders (3, 10) are not used as repeats" in printed
+        and "1 of 10 pictures have no caption that says anything" in printed
+        and "caption_template" in printed
+    )
+
+
+def test_a_template_captions_what_has_no_caption(folder, make_settings, capsys):
+    concepts(folder)
+    settings = make_settings(dataset=str(folder))
+    texts_of(settings)
+    capsys.readouterr()
+    texts = texts_of(settings.but(caption_template="二次元，{folder}，{file}"))
+    assert (
+        "have no caption" not in capsys.readouterr().out
+    )  # and what was collected without it is made anew
+    assert [texts[name] for name in ("10_purple hair/1.png", "plain/6.png", "7.png")] == [
+        "二次元，purple hair，1",
+        "二次元，plain，6",
+        "画 7",
+    ]
+
+
+def test_one_of_kohyas_folders_can_be_the_data_set(folder, make_settings):
+    concepts(folder)
+    assert texts_of(make_settings(dataset=str(folder / "10_purple hair")))["1.png"] == "purple hair"
+
+
+@pytest.mark.parametrize("template", ["{name}", "{folder", "a}", 3])
+def test_a_template_with_unknown_fields_is_an_error(make_settings, template):
+    with pytest.raises(SettingsError, match="caption_template="):
+        make_settings(caption_template=template)

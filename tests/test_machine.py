@@ -28,7 +28,7 @@ def test_weights_are_charged_to_the_disk_of_their_cache(
     monkeypatch.setenv("STORYBOARD_CACHE", str(tmp_path / "notes"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        "storyboard.memory.check", lambda base, settings: None
+        "storyboard.models.memory.check", lambda base, settings: None
     )  # no card is needed for this
     monkeypatch.setattr(artifacts, "disk_of", lambda folder: 1 if shared else str(folder))
     monkeypatch.setattr(

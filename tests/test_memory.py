@@ -23,7 +23,7 @@ def test_a_smaller_card_is_used_more_sparingly(free, batch, checkpointing, text_
     settings = Settings(base="kolors")
     plan = memory.plan(bases.get("kolors"), settings, free=free * GIB)
     assert (
-        plan.train_at_once,
+        plan.train_micro_batch_size,
         plan.gradient_checkpointing,
         plan.text_encoder_on_cpu,
         plan.vae_tiling,
@@ -35,8 +35,8 @@ def test_a_small_base_is_kept_in_fp32_and_draws_the_cpus_pictures():
     mini = bases.get("mini")
     small_card = memory.plan(mini, Settings(base="mini"), free=6 * GIB)
     assert small_card.precision == "fp32" and (
-        small_card.train_at_once,
-        small_card.render_at_once,
+        small_card.train_micro_batch_size,
+        small_card.render_micro_batch_size,
     ) == (6, 4)
     assert not (
         small_card.gradient_checkpointing
@@ -52,9 +52,11 @@ def test_a_small_base_is_kept_in_fp32_and_draws_the_cpus_pictures():
 
 def test_steps_are_replayed_where_their_activations_fit_twice():
     kolors = bases.get("kolors")
-    graphs = lambda free, **changes: (
-        memory.plan(kolors, Settings(base="kolors", **changes), free=free * GIB).cuda_graphs
-    )
+
+    def graphs(free, **changes):
+        settings = Settings(base="kolors", **changes)
+        return memory.plan(kolors, settings, free=free * GIB).cuda_graphs
+
     assert graphs(79) and not graphs(40) and graphs(40, train_batch_size=1)
     assert (
         not graphs(79, gradient_checkpointing=True)
@@ -77,7 +79,7 @@ def test_what_the_user_names_is_taken():
     )
     assert (
         plan.precision == "fp16"
-        and plan.train_at_once == 2
+        and plan.train_micro_batch_size == 2
         and all(getattr(plan, name) for name in named)
     )
     small = memory.plan(
@@ -89,7 +91,7 @@ def test_what_the_user_names_is_taken():
 def test_the_cpu_is_used_in_fp32_as_asked():
     settings = Settings(base="mini", train_batch_size=3)
     plan = memory.plan(bases.get("mini"), settings)
-    assert (plan.device, plan.precision, plan.train_at_once, plan.offload) == (
+    assert (plan.device, plan.precision, plan.train_micro_batch_size, plan.offload) == (
         "cpu",
         "fp32",
         3,
@@ -112,7 +114,7 @@ def test_a_large_base_without_a_card_is_said_before_anything_is_fetched():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"precision": "int8"}, "precision='int8'"),
         ({"gradient_checkpointing": 2}, "gradient_checkpointing=2"),
@@ -121,8 +123,8 @@ def test_a_large_base_without_a_card_is_said_before_anything_is_fetched():
         ({"text_encoder_bits": 6}, "text_encoder_bits=6"),
     ],
 )
-def test_settings_of_memory_are_checked(change, said):
-    with pytest.raises(SettingsError, match=said):
+def test_settings_of_memory_are_checked(change, message):
+    with pytest.raises(SettingsError, match=message):
         Settings(**change)
 
 

@@ -21,7 +21,7 @@ HUES = {"紫色": (250, 310), "绿色": (100, 170), "红色": (345, 20), "蓝色
 
 
 def share_of_hue(image, low, high):
-    """Part of the upper half's strongly coloured pixels whose hue, in degrees, lies in the range."""
+    """Part of the upper half's strongly coloured pixels with a hue, in degrees, in the range."""
     pixels = np.asarray(image.resize((48, 48)).crop((0, 0, 48, 28)), float).reshape(-1, 3) / 255
     hsv = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in pixels])
     strong = hsv[(hsv[:, 1] > 0.45) & (hsv[:, 2] > 0.3)]
@@ -42,14 +42,14 @@ def faces(tmp_path_factory):
         f"cartoon, a girl with long {hair} hair, smiling, white clothes, white background"
         for hair in ("purple", "green", "red", "blue")
     ]
-    said = conditioning.encode(
+    prompt_embeds = conditioning.encode(
         replace(run_on(base, settings), plan=plan), [*prompts, "模糊，低质量"]
     )
     return list(
         sampling.draw(
             pipe,
-            [said[prompt] for prompt in prompts],
-            [said["模糊，低质量"]] * len(prompts),
+            [prompt_embeds[prompt] for prompt in prompts],
+            [prompt_embeds["模糊，低质量"]] * len(prompts),
             list(range(len(prompts))),
             base.resolution,
             15,
@@ -61,7 +61,7 @@ def faces(tmp_path_factory):
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_the_hair_has_the_asked_colour(faces, language):
     shown = faces[:4] if language == "zh" else faces[4:]
-    for image, (name, (low, high)) in zip(shown, HUES.items()):
+    for image, (name, (low, high)) in zip(shown, HUES.items(), strict=True):
         others = [share_of_hue(image, *bounds) for other, bounds in HUES.items() if other != name]
         assert share_of_hue(image, low, high) > max(0.3, 2 * max(others)), name
 
@@ -71,7 +71,7 @@ def test_the_hair_has_the_asked_colour(faces, language):
     [("avataaars", 30), ("personas", 30), ("toonHead", 30), ("micah", 30), ("lorelei", 28)],
 )
 def test_the_vae_gives_back_held_out_art(style, least):
-    """256 x 256 renders that no part of ``mini`` was trained on; Lorelei is a style that it never saw."""
+    """256 x 256 renders that ``mini`` was not trained on; Lorelei is a style that it never saw."""
     vae, shown = models.load(bases.get("mini"), "vae", torch.float32), []
     rows = [
         row

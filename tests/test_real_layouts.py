@@ -12,7 +12,7 @@ from storyboard import Panel, Reference, Story, render, train
 from storyboard.models import bases, weights
 from storyboard.models import loading as models
 from storyboard.rendering import controlnet
-from storyboard.scoring import metrics
+from storyboard.scoring import metric_models
 from tests import layouts, published
 from tests.conftest import picture
 
@@ -211,7 +211,7 @@ def scorers(tmp_path):
 def test_real_layouts_of_scorers_score_by_the_weights_in_their_files(scorers):
     by_transformers, by_open_clip, tensors = scorers
     shown = ["a cat", "a dog"], [picture(0), picture(1)]
-    expected = metrics.load_hps(by_transformers, "cpu")
+    expected = metric_models.load_hps(by_transformers, "cpu")
     attention = "text_model.encoder.layers.0.self_attn.k_proj.weight"
     for part in (
         "text_projection.weight",
@@ -220,12 +220,12 @@ def test_real_layouts_of_scorers_score_by_the_weights_in_their_files(scorers):
     ):
         for folder in (by_transformers, by_open_clip):
             assert torch.equal(
-                metrics.load_hps(folder, "cpu").model.model.state_dict()[part], tensors[part]
+                metric_models.load_hps(folder, "cpu").model.model.state_dict()[part], tensors[part]
             )
-    assert metrics.load_hps(by_open_clip, "cpu").score(*shown) == pytest.approx(
+    assert metric_models.load_hps(by_open_clip, "cpu").score(*shown) == pytest.approx(
         expected.score(*shown), abs=1e-4
     )
-    for load in (metrics.load_clip, metrics.load_pickscore):
+    for load in (metric_models.load_clip, metric_models.load_pickscore):
         assert load(by_transformers, "cpu").score(*shown) == load(by_transformers, "cpu").score(
             *shown
         )

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from storyboard import Settings, clean, collect
-from storyboard.data import collecting as dataset
+from storyboard.data.collecting import SAMPLE
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +18,10 @@ def report(tmp_path_factory):
 
 
 def test_the_set_is_as_described():
-    flaws = json.loads((dataset.SAMPLE / "flaws.json").read_text(encoding="utf-8"))
+    flaws = json.loads((SAMPLE / "flaws.json").read_text(encoding="utf-8"))
     rows = [
         json.loads(line)
-        for line in (dataset.SAMPLE / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        for line in (SAMPLE / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert len(rows) - len(flaws) >= 300 and len(flaws) >= 40
     assert set(Counter(entry["flaw"] for entry in flaws.values())) == {
@@ -37,7 +37,7 @@ def test_the_set_is_as_described():
         "empty_caption",
         "missing_file",
     }
-    assert sum(path.stat().st_size for path in dataset.SAMPLE.rglob("*") if path.is_file()) < 10e6
+    assert sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file()) < 10e6
     languages = Counter(
         "zh"
         if row["text"].startswith("二次元，")
@@ -52,12 +52,12 @@ def test_the_set_is_as_described():
 
 def test_flaws_are_dropped_or_mended_and_good_pictures_stay(report):
     captions, cleaned = report
-    flaws = json.loads((dataset.SAMPLE / "flaws.json").read_text(encoding="utf-8"))
-    source = {row["id"]: row["source"] for row in captions.rows}
-    gone = {source[row["id"]] for row in cleaned.dropped} | {
-        item["source"] for item in cleaned.unreadable
+    flaws = json.loads((SAMPLE / "flaws.json").read_text(encoding="utf-8"))
+    source = {row.id: row.source for row in captions.rows}
+    gone = {source[row.id] for row in cleaned.dropped} | {
+        item.source for item in cleaned.unreadable
     }
-    kept = {row["source"]: cleaned.captions.path(row) for row in cleaned.captions.rows}
+    kept = {row.source: cleaned.captions.path(row) for row in cleaned.captions.rows}
     for name, entry in flaws.items():
         assert (name in gone) == (entry["outcome"] == "dropped"), (name, entry)
         if entry["outcome"] == "mended":
@@ -76,6 +76,6 @@ def test_every_row_is_accounted_for_with_a_reason(report):
         == len(cleaned.captions) + len(cleaned.dropped) + len(cleaned.unreadable)
         == 353
     )
-    assert all(row["reason"] and row["operator"] for row in cleaned.dropped)
-    assert sum(op["dropped"] for op in cleaned.operators) == len(cleaned.dropped)
-    assert cleaned.statistics.keys() == {row["id"] for row in captions.rows}
+    assert all(row.reason and row.operator for row in cleaned.dropped)
+    assert sum(count.dropped for count in cleaned.operators) == len(cleaned.dropped)
+    assert cleaned.statistics.keys() == {row.id for row in captions.rows}

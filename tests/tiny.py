@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -49,6 +50,20 @@ def build(name: str, root: Path) -> Path:
     return folder
 
 
+def copied(base, target: Path):
+    """``base`` in the folder ``target``, whose files may be spoilt."""
+    shutil.copytree(base.folder, target)
+    return replace(base, folder=target)
+
+
+def edited(base, target: Path, file: str, changes: dict) -> Path:
+    """A copy of the folder of ``base`` at ``target`` in which the JSON ``file`` has these values."""
+    path = copied(base, target).folder / file
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+    return target
+
+
 def lora(base, path: Path) -> None:
     """Write a small LoRA of ``base``, not zero, in kohya's form."""
     from storyboard.lora import file as lora
@@ -73,13 +88,13 @@ TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 def whole_lora(base, path: Path, alphas=(3.0,), ranks=(4,), facts: bool = True) -> None:
     """Write a LoRA of the UNet and all text encoders of ``base`` in kohya's form; alphas and ranks take turns."""
     from storyboard.lora import file as lora
+    from storyboard.lora.names import kohya_name, module_path
     from storyboard.models import loading as models
 
     tensors, generator = {}, torch.Generator().manual_seed(1)
-    sdxl = "text_encoder_2" in base.components
     components = [component for component in base.components if component != "vae"]
     layers = [
-        (lora.kohya_name(component, name, sdxl), layer)
+        (kohya_name(module_path(component, name), base.family), layer)
         for component in components
         for name, layer in models.skeleton(base, component).named_modules()
         if name.endswith(("attn2.to_q", "conv1") if component == "unet" else TEXT_LAYERS)

@@ -1,10 +1,16 @@
-"""ModelScope's client: one that gives up in time, and streams that leave other libraries as they were.
+"""ModelScope's client with time limits, and streams that restore the libraries they change.
 
-``MsDataset.load(use_streaming=True)`` of modelscope 1.40 replaces methods of huggingface_hub and datasets by its own and
-leaves them replaced, because a stream needs them until it ends: every later call of Hugging Face's client then asks
-ModelScope. Its stream also takes a hub's listing as it is (a size of 0 reads as an empty file), gets its endpoint from
-``MODELSCOPE_DOMAIN`` alone, leaves out the listing beside a folder's pictures and with it their captions, breaks off when a
-page of files fails without saying so, and tries for more than ten minutes before it reports that the network is gone.
+``MsDataset.load(use_streaming=True)`` of modelscope 1.40 replaces methods of huggingface_hub and
+datasets by its own and leaves them replaced, because a stream needs them until it ends: every later
+call of Hugging Face's client then asks ModelScope.
+
+Further faults of its stream that are repaired here:
+
+- a size of 0 in a hub's listing, which means "not listed", reads as an empty file;
+- the endpoint comes from ``MODELSCOPE_DOMAIN`` alone;
+- ``metadata.jsonl`` in a folder of pictures is left out, and with it the captions;
+- a page of files that fails ends the listing without an error;
+- without a network, it tries for more than ten minutes before it says so.
 """
 
 import inspect
@@ -15,24 +21,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-REVISION = "master"  # the only one that ModelScope's data sets are asked for here
+from storyboard.compat import guard
 
-PATIENCE = {
-    "max_retries": 2,
-    "base_wait_time": 2,
-}  # of a request: three tries, with TIMEOUT about 30 s in all
+REVISION = "master"  # the only one that is read here
+
 TIMEOUT = 8  # seconds without a byte
-SHORT = {
-    "timeout": TIMEOUT,
-    "max_retries": 1,
-}  # of ModelScope's own client, whose tries wait once longer
+# of huggingface_hub's requests: three tries, with TIMEOUT about 30 s in all
+RETRIES = {"max_retries": 2, "base_wait_time": 2}
+# of ModelScope's own client, which waits longer between tries
+CLIENT_LIMITS = {"timeout": TIMEOUT, "max_retries": 1}
 
 
 def api(endpoint: str | None = None):
-    """ModelScope's client, which gives up after about 30 s; ``endpoint`` None is MODELSCOPE_ENDPOINT as it is now."""
+    """ModelScope's client, which gives up after about 30 s.
+
+    Args:
+        endpoint: None takes the present value of ``MODELSCOPE_ENDPOINT``.
+    """
     from modelscope.hub.api import HubApi
 
-    return HubApi(endpoint=endpoint or os.environ.get("MODELSCOPE_ENDPOINT"), **SHORT)
+    return HubApi(endpoint=endpoint or os.environ.get("MODELSCOPE_ENDPOINT"), **CLIENT_LIMITS)
 
 
 @contextmanager
@@ -42,13 +50,14 @@ def stream(
     sizes: Mapping[str, int],
     endpoint: str,
 ) -> Iterator[tuple[Iterable[dict], dict[str, int] | None]]:
-    """Rows of ``split``, and the sizes of the files that they are read from; None where the client does not say which.
+    """Rows of ``split``, and the sizes of the files that they are read from.
 
-    Everything that is replaced meanwhile in huggingface_hub, datasets and modelscope is as before once this is closed.
+    The sizes are None where the client does not say which files those are. What is replaced inside,
+    in huggingface_hub, datasets and modelscope, is as before afterwards.
 
     Args:
-        sizes: In bytes, of every file of the data set; 0 where it is not listed, which is asked for then, unless the
-            file is a picture, whose size a reader does not need.
+        sizes: Bytes of every file of the data set; 0 where it is not listed. Such a size is then
+            requested, except for pictures, whose size a reader does not need.
     """
     from huggingface_hub import HfFileSystem
     from modelscope.msdatasets import MsDataset
@@ -56,7 +65,7 @@ def stream(
 
     builders = []
 
-    def remembered(*arguments, **named):
+    def recording(*arguments, **named):
         builders.append(load_builder(*arguments, **named))
         return builders[-1]
 
@@ -65,13 +74,13 @@ def stream(
     load_builder = wrapper.load_dataset_builder
 
     with ExitStack() as stack:
-        stack.callback(
-            HfFileSystem.clear_instance_cache
-        )  # its instances know what the listing said
+        # its instances remember the listing
+        stack.callback(HfFileSystem.clear_instance_cache)
         for owner, name in _replaced():
+            guard.require("modelscope", owner, name)
             stack.callback(setattr, owner, name, inspect.getattr_static(owner, name))
         _replace(sizes, endpoint)
-        wrapper.load_dataset_builder = staticmethod(remembered)
+        wrapper.load_dataset_builder = staticmethod(recording)
         HfFileSystem.clear_instance_cache()
 
         rows = MsDataset.load(dataset_id, split=split, use_streaming=True)
@@ -84,7 +93,7 @@ def stream(
 
 
 def _replaced() -> list[tuple[object, str]]:
-    """What the client or ``stream`` replaces: (owner, name)."""
+    """(owner, name) of everything that modelscope's client or ``stream`` replaces."""
     import datasets
     from datasets import DownloadManager, data_files
     from datasets.features import features
@@ -125,7 +134,7 @@ def _replaced() -> list[tuple[object, str]]:
 
 
 def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
-    """Listings from ``sizes``, requests to ``endpoint`` that end in time, and no log lines among a notebook's output."""
+    """Take listings from ``sizes``, ask ``endpoint`` with a time limit, log nothing."""
     import datasets
     from datasets.data_files import DataFilesDict
     from datasets.packaged_modules import _MODULE_TO_EXTENSIONS, _MODULE_TO_METADATA_FILE_NAMES
@@ -140,13 +149,17 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
         return iter(_entries(sizes, path_in_repo or "", recursive))
 
     def get_paths_info(_api, repo_id, paths, **_):
-        wanted = [paths] if isinstance(paths, str) else paths
-        files = [RepoFile(path=name, size=sizes[name], oid="") for name in wanted if name in sizes]
-        folders = [name for name in wanted if any(known.startswith(f"{name}/") for known in sizes)]
+        names = [paths] if isinstance(paths, str) else paths
+        files = [RepoFile(path=name, size=sizes[name], oid="") for name in names if name in sizes]
+        folders = [name for name in names if any(path.startswith(f"{name}/") for path in sizes)]
         return files + [RepoFolder(path=name, oid="") for name in folders]
 
     def with_metadata(files, *, extensions=None, file_names=None, choose=DataFilesDict.filter):
-        modules = [module for module, known in _MODULE_TO_EXTENSIONS.items() if known == extensions]
+        modules = [
+            module
+            for module, its_extensions in _MODULE_TO_EXTENSIONS.items()
+            if its_extensions == extensions
+        ]
         names = [name for module in modules for name in _MODULE_TO_METADATA_FILE_NAMES[module]]
         return choose(files, extensions=extensions, file_names=file_names or names or None)
 
@@ -155,16 +168,14 @@ def _replace(sizes: Mapping[str, int], endpoint: str) -> None:
     hf_datasets_util._list_repo_tree = list_repo_tree
     hf_datasets_util._get_paths_info = get_paths_info
     _module_factories._hub_api = client
-    hub_api.HubApi = lambda *_, **__: (
-        client
-    )  # by itself it remembers the first endpoint of the process
-    hf_file_system.http_backoff = partial(hf_file_system.http_backoff, **PATIENCE)
-    hf_file_system.http_stream_backoff = partial(hf_file_system.http_stream_backoff, **PATIENCE)
+    # by itself it remembers the first endpoint of the process
+    hub_api.HubApi = lambda *_, **__: client
+    hf_file_system.http_backoff = partial(hf_file_system.http_backoff, **RETRIES)
+    hf_file_system.http_stream_backoff = partial(hf_file_system.http_stream_backoff, **RETRIES)
     constants.HF_HUB_DOWNLOAD_TIMEOUT = TIMEOUT
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
-    datasets.config.STREAMING_READ_RETRY_INTERVAL = (
-        datasets.config.STREAMING_OPEN_RETRY_INTERVAL
-    ) = 0
+    datasets.config.STREAMING_READ_RETRY_INTERVAL = 0
+    datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 0
     logging.getLogger("modelscope").disabled = True
 
 
@@ -180,14 +191,17 @@ def _entries(sizes: Mapping[str, int], folder: str, recursive: bool) -> list:
         parts = name.removeprefix(inside).split("/")[:-1]
         for depth in range(1, (len(parts) if recursive else min(1, len(parts))) + 1):
             folders[inside + "/".join(parts[:depth])] = None
-    found = [RepoFile(path=name, size=sizes[name], oid="") for name in files]
-    return [RepoFolder(path=name, oid="") for name in folders] + found
+    entries = [RepoFile(path=name, size=sizes[name], oid="") for name in files]
+    return [RepoFolder(path=name, oid="") for name in folders] + entries
 
 
 def _files(builders: list, split: str, sizes: Mapping[str, int]) -> list[str] | None:
-    """Paths in the data set of what the last builder reads for ``split``; None where it reads something else."""
-    listed = (getattr(builders[-1].config, "data_files", None) if builders else None) or {}
-    paths = [path.rpartition("::")[2] for path in listed.get(split, ())]
+    """Paths in the data set that the last builder reads for ``split``.
+
+    None where one of them is not in the listing.
+    """
+    data_files = (getattr(builders[-1].config, "data_files", None) if builders else None) or {}
+    paths = [path.rpartition("::")[2] for path in data_files.get(split, ())]
     names = [path.partition(f"@{REVISION}/")[2] for path in paths]
     return names if names and all(name in sizes for name in names) else None
 
@@ -197,11 +211,11 @@ def _is_picture(name: str) -> bool:
 
 
 def _size(endpoint: str, dataset_id: str, name: str) -> int:
-    """Bytes of a file whose size is not listed, by asking for its head."""
+    """Bytes of a file whose size is not listed, from the answer to a HEAD request."""
     import requests
     from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(dataset_id, name, repo_type="dataset", revision=REVISION, endpoint=endpoint)
-    answer = requests.head(url, allow_redirects=True, timeout=TIMEOUT)
-    answer.raise_for_status()
-    return int(answer.headers.get("Content-Length") or 0)
+    response = requests.head(url, allow_redirects=True, timeout=TIMEOUT)
+    response.raise_for_status()
+    return int(response.headers.get("Content-Length") or 0)

@@ -1,26 +1,73 @@
-"""Libraries that advise on what does not apply here, kept from doing so in the reader's notebook."""
+"""Advice and progress bars of diffusers and transformers, kept out of the reader's notebook."""
 
 import contextlib
+import importlib
+import logging
 import warnings
 from collections.abc import Iterator
+
+from storyboard.compat import guard
+
+LIBRARIES = ("diffusers", "transformers")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, warnings or advice of diffusers and transformers; their errors still come through."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import diffusers.utils.logging
-        import transformers.utils.logging
+    """Inside, diffusers and transformers show errors, but no progress bars, warnings or advice.
 
-        libraries = (diffusers.utils.logging, transformers.utils.logging)
-        before = [library.get_verbosity() for library in libraries]
-        for library in libraries:
-            library.set_verbosity_error()
-            library.disable_progress_bar()
-        try:
+    Warning filters, log levels and progress bars are as before afterwards, those of huggingface_hub
+    included, which transformers switches together with its own.
+    """
+    with warnings.catch_warnings(), _hub_bars_kept():
+        warnings.simplefilter("ignore")
+        with contextlib.ExitStack() as stack:
+            for name in LIBRARIES:
+                stack.enter_context(_silenced(name))
             yield
-        finally:
-            for library, verbosity in zip(libraries, before):
-                library.set_verbosity(verbosity)
-                library.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    library = _logging_of(name)
+    bars = library.is_progress_bar_enabled()
+    library.get_verbosity()  # configures the library's logger if nothing has done so yet
+    logger = logging.getLogger(name)
+    level = logger.level
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+def _logging_of(name: str):
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    library = {"diffusers": diffusers, "transformers": transformers}[name].utils.logging
+    guard.require(
+        name,
+        library,
+        "get_verbosity",
+        "set_verbosity_error",
+        "is_progress_bar_enabled",
+        "enable_progress_bar",
+        "disable_progress_bar",
+    )
+    return library
+
+
+@contextlib.contextmanager
+def _hub_bars_kept() -> Iterator[None]:
+    """huggingface_hub's progress bars, by groups, as they are now when this is closed."""
+    module = importlib.import_module("huggingface_hub.utils.tqdm")
+    guard.require("huggingface_hub", module, "progress_bar_states")
+    before = dict(module.progress_bar_states)
+    try:
+        yield
+    finally:
+        module.progress_bar_states.clear()
+        module.progress_bar_states.update(before)

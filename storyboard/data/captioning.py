@@ -1,118 +1,167 @@
-"""Captions for pictures that have none: Data-Juicer's ``image_captioning_mapper`` with a model of transformers."""
+"""Captions for pictures that have none: from a template, a folder's name, or a model.
+
+The model is run by Data-Juicer's ``image_captioning_mapper``.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from storyboard import artifacts, show
+from storyboard.compat.data_juicer import data_juicer
 from storyboard.compat.quiet import quiet
+from storyboard.data.listing import ListedPicture
 from storyboard.errors import BaseError, DatasetError, SettingsError
-from storyboard.models import layout, weights
+from storyboard.models import loading, weights
 from storyboard.settings import Settings
 
-# what a camera, a browser or a hurried person calls a picture
-LAZY = re.compile(
-    r"(?:img|dsc[fn]?|pxl|image|photo|picture|pic|screenshot|untitled|unnamed|caption|none|null|n/a|todo|图片?|照片|截图|图像|未命名|无标题|无)?[\W\d_]*(?:copy|副本)?[\W\d_]*",
+# what a camera, a browser or a hurried person calls a picture, perhaps with a number
+PLACEHOLDER = re.compile(
+    r"(?:img|dsc[fn]?|pxl|image|photo|picture|pic|screenshot|untitled|unnamed|caption|none|null"
+    r"|n/a|todo|图片?|照片|截图|图像|未命名|无标题|无)?[\W\d_]*(?:copy|副本)?[\W\d_]*",
     re.IGNORECASE,
 )
+# repeats and concept: https://github.com/kohya-ss/sd-scripts/blob/main/docs/train_README-en.md
+KOHYA_FOLDER = re.compile(r"(\d+)_(.+)")
+SUGGESTION = 'set another, such as "Salesforce/blip-image-captioning-large"'
 
 
-def lazy(text: str) -> bool:
-    """Whether the caption ``text`` says nothing: it is empty, a number, or such as ``IMG_0012`` or ``图片 (3)``."""
-    return bool(LAZY.fullmatch(text.strip()))
+def is_placeholder(text: str) -> bool:
+    """Whether a caption says nothing: empty, a number, or such as ``IMG_0012`` or ``图片 (3)``."""
+    return bool(PLACEHOLDER.fullmatch(text.strip()))
 
 
-def write(paths: Sequence[Path], model: str, seed: int) -> list[str]:
-    """A caption in English for each picture, sampled by Data-Juicer from ``seed``; such as are still empty are the model's.
+def without_placeholder(
+    picture: ListedPicture, source: Path, template: str | None
+) -> ListedPicture:
+    """``picture`` of the folder ``source``; a placeholder for a caption is replaced.
 
     Args:
-        model: A folder or an id at the hubs, with weights in safetensors: BLIP or another that takes a picture alone.
+        template: May hold ``{folder}`` and ``{file}``. None: the concept of a folder that is named
+            as kohya's scripts want it, elsewhere an empty caption.
+    """
+    if not is_placeholder(picture.text):
+        return picture
+    folder = _folder_name(picture, source)
+    concept = KOHYA_FOLDER.fullmatch(folder)
+    if template is None:
+        text = concept[2] if concept else ""
+    else:
+        text = template.replace("{folder}", concept[2] if concept else folder)
+        text = text.replace("{file}", Path(picture.name).stem)
+    return replace(picture, text=text.strip())
+
+
+def kohya_repeats(listed: Iterable[ListedPicture], source: Path) -> set[str]:
+    """The different numbers of repeats in the folders' names."""
+    concepts = (KOHYA_FOLDER.fullmatch(_folder_name(picture, source)) for picture in listed)
+    return {concept[1] for concept in concepts if concept}
+
+
+def _folder_name(picture: ListedPicture, source: Path) -> str:
+    """Name of the folder that ``picture`` lies in, which may be ``source`` itself."""
+    return (source.resolve().name / Path(picture.name)).parent.name
+
+
+def describe(paths: Sequence[Path], model: str, seed: int) -> list[str]:
+    """A caption in English for each picture, sampled from ``seed`` on; may come out empty.
+
+    Args:
+        model: A folder or an id at the hubs, with weights in safetensors: BLIP or another that
+            takes a picture alone.
 
     Raises:
         BaseError, ResourceError: The model is not at hand and cannot be fetched.
         SettingsError: It is none that describes pictures.
-        DatasetError: It failed over a picture.
+        DatasetError: It failed at a picture.
     """
-    from storyboard.data import juicer
-
     folder = weights.fetch_module(model, "the captioning model")
     if not list(folder.glob("*.safetensors")):
         raise SettingsError(
-            f'captioner={model!r} has no safetensors weights in {folder}: set another, such as "Salesforce/blip-image-captioning-large".'
+            f"captioner={model!r} has no safetensors weights in {folder}: {SUGGESTION}."
         )
-    with juicer.data_juicer() as load_ops, quiet():
-        from data_juicer.utils.mm_utils import SpecialTokens
-
-        try:
-            _check_weights(folder)
-            (operator,) = load_ops(
-                [
-                    {
-                        "image_captioning_mapper": {
-                            "hf_img2seq": str(folder),
-                            "keep_original_sample": False,
-                            "num_proc": 1,
-                            "skip_op_error": False,
-                        }
-                    }
-                ]
-            )
-            operator.process_batched(_row(paths[0], SpecialTokens.image))
-        # whatever a strange model brings about
-        except (
-            BaseError,
-            OSError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            KeyError,
-            RuntimeError,
-        ) as error:
-            raise SettingsError(
-                f'captioner={model!r} cannot describe pictures ({type(error).__name__}: {str(error).splitlines()[0]}): set another, such as "Salesforce/blip-image-captioning-large".'
-            ) from error
+    with data_juicer() as ops, quiet():
+        operator = _load(ops, folder, model, paths[0])
+        captions = []
         with show.Live("caption", len(paths)) as live:
-            return [
-                _caption(operator, path, seed + place, SpecialTokens, live)
-                for place, path in enumerate(paths)
-            ]
+            for index, path in enumerate(paths):
+                captions.append(_caption(operator, path, seed + index))
+                live.step(index + 1)
+    return captions
+
+
+def _load(ops, folder: Path, model: str, picture: Path):
+    """Data-Juicer's operator, tried at ``picture``.
+
+    Raises:
+        SettingsError: The model is none that describes pictures.
+    """
+    parameters = {
+        "hf_img2seq": str(folder),
+        "keep_original_sample": False,
+        "num_proc": 1,
+        "skip_op_error": False,
+    }
+    try:
+        _check_weights(folder)
+        (operator,) = ops.load_ops([{"image_captioning_mapper": parameters}])
+        _run(operator, picture)
+    # what transformers raises for a model of another kind
+    except (
+        BaseError,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        RuntimeError,
+    ) as error:
+        message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise SettingsError(
+            f"captioner={model!r} cannot describe pictures ({message}): {SUGGESTION}."
+        ) from error
+    return operator
 
 
 def _check_weights(folder: Path) -> None:
-    """Raise BaseError unless all weights of the class that Data-Juicer loads are there: the rest would be random."""
+    """Raise BaseError unless all weights of the class that Data-Juicer loads are there.
+
+    transformers would fill the rest with random numbers.
+    """
     import transformers
 
-    kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).architectures[0]
-    layout.pretrained(getattr(transformers, kind), folder, device_map="meta")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    model_class = getattr(transformers, config.architectures[0])
+    loading.pretrained(model_class, folder, device_map="meta")
 
 
-def _row(path: Path, text: str) -> dict:
-    return {"text": [text], "images": [[str(path)]]}
-
-
-def _caption(operator, path: Path, seed: int, tokens, live: show.Live) -> str:
+def _caption(operator, path: Path, seed: int) -> str:
     import torch
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            text = operator.process_batched(_row(path, tokens.image))["text"][0]
+            return _run(operator, path)
         except (OSError, ValueError, RuntimeError) as error:
+            message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise DatasetError(
-                f"The captioning model failed over {path.name} ({type(error).__name__}: {str(error).splitlines()[0]}): give that picture a caption of your own."
+                f"The captioning model failed at {path.name} ({message}): "
+                "give that picture a caption of your own."
             ) from error
-    live.step(live.number + 1)
-    return " ".join(text.replace(tokens.image, "").replace(tokens.eoc, "").split())
 
 
-def mark(settings: Settings) -> list | None:
-    """What the captions depend on, for a fingerprint; None where ``settings`` name no model."""
-    return (
-        [
-            settings.captioner,
-            settings.seed,
-            artifacts.versions("py-data-juicer", "transformers", "torch"),
-        ]
-        if settings.captioner
-        else None
-    )
+def _run(operator, path: Path) -> str:
+    from data_juicer.utils.mm_utils import SpecialTokens
+
+    row = {"text": [SpecialTokens.image], "images": [[str(path)]]}
+    text = operator.process_batched(row)["text"][0]
+    return " ".join(text.replace(SpecialTokens.image, "").replace(SpecialTokens.eoc, "").split())
+
+
+def fingerprint_inputs(settings: Settings) -> list | None:
+    """What the model's captions depend on; None where ``settings`` name no model."""
+    if not settings.captioner:
+        return None
+    versions = artifacts.versions("py-data-juicer", "transformers", "torch")
+    return [settings.captioner, settings.seed, versions]

@@ -1,19 +1,26 @@
 """Stage 2, clean: Data-Juicer runs a recipe over the captions, and every row is accounted for."""
 
+import csv
+import html
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from storyboard import artifacts, resources, show
-from storyboard.data import juicer
-from storyboard.data.collecting import Captions, digest_of, read_text
-from storyboard.errors import DatasetError, SettingsError
+from storyboard import artifacts, show
+from storyboard.data import juicer, recipes
+from storyboard.data.account import Account, DroppedRow, OperatorCount
+from storyboard.data.captions import Captions, UnreadablePicture, digest_of, write_rows
+from storyboard.data.recipes import Recipe
+from storyboard.errors import DatasetError
 from storyboard.settings import Settings
 
-RECIPES = resources.path("recipes")
 PACKAGES = ("py-data-juicer", "datasets", "pillow")
+STATISTICS = "statistics.json"
+DROPPED_SHOWN = 24  # pictures
+BAR_WIDTH = 300  # pixels
 
 
 @dataclass(frozen=True)
@@ -22,155 +29,168 @@ class CleaningReport:
 
     Attributes:
         captions: What was kept.
-        total: Rows that came in, unreadable ones included: ``total == kept + dropped + unreadable``.
-        operators: ``{"operator", "kept", "dropped", "seconds"}`` in the recipe's order.
-        dropped: ``{"id", "text", "image", "operator", "reason"}`` a row.
-        unreadable: ``{"source", "reason"}`` a row.
+        total: Rows that came in, unreadable ones included:
+            ``total == kept + dropped + unreadable``.
+        operators: In the recipe's order.
+        dropped: Each with its reason.
+        unreadable: What ``collect`` left out.
         statistics: Everything measured of a row, by its id.
         origin: Folder of the collected pictures.
     """
 
     captions: Captions
     total: int
-    operators: list[dict]
-    dropped: list[dict]
-    unreadable: list[dict]
+    operators: list[OperatorCount]
+    dropped: list[DroppedRow]
+    unreadable: list[UnreadablePicture]
     statistics: dict[str, dict] = field(repr=False)
     origin: Path = field(repr=False)
 
     def __str__(self) -> str:
-        lines = [
-            f"clean: kept {len(self.captions)} of {self.total} pictures, dropped {len(self.dropped)}, unreadable {len(self.unreadable)}"
-        ]
-        return "\n".join(
-            lines
-            + [
-                f"  {o['operator']:<28} kept {o['kept']:>6}  dropped {o['dropped']:>5}"
-                for o in self.operators
-            ]
+        heading = (
+            f"clean: kept {len(self.captions)} of {self.total} pictures, "
+            f"dropped {len(self.dropped)}, unreadable {len(self.unreadable)}"
         )
+        counts = [
+            f"  {count.operator:<28} kept {count.kept:>6}  dropped {count.dropped:>5}"
+            for count in self.operators
+        ]
+        return "\n".join([heading, *counts])
 
     def _repr_html_(self) -> str:
-        return show.cleaning(self)
-
-
-def read_recipe(name: str) -> tuple[Path, list[dict]]:
-    """The operators of a recipe in ``recipes/`` or at a path, as ``[{operator: {parameter: value}}]``.
-
-    Raises:
-        SettingsError: No such recipe, or one that is not a Data-Juicer recipe.
-    """
-    import yaml
-
-    path = next(
-        (p for p in (RECIPES / f"{name}.yaml", Path(name).expanduser()) if p.is_file()), None
-    )
-    if path is None:
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise SettingsError(
-            f"There is no recipe {name!r}: set recipe to one of {known}, or to the path of a YAML file."
+        readable = self.total - len(self.unreadable)
+        steps = [OperatorCount("readable", readable, len(self.unreadable), 0.0), *self.operators]
+        funnel = "".join(self._funnel_row(step) for step in steps)
+        dropped = show.gallery(
+            (
+                (self.origin / row.image, f"{row.operator}: {row.reason}")
+                for row in self.dropped[:DROPPED_SHOWN]
+            ),
+            90,
         )
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    process = content.get("process") if isinstance(content, dict) else None
-    if (
-        not isinstance(process, list)
-        or not process
-        or not all(isinstance(op, dict) and len(op) == 1 for op in process)
-    ):
-        raise SettingsError(
-            f"{path} needs a list called process, each entry one operator with its parameters, as in recipes/sample.yaml."
+        return show.page(
+            f"<b>kept {len(self.captions)} of {self.total}</b> "
+            f"(dropped {len(self.dropped)}, unreadable {len(self.unreadable)})",
+            f"<table>{funnel}</table>",
+            show.details("what was dropped, and why", dropped) if self.dropped else "",
         )
-    return path, [{name: parameters or {} for name, parameters in op.items()} for op in process]
+
+    def _funnel_row(self, step: OperatorCount) -> str:
+        kept, dropped = (
+            round(BAR_WIDTH * count / self.total) for count in (step.kept, step.dropped)
+        )
+        return (
+            f"<tr><td>{html.escape(step.operator)}</td>"
+            f"<td><span class='bar' style='width:{kept}px'></span>"
+            f"<span class='bar out' style='width:{dropped}px'></span></td>"
+            f"<td>{step.kept}</td><td>{-step.dropped or ''}</td></tr>"
+        )
 
 
 def clean(captions: Captions, settings: Settings) -> CleaningReport:
     """Run the recipe of ``settings`` over ``captions`` into ``<output>/cleaned``.
 
     Raises:
-        SettingsError: The recipe is missing, names an unknown operator or gives it a parameter it does not take.
+        SettingsError: The recipe is missing, names an unknown operator or gives it a parameter it
+            does not take.
         DatasetError: Nothing is left; says which operator dropped how many.
     """
+    # 1. Nothing to do where the same recipe ran over the same captions before
     target = settings.folder / "cleaned"
-    path, process = read_recipe(settings.recipe)
-    mark = artifacts.fingerprint(
+    recipe = recipes.read(settings.recipe)
+    fingerprint = artifacts.fingerprint(
         stage="clean",
         captions=captions.digest,
-        unreadable=captions.unreadable,
-        process=process,
+        unreadable=captions.unreadable_json(),
+        process=recipe.to_json(),
         versions=artifacts.versions(*PACKAGES),
     )
-    if manifest := artifacts.finished(target, mark):
+    if manifest := artifacts.finished(target, fingerprint):
         report = _load(manifest, captions, target)
         print(f"clean: nothing to do, kept {len(report.captions)} of {report.total} pictures")
         return report
-    kept, operators, dropped, statistics = juicer.run(captions, process, path)
-    if len(kept) + len(dropped) != len(captions):
-        raise DatasetError(
-            f"Data-Juicer lost {len(captions) - len(kept) - len(dropped)} of {len(captions)} rows without a reason: run it with fewer operators to find the one."
-        )
+
+    # 2. Every row is kept or dropped, and some are kept
+    kept, account = juicer.run(captions, recipe)
+    _check_account(captions, kept, account)
     if not kept:
-        worst = max(operators, key=lambda o: o["dropped"])
-        said = f"The recipe {path.name} drops all {len(captions)} pictures, {worst['dropped']} of them by {worst['operator']}"
-        if bare := sum(not row["text"] for row in captions.rows):
-            raise DatasetError(
-                f"{said}; {bare} have no caption: set caption_template or captioner and collect again, or loosen {path}."
-            )
-        raise DatasetError(f"{said}: loosen its parameters in {path}.")
+        _raise_nothing_left(captions, account, recipe)
+
+    # 3. Write all or nothing
     with artifacts.building(target) as folder:
         digest = write(captions, kept, folder)
-        artifacts.write_json(folder / "statistics.json", statistics)
+        artifacts.write_json(folder / STATISTICS, account.statistics)
         manifest = artifacts.write_manifest(
             folder,
             "clean",
-            mark,
+            fingerprint,
             digest=digest,
             total=len(captions) + len(captions.unreadable),
-            operators=operators,
-            dropped=dropped,
-            unreadable=captions.unreadable,
+            operators=[asdict(count) for count in account.operators],
+            dropped=[asdict(row) for row in account.dropped],
+            unreadable=captions.unreadable_json(),
         )
     report = _load(manifest, captions, target)
     show.tell(report)
     return report
 
 
+def _check_account(captions: Captions, kept: Mapping[str, str], account: Account) -> None:
+    lost = len(captions) - len(kept) - len(account.dropped)
+    if lost:
+        raise DatasetError(
+            f"Data-Juicer lost {lost} of {len(captions)} rows without a reason: "
+            "run it with fewer operators to find the one."
+        )
+
+
+def _raise_nothing_left(captions: Captions, account: Account, recipe: Recipe) -> None:
+    worst = max(account.operators, key=lambda count: count.dropped)
+    message = (
+        f"The recipe {recipe.path.name} drops all {len(captions)} pictures, "
+        f"{worst.dropped} of them by {worst.operator}"
+    )
+    uncaptioned = sum(not row.text for row in captions.rows)
+    if uncaptioned:
+        raise DatasetError(
+            f"{message}; {uncaptioned} have no caption: set caption_template or captioner and "
+            f"collect again, or loosen {recipe.path}."
+        )
+    raise DatasetError(f"{message}: loosen its parameters in {recipe.path}.")
+
+
 def _load(manifest: dict, captions: Captions, folder: Path) -> CleaningReport:
-    statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    cleaned = Captions.load(folder)
     return CleaningReport(
-        Captions.load(folder),
-        manifest["total"],
-        manifest["operators"],
-        manifest["dropped"],
-        manifest["unreadable"],
-        statistics,
-        captions.folder,
+        captions=cleaned,
+        total=manifest["total"],
+        operators=[OperatorCount(**entry) for entry in manifest["operators"]],
+        dropped=[DroppedRow(**entry) for entry in manifest["dropped"]],
+        unreadable=cleaned.unreadable,
+        statistics=json.loads((folder / STATISTICS).read_text(encoding="utf-8")),
+        origin=captions.folder,
     )
 
 
-def write(captions: Captions, kept: dict[str, str], folder: Path) -> str:
-    """Write the rows of ``kept`` (id -> caption) as a Captions folder with ``metadata.csv``; returns the digest.
+def write(captions: Captions, kept: Mapping[str, str], folder: Path) -> str:
+    """Write the rows of ``kept`` (id -> caption) as a Captions folder; returns the digest.
 
-    Pictures are hard links where the disk allows.
+    Also writes ``metadata.csv``, DiffSynth's form. Pictures are hard links where the disk allows.
     """
-    import csv
-
-    rows = [row | {"text": kept[row["id"]]} for row in captions.rows if row["id"] in kept]
+    rows = [replace(row, text=kept[row.id]) for row in captions.rows if row.id in kept]
     (folder / "images").mkdir()
     for row in rows:
-        source, place = captions.path(row), folder / row["images"][0]
-        try:
-            os.link(source, place)
-        except OSError:
-            shutil.copyfile(source, place)
-    artifacts.write_atomically(
-        folder / "metadata.jsonl",
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
-    )
-    with open(folder / "metadata.csv", "w", encoding="utf-8", newline="") as lines:
+        _link(captions.path(row), folder / row.image)
+    write_rows(folder, rows)
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as lines:
         table = csv.writer(lines)
         table.writerow(["image", "prompt"])
-        table.writerows([row["images"][0], row["text"]] for row in rows)
+        table.writerows([row.image, row.text] for row in rows)
     return digest_of(folder, rows)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from storyboard.data.cleaning import CleaningReport, read_recipe
+from storyboard.data import recipes
+from storyboard.data.cleaning import CleaningReport
 from storyboard.lora import file as lora_file
 from storyboard.settings import Settings
 
@@ -26,7 +27,7 @@ def build(settings: Settings, lora: Path, report: CleaningReport | None) -> dict
     if report is None:
         return card
 
-    _, process = read_recipe(settings.recipe)
+    process = recipes.read(settings.recipe).to_json()
     card["pictures"] = {
         "found": report.total,
         "kept": len(report.captions),
@@ -35,8 +36,8 @@ def build(settings: Settings, lora: Path, report: CleaningReport | None) -> dict
     }
     card["recipe"] = {"name": Path(settings.recipe).name, "process": _without_folders(process)}
     card["funnel"] = [
-        {key: operator[key] for key in ("operator", "kept", "dropped")}
-        for operator in report.operators
+        {"operator": count.operator, "kept": count.kept, "dropped": count.dropped}
+        for count in report.operators
     ]
     return card
 

@@ -137,7 +137,7 @@ def _prompt_rows(panels: Sequence[PanelRecord]) -> list[tuple]:
 
 
 def _followed(panel: PanelRecord) -> str:
-    """What a panel follows beside its prompt."""
+    """What a panel follows other than its prompt."""
     text = ""
     if panel.reference:
         text += f" · 参考图 reference: [{panel.reference.control}]({panel.reference.file})"
@@ -173,10 +173,7 @@ def _data(settings: Settings, metadata: dict[str, str], report: CleaningReport |
         f"共 {report.total} 张，保留 {kept}，去掉 {dropped}，无法读取 {unreadable} · "
         f"{report.total} pictures, {kept} kept, {dropped} dropped, {unreadable} unreadable"
     )
-    rows = [
-        (operator["operator"], operator["kept"], operator["dropped"])
-        for operator in report.operators
-    ]
+    rows = [(count.operator, count.kept, count.dropped) for count in report.operators]
     return [
         f"{name}: {counts}. Data-Juicer:",
         "",

@@ -1,35 +1,38 @@
-"""A LoRA file onto the modules of its base, in the UNet and the text encoders: whole, or an error."""
+"""A LoRA file onto the modules of its base, UNet and text encoders: whole, or an error."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from storyboard import artifacts
 from storyboard.compat.quiet import quiet
 from storyboard.errors import LoraError
 from storyboard.lora import file as lora_file
+from storyboard.lora import reading
+from storyboard.lora.names import ModulePath, kohya_name, module_path
+from storyboard.lora.state import LoraState
 from storyboard.models import bases
 from storyboard.models import loading as models
 from storyboard.models.bases import Base
 
 ADAPTER = "story"
+TOLERANCE = 1e-6  # of a scale, relative
 
 
 @dataclass(frozen=True)
 class TextAdapter:
-    """What a LoRA file changes in the text encoders of a base, as ``conditioning.encode`` takes it."""
+    """What a LoRA changes in the text encoders of a base, as ``conditioning.encode`` takes it."""
 
     base: Base
     path: Path
 
     @property
     def fingerprint(self) -> str:
-        """What the embeddings depend on beside the base."""
+        """What the embeddings depend on besides the base."""
         return artifacts.fingerprint(
             lora=artifacts.digest_of_file(self.path), versions=artifacts.versions("peft")
         )
@@ -45,25 +48,25 @@ def text_adapter(base: Base, lora: Path | None) -> TextAdapter | None:
 
 
 def check(base: Base, lora: Path) -> None:
-    """Compare names and shapes of a kohya-form file with all of ``base``, by headers and configs alone.
+    """Compare a kohya-form file with all of ``base``, by names and shapes in headers and configs.
 
     Raises:
         LoraError: It names another base, or a module has no place or another shape there.
     """
-    shapes = lora_file.shapes(lora)
+    state = reading.read_kohya(lora, base.family, values=False)
     check_trained_on(base, lora, lora_file.metadata(lora))
-    check_fit(base, lora, shapes, skeletons(base, shapes))
+    check_fit(base, state, skeletons(base, state.components))
 
 
-def skeletons(base: Base, names: Iterable[str]) -> dict[str, nn.Module]:
-    """Those components of ``base`` that kohya-form ``names`` speak of, without weights."""
-    components = {lora_file.component_of(name) for name in names} & set(base.components)
-    return {component: models.skeleton(base, component) for component in sorted(components)}
+def skeletons(base: Base, components: Collection[str]) -> dict[str, nn.Module]:
+    """Those of ``components`` that ``base`` has, without weights."""
+    own = sorted(set(components) & set(base.components))
+    return {component: models.skeleton(base, component) for component in own}
 
 
-def check_trained_on(base: Base, lora: Path, facts: Mapping[str, str]) -> None:
-    """Raise LoraError where the metadata ``facts`` name another base."""
-    trained_on = facts.get("ss_base_model_version")
+def check_trained_on(base: Base, lora: Path, metadata: Mapping[str, str]) -> None:
+    """Raise LoraError where the metadata of a LoRA name another base."""
+    trained_on = metadata.get("ss_base_model_version")
     known = {other.kohya_name: other.name for other in map(bases.get, bases.names())}
     if trained_on in known and trained_on != base.kohya_name:
         raise LoraError(
@@ -72,31 +75,36 @@ def check_trained_on(base: Base, lora: Path, facts: Mapping[str, str]) -> None:
         )
 
 
-def check_fit(
-    base: Base, lora: Path, shapes: Mapping[str, tuple[int, ...]], parts: Mapping[str, nn.Module]
-) -> None:
-    """Raise LoraError unless every module of a kohya-form file has a place of its shape in ``parts``, by component."""
+def check_fit(base: Base, state: LoraState, parts: Mapping[str, nn.Module]) -> None:
+    """Raise LoraError unless every module of a LoRA has a place of its shape in ``base``.
+
+    Args:
+        parts: Components of ``base``, with or without weights.
+    """
     layers = {
-        lora_file.module_key(component, name): layer
+        module_path(component, name): layer
         for component, part in parts.items()
         for name, layer in _layers(part).items()
     }
-    names = sorted(
-        key.removesuffix(".lora_down.weight") for key in shapes if key.endswith(".lora_down.weight")
-    )
-    if strangers := [name for name in names if lora_file.module_key_of(name) not in layers]:
+    names = {kohya_name(path, state.family): path for path in state.modules}
+    strangers = sorted(name for name, path in names.items() if path not in layers)
+    if strangers:
         raise LoraError(
-            f"{len(strangers)} of the {len(names)} modules in {lora} have no place in the base {base.name!r} "
-            f"(such as {strangers[0]}): set base to the one it was trained on, or bring it in with import_lora."
+            f"{len(strangers)} of the {len(names)} modules in {state.path} have no place in the "
+            f"base {base.name!r} (such as {strangers[0]}): "
+            "set base to the one it was trained on, or bring it in with import_lora."
         )
-    for name in names:
-        outputs, *inputs = shape = _shape(layers[lora_file.module_key_of(name)])
-        down, up = shapes[f"{name}.lora_down.weight"], shapes[f"{name}.lora_up.weight"]
-        expected = (down[0], *inputs), (outputs, down[0], *[1] * (len(shape) - 2))
-        if (down, up) != expected:
+
+    for name, path in sorted(names.items()):
+        outputs, *inputs = shape = _shape(layers[path])
+        module = state.modules[path]
+        down, up = tuple(module.down.shape), tuple(module.up.shape)
+        kernel = [1] * (len(shape) - 2)
+        if (down, up) != ((down[0], *inputs), (outputs, down[0], *kernel)):
             raise LoraError(
-                f"{lora} does not fit the base {base.name!r} ({name} is {list(down)} and {list(up)} "
-                f"where that base has {list(shape)}): it was trained on another base, set base to that one."
+                f"{state.path} does not fit the base {base.name!r} ({name} is {list(down)} and "
+                f"{list(up)} where that base has {list(shape)}): "
+                "it was trained on another base, set base to that one."
             )
 
 
@@ -111,11 +119,9 @@ def _layers(part: nn.Module) -> dict[str, nn.Module]:
 
 def _shape(layer: nn.Module) -> tuple[int, ...]:
     """That of the layer's weight; a quantised one's is packed."""
-    return (
-        (layer.out_features, layer.in_features)
-        if isinstance(layer, nn.Linear)
-        else tuple(layer.weight.shape)
-    )
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    return tuple(layer.weight.shape)
 
 
 def attach(pipe, base: Base, lora: Path) -> int:
@@ -125,106 +131,97 @@ def attach(pipe, base: Base, lora: Path) -> int:
         The number of modules that it changes there.
 
     Raises:
-        LoraError: It names another base, or any of those modules found no place, or not the file's values.
+        LoraError: It names another base, or any of those modules found no place, or not the file's
+            values.
     """
-    shapes = lora_file.shapes(lora)
+    state = reading.read_kohya(lora, base.family)
     check_trained_on(base, lora, lora_file.metadata(lora))
-    held = {
-        component for component in base.components if getattr(pipe, component, None) is not None
+    parts = {
+        component: getattr(pipe, component)
+        for component in sorted(base.components)
+        if component != "vae" and getattr(pipe, component, None) is not None
     }
     # what belongs to a component of the base that is loaded elsewhere is attached there
-    here = {
-        key: shape
-        for key, shape in shapes.items()
-        if lora_file.component_of(key) in held or lora_file.component_of(key) not in base.components
-    }
-    check_fit(
-        base, lora, here, {component: getattr(pipe, component) for component in held - {"vae"}}
-    )
-    tensors = {key: tensor for key, tensor in load_file(lora).items() if key in here}
-    if broken := sorted(
-        key for key, tensor in tensors.items() if not torch.isfinite(tensor.float()).all()
-    ):
-        raise LoraError(
-            f"{lora} holds values that are not finite (such as {broken[0]}): get it again, "
-            "or give an earlier checkpoint of it."
-        )
+    elsewhere = set(base.components) - parts.keys()
+    state = state.only(state.components - elsewhere)
+    check_fit(base, state, parts)
+    state.refuse_broken()
 
-    attached = 0
-    for component in sorted(held - {"vae"}):
-        part = {
-            key: tensor
-            for key, tensor in tensors.items()
-            if lora_file.component_of(key) == component
-        }
-        if not part:
-            continue
+    for component in sorted(state.components):
+        part, own = parts[component], state.only({component})
         try:
             with quiet():
-                _inject(getattr(pipe, component), component, part)
+                _inject(part, component, own)
         except (RuntimeError, ValueError) as error:
             raise LoraError(
                 f"{lora} does not fit the base {base.name!r} ({str(error).splitlines()[0]}): "
                 "it was trained on another base."
             ) from error
-        attached += _count(getattr(pipe, component), component, part, lora)
-    return attached
+        _check_attached(part, component, own)
+    return len(state.modules)
 
 
-def _inject(part: nn.Module, component: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Put ``tensors`` into ``part`` by peft, as diffusers' loader does (diffusers/loaders/peft.py), in fp32.
+def _inject(part: nn.Module, component: str, state: LoraState) -> None:
+    """Put a LoRA into ``part`` by peft, as diffusers' loader does (loaders/peft.py), in fp32.
 
-    Not by that loader: where alphas differ from module to module, diffusers 0.42 takes the commonest one for attention
-    and text encoders.
+    Not by that loader: where alphas differ from module to module, diffusers 0.42 takes the
+    commonest one for attention and text encoders.
     """
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     layers = _layers(part)
-    names = {lora_file.module_key(component, name): name for name in layers}
-    state, ranks, alphas = {}, {}, {}
-    for key, tensor in tensors.items():
-        module, _, kind = key.partition(".")
-        name = names[lora_file.module_key_of(module)]
+    names = {module_path(component, name): name for name in layers}
+    tensors, ranks, alphas = {}, {}, {}
+    for path, module in state.modules.items():
+        name = names[path]
+        device = layers[name].weight.device
+        tensors[f"{name}.lora_A.weight"] = module.down.float().to(device)
+        tensors[f"{name}.lora_B.weight"] = module.up.float().to(device)
+
         pattern = f"^{re.escape(name)}"
-        tensor = tensor.float().to(layers[name].weight.device)
-        if kind == "alpha":
-            alphas[pattern] = float(tensor)
-        elif kind == "lora_up.weight":
-            state[f"{name}.lora_B.weight"] = tensor
-        else:
-            state[f"{name}.lora_A.weight"], ranks[pattern] = tensor, len(tensor)
-    targets = sorted({key.rpartition(".lora_")[0] for key in state})
-    config = LoraConfig(target_modules=targets, rank_pattern=ranks, alpha_pattern=ranks | alphas)
-    inject_adapter_in_model(config, part, ADAPTER, state_dict=state, low_cpu_mem_usage=True)
-    set_peft_model_state_dict(part, state, ADAPTER, low_cpu_mem_usage=True)
+        ranks[pattern], alphas[pattern] = module.rank, float(module.alpha)
+
+    targets = sorted(names[path] for path in state.modules)
+    config = LoraConfig(target_modules=targets, rank_pattern=ranks, alpha_pattern=alphas)
+    inject_adapter_in_model(config, part, ADAPTER, state_dict=tensors, low_cpu_mem_usage=True)
+    set_peft_model_state_dict(part, tensors, ADAPTER, low_cpu_mem_usage=True)
 
 
-def _count(part: nn.Module, component: str, tensors: dict[str, torch.Tensor], lora: Path) -> int:
-    """Modules of ``part`` with the adapter; LoraError unless they are the file's, each with its scale and values."""
+def _check_attached(part: nn.Module, component: str, state: LoraState) -> None:
+    """Raise LoraError unless the adapter's modules are the file's, with its scales and values."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = {
-        lora_file.module_key(component, name): layer
+        module_path(component, name): layer
         for name, layer in part.named_modules()
         if isinstance(layer, BaseTunerLayer) and ADAPTER in layer.lora_A
     }
-    names = {key.partition(".")[0] for key in tensors}
-    for name in sorted(names):
-        layer, down = layers.get(lora_file.module_key_of(name)), tensors[f"{name}.lora_down.weight"]
-        scale = float(tensors.get(f"{name}.alpha", len(down))) / len(down)
-        if (
-            layer is None
-            or abs(layer.scaling[ADAPTER] - scale) > 1e-6 * abs(scale)
-            or not _same(layer.lora_A[ADAPTER].weight, down)
-        ):
-            raise LoraError(
-                f"{name} of {lora} did not attach as it stands in the file: bring the file in with import_lora."
-            )
-    if len(layers) != len(names):
+    wrong = sorted(
+        kohya_name(path, state.family)
+        for path in state.modules
+        if not _attached(path, layers, state)
+    )
+    if wrong:
         raise LoraError(
-            f"{len(layers)} modules were changed where {lora} has {len(names)}: load the base again."
+            f"{wrong[0]} of {state.path} did not attach as it stands in the file: "
+            "bring the file in with import_lora."
         )
-    return len(names)
+    if len(layers) != len(state.modules):
+        raise LoraError(
+            f"{len(layers)} modules were changed where {state.path} has {len(state.modules)}: "
+            "load the base again."
+        )
+
+
+def _attached(path: ModulePath, layers: Mapping[ModulePath, nn.Module], state: LoraState) -> bool:
+    """Whether the layer at ``path`` has the scale and the values of its module in ``state``."""
+    if path not in layers:
+        return False
+    layer, module = layers[path], state.modules[path]
+    scale = layer.scaling[ADAPTER]
+    return abs(scale - module.scale) <= TOLERANCE * abs(module.scale) and _same(
+        layer.lora_A[ADAPTER].weight, module.down
+    )
 
 
 def _same(weight: torch.Tensor, tensor: torch.Tensor) -> bool:

@@ -8,21 +8,24 @@ from safetensors.torch import save_file
 
 from storyboard import artifacts
 from storyboard.errors import LoraError, ResourceError
-from storyboard.lora import attaching
-from storyboard.lora.file import Lora, component_of, modules
-from storyboard.models import bases, weights
+from storyboard.lora import attaching, reading
+from storyboard.lora.file import Lora
+from storyboard.lora.names import CLIP_MODEL, UNPREFIXED
 from storyboard.models import loading as models
-from storyboard.models.base import read_header
+from storyboard.models import weights
+from storyboard.models.base import Base
 from storyboard.models.run import check
+from storyboard.models.safetensors_header import read_header
 from storyboard.settings import Settings
 
 COPIED = {".json", ".txt", ".model"}  # configs, vocabularies
 
 
 def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None = None) -> Path:
-    """Write ``settings.base`` with ``lora`` in its weights as a diffusers folder, by default ``<output>/merged``.
+    """Write ``settings.base`` with ``lora`` in its weights as a diffusers folder.
 
-    It opens in diffusers, and here as ``base="<folder>"`` with ``lora=None``. Sums are made in fp32 and kept in the base's own precision.
+    By default that is ``<output>/merged``. It opens in diffusers, and here as ``base="<folder>"``
+    with ``lora=None``. Sums are made in fp32 and kept in the base's own precision.
 
     Raises:
         LoraError: The LoRA is missing, belongs to another base or does not attach whole.
@@ -32,50 +35,69 @@ def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None
     path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
     if not path.is_file():
         raise LoraError(
-            f"There is no LoRA at {path}: run the training cell again, or give the path of a lora.safetensors."
+            f"There is no LoRA at {path}: "
+            "run the training cell again, or give the path of a lora.safetensors."
         )
     target = settings.folder / "merged" if target is None else Path(target)
-    files = {file for component in base.components for file in base.weight_files(component)}
-    if missing := artifacts.free_space_needed(target, sum(file.stat().st_size for file in files)):
-        raise ResourceError(
-            f"The disk of {target} lacks {missing / 1e6:,.0f} MB for the merged base: free some space or name a target on another disk."
-        )
+    _refuse_full_disk(base, target)
+
     merged = _merged(base, path)
-    files -= {file for component in merged for file in base.weight_files(component)}
-    files |= {
-        file
-        for pattern in ("*", "[!.]*/*")
-        for file in base.folder.glob(pattern)
-        if file.is_file() and (file.suffix in COPIED or file.name.startswith("LICENSE"))
-    }
     with artifacts.building(target) as folder:
-        for file in files:
-            if file.parent.name in merged and ".index." in file.name:
-                continue  # of the shards that are now one file
-            place = folder / file.relative_to(base.folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, place)
+        for file in _copied_files(base, merged):
+            copy = folder / file.relative_to(base.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
         for component, tensors in merged.items():
-            stem = "model" if component.startswith("text_encoder") else "diffusion_pytorch_model"
-            name = ".".join([stem, *filter(None, [base.variant(component)]), "safetensors"])
+            name = _weight_file(base, component)
             save_file(tensors, folder / component / name, metadata={"format": "pt"})
     print(f"lora: {path} merged into {base.name!r} in {target}")
     return target
 
 
-def _merged(base: bases.Base, lora: Path) -> dict[str, dict[str, torch.Tensor]]:
+def _weight_files(base: Base) -> set[Path]:
+    return {file for component in base.components for file in base.weight_files(component)}
+
+
+def _refuse_full_disk(base: Base, target: Path) -> None:
+    size = sum(file.stat().st_size for file in _weight_files(base))
+    missing = artifacts.free_space_needed(target, size)
+    if missing:
+        raise ResourceError(
+            f"The disk of {target} lacks {missing / 1e6:,.0f} MB for the merged base: "
+            "free some space or name a target on another disk."
+        )
+
+
+def _copied_files(base: Base, merged: dict[str, dict[str, torch.Tensor]]) -> set[Path]:
+    """Files that go along as they are: other weights, configs, vocabularies, licence."""
+    changed = {file for component in merged for file in base.weight_files(component)}
+    files = _weight_files(base) - changed
+    for pattern in ("*", "[!.]*/*"):
+        for file in base.folder.glob(pattern):
+            wanted = file.suffix in COPIED or file.name.startswith("LICENSE")
+            of_shards = file.parent.name in merged and ".index." in file.name
+            if file.is_file() and wanted and not of_shards:
+                files.add(file)
+    return files
+
+
+def _weight_file(base: Base, component: str) -> str:
+    """The name that diffusers and transformers look for, in the variant of the base."""
+    stem = "model" if component.startswith("text_encoder") else "diffusion_pytorch_model"
+    variant = base.variant(component)
+    return f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
+
+
+def _merged(base: Base, lora: Path) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of every component that the LoRA changes, in the base's own precision."""
-    components = sorted({component_of(name) for name in modules(lora)} & set(base.components))
-    pipe = models.pipeline(
-        base, **{component: models.load(base, component, torch.float32) for component in components}
-    )
-    attaching.attach(pipe, base, lora)
-    return {
-        component: _tensors(base, component, getattr(pipe, component)) for component in components
-    }
+    changed = reading.read_kohya(lora, base.family, values=False).components
+    components = sorted(changed & set(base.components))
+    parts = {component: models.load(base, component, torch.float32) for component in components}
+    attaching.attach(models.pipeline(base, **parts), base, lora)
+    return {component: _tensors(base, component, part) for component, part in parts.items()}
 
 
-def _tensors(base: bases.Base, component: str, part: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _tensors(base: Base, component: str, part: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The weights of ``part`` with their LoRA; a text encoder's by the names in the base's file.
 
     Versions of transformers differ in whether those begin with ``text_model.``
@@ -85,24 +107,24 @@ def _tensors(base: bases.Base, component: str, part: torch.nn.Module) -> dict[st
     for layer in part.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
+
     header = {
         name: entry
         for file in base.weight_files(component)
         for name, entry in read_header(file).items()
     }
-    dtype = next(
-        dtype
-        for entry in header.values()
-        if (dtype := models.DTYPES[entry["dtype"]]).is_floating_point
-    )
+    dtypes = [models.DTYPES[entry["dtype"]] for entry in header.values()]
+    dtype = next(dtype for dtype in dtypes if dtype.is_floating_point)
     prefixed = component.startswith("text_encoder") and any(
-        name.startswith("text_model.") for name in header
+        name.startswith(f"{CLIP_MODEL}.") for name in header
     )
-    prefix = "text_model." if prefixed else ""
-    found = {}
-    for name, tensor in part.state_dict().items():
-        if ".lora_" not in name:
-            name = name.replace(".base_layer.", ".")
-            name = name if name.startswith((prefix, "text_projection.")) else prefix + name
-            found[name] = tensor.to(dtype).contiguous()
-    return found
+    prefix = f"{CLIP_MODEL}." if prefixed else ""
+
+    tensors = {}
+    for key, tensor in part.state_dict().items():
+        if ".lora_" in key:
+            continue
+        name = key.replace(".base_layer.", ".")
+        whole = name.startswith((prefix, f"{UNPREFIXED}."))
+        tensors[name if whole else prefix + name] = tensor.to(dtype).contiguous()
+    return tensors

@@ -8,19 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storyboard.errors import BaseError
-from storyboard.models.download import HubModel
 from storyboard.models.families import Family
+from storyboard.models.hubs import HubModel
+from storyboard.models.safetensors_header import check_length, header_length
 
-# Up to this size a file's whole content enters the fingerprint; beyond it the header and pieces from all over the file.
+# up to this size a file's whole content enters the fingerprint; beyond it the header, and pieces
+# from all over the file, because checkpoints of one family share their header
 WHOLE_FILE_LIMIT = 64 * 2**20
 PIECES, PIECE = 256, 2**16
+FINGERPRINTED = {".json", ".safetensors", ".model", ".txt"}
 
 VOCABULARIES = ("tokenizer.model", "vocab.json", "tokenizer.json")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model in the layout of a diffusers folder.
+    """A base model: a family, where its weights are, and what suits it.
+
+    Defaults are those of Stable Diffusion's schedule and of a base at full size.
 
     Attributes:
         name: How settings call it.
@@ -28,18 +34,26 @@ class Base:
         family: What depends on its architecture.
         architecture: ``modelspec.architecture`` of its LoRAs, without ``/lora``.
         kohya_name: ``ss_base_model_version`` of its LoRAs, as kohya's sd-scripts write it.
-        folder: Local folder that holds the weights; None until they are fetched from a hub.
-        checkpoint: A single file in the original layout that the weights come from; None for all others.
-        modelscope, huggingface: Ids at the two hubs, asked in this order; None for a base that is at hand.
-        download: Bytes that the hub sends (as listed when this was written; the true size is printed before).
-        resolution: Native side of a square picture, pixels; ``resolution_step`` divides every side.
-        text_length: Tokens a prompt is padded to.
+        resolution: Native side of a square picture, pixels.
+        resolution_step: Divides every side of a picture.
+        folder: Local folder in diffusers' layout; None until the weights are fetched.
+        checkpoint: A single file in the original layout that the weights come from; None for all
+            others.
+        modelscope, huggingface: Ids at the two hubs, asked in this order; None for a base that is
+            at hand.
+        download: Bytes that the hub sends, as listed when this was written; the true size is
+            printed before.
         num_train_timesteps, beta_start, beta_end: The noise schedule, ``scaled_linear``.
-        prediction_type: What the UNet predicts, ``"epsilon"`` (the noise) or ``"v_prediction"`` (https://arxiv.org/abs/2202.00512).
-        zero_terminal_snr: The schedule is rescaled to end at pure noise (https://arxiv.org/abs/2305.08891).
-        lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular expression for whole names, as peft takes it.
-        high_noise_weight: What an error in the picture adds to the loss (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
-        learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
+        prediction_type: What the UNet predicts, ``"epsilon"`` (the noise) or ``"v_prediction"``
+            (https://arxiv.org/abs/2202.00512).
+        zero_terminal_snr: The schedule is rescaled to end at pure noise
+            (https://arxiv.org/abs/2305.08891).
+        lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular
+            expression for whole names, as peft takes it.
+        high_noise_weight: What an error in the picture adds to the loss
+            (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
+        learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale,
+            guidance_end: Defaults of ``Settings``.
         controlnets: By ``Reference``'s control, a ControlNet at the hubs or in a folder.
         ip_adapter: Model at the hubs, weight file and folder of the image encoder in it; None
             where there is no IP-Adapter.
@@ -58,26 +72,25 @@ class Base:
     architecture: str
     kohya_name: str
     resolution: int
-    resolution_step: int
-    text_length: int
-    num_train_timesteps: int
-    beta_start: float
-    beta_end: float
-    lora_targets: tuple[str, ...]
-    learning_rate: float
-    train_steps: int
-    train_batch_size: int
-    num_inference_steps: int
-    guidance_scale: float
-    guidance_end: float = 1.0
+    resolution_step: int = 64
     folder: Path | None = None
     checkpoint: Path | None = None
     modelscope: str | None = None
     huggingface: str | None = None
     download: int = 0
-    high_noise_weight: float = 0.0
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
     prediction_type: str = "epsilon"
     zero_terminal_snr: bool = False
+    lora_targets: tuple[str, ...] = ATTENTION
+    high_noise_weight: float = 0.0
+    learning_rate: float = 1e-4
+    train_steps: int = 800
+    train_batch_size: int = 4
+    num_inference_steps: int = 25
+    guidance_scale: float = 5.0
+    guidance_end: float = 1.0
     controlnets: Mapping[str, HubModel | str] = field(default_factory=dict, hash=False)
     ip_adapter: tuple[HubModel, str, str] | None = None
     unet: Mapping[str, object] = field(default_factory=dict, hash=False)
@@ -98,58 +111,63 @@ class Base:
         return self.family.components
 
     @property
+    def text_length(self) -> int:
+        """Tokens that a prompt is padded to."""
+        return self.family.text_length
+
+    @property
     def clip_layer(self) -> int | None:
         """The layer of CLIP that prompts are usually read at, counted from the end, if any."""
         return self.family.clip_layer
 
     @property
     def schedule_type(self) -> str:
-        """What A1111 calls the sigmas that pictures are drawn on (``rendering.drawing.scheduler``)."""
+        """What A1111 calls the sigmas of drawing (``rendering.sampling.scheduler``)."""
         return "Simple" if self.zero_terminal_snr else "Karras"
 
     def weight_files(self, component: str) -> list[Path]:
         """The safetensors files of ``component``; arguments and errors as ``find_weights``."""
-        return find_weights(self.folder / component, f"The base {self.name!r}", self._mend())
+        return find_weights(self.folder / component, f"The base {self.name!r}", self._remedy())
 
     def variant(self, component: str) -> str | None:
-        """``"fp16"`` where the weights are named so, as diffusers' and transformers' ``from_pretrained`` ask."""
+        """``"fp16"`` where the weights are named so, as ``from_pretrained`` asks for it."""
         return "fp16" if ".fp16" in self.weight_files(component)[0].name else None
 
     def check(self) -> None:
-        """Raise BaseError unless every file is there, and weights are as long as their own header says."""
-        for name in (
-            "model_index.json",
-            *(f"{component}/config.json" for component in self.components),
-        ):
+        """Raise BaseError unless every file is there and of the length that its header says."""
+        configs = [f"{component}/config.json" for component in self.components]
+        for name in ("model_index.json", *configs):
             if not (self.folder / name).is_file():
                 raise BaseError(
-                    f"The base {self.name!r} lacks {self.folder / name}: {self._mend()}."
-                )
-        for (
-            component
-        ) in self.components:  # an empty tokenizer folder would pass for a tokenizer of two tokens
-            folder = self.folder / component.replace("text_encoder", "tokenizer")
-            if component.startswith("text_encoder") and not any(
-                (folder / name).is_file() for name in VOCABULARIES
-            ):
-                raise BaseError(
-                    f"The base {self.name!r} lacks a vocabulary in {folder} ({', '.join(VOCABULARIES)}): {self._mend()}."
+                    f"The base {self.name!r} lacks {self.folder / name}: {self._remedy()}."
                 )
         for component in self.components:
+            if component.startswith("text_encoder"):
+                self._check_vocabulary(component)
+        for component in self.components:
             self.check_weights(component)
+
+    def _check_vocabulary(self, component: str) -> None:
+        """Raise BaseError without one: an empty folder would pass for a tokenizer of two tokens."""
+        folder = self.folder / component.replace("text_encoder", "tokenizer")
+        if not any((folder / name).is_file() for name in VOCABULARIES):
+            raise BaseError(
+                f"The base {self.name!r} lacks a vocabulary in {folder} "
+                f"({', '.join(VOCABULARIES)}): {self._remedy()}."
+            )
 
     def check_weights(self, component: str) -> None:
         """Raise BaseError unless the weights of ``component`` are there and whole."""
         check_whole(self.weight_files(component))
 
-    def _mend(self) -> str:
+    def _remedy(self) -> str:
+        """What to do where files are missing."""
         if self.modelscope:
             return f"delete {self.folder} and run this cell again, it is fetched anew"
-        return (
-            f"restore it from the repository (git checkout -- {os.path.relpath(self.folder)})"
-            if self.embedded
-            else "get it again"
-        )
+        if self.embedded:
+            folder = os.path.relpath(self.folder)
+            return f"restore it from the repository (git checkout -- {folder})"
+        return "get it again"
 
     def config(self, component: str) -> dict:
         """The ``config.json`` of a component, without private keys."""
@@ -162,7 +180,7 @@ class Base:
 
 
 def find_weights(folder: Path, title: str, remedy: str) -> list[Path]:
-    """The safetensors files in ``folder``: one or several shards, in full precision if there are both.
+    """The safetensors files in ``folder``: one or several shards, in full precision if possible.
 
     Args:
         title, remedy: What lacks them, and what to do about it, for the message.
@@ -180,68 +198,37 @@ def find_weights(folder: Path, title: str, remedy: str) -> list[Path]:
                     if shard.parent != folder or not shard.is_file():
                         raise BaseError(f"{title} lacks {shard}: {remedy}.")
                 return shards
-            if (path := folder / f"{stem}{variant}.safetensors").is_file():
+
+            path = folder / f"{stem}{variant}.safetensors"
+            if path.is_file():
                 return [path]
     raise BaseError(f"{title} lacks safetensors weights in {folder}: {remedy}.")
 
 
 def check_whole(paths: list[Path]) -> None:
-    """Raise BaseError unless safetensors files are as long as their own header says."""
+    """Raise BaseError unless safetensors files are as long as their own headers say."""
     for path in paths:
-        ends = [entry["data_offsets"][1] for entry in read_header(path).values()]
-        expected = header_length(path) + max(ends, default=0)
-        if path.stat().st_size != expected:
-            raise BaseError(
-                f"{path} is {path.stat().st_size} bytes long where its header asks for {expected}: "
-                "it is cut off, get it again."
-            )
+        check_length(path)
 
 
 def fingerprint_of(folder: Path) -> str:
-    """SHA-256 over names, sizes and content (beyond 64 MB: header and 256 pieces) of a model's files."""
+    """SHA-256 over names, sizes and content of a model's files.
+
+    Of files beyond 64 MB: header and 256 pieces.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in {".json", ".safetensors", ".model", ".txt"}:
-            size = path.stat().st_size
-            digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
-            with open(path, "rb") as file:
-                whole = size <= WHOLE_FILE_LIMIT
-                digest.update(file.read(size if whole else header_length(path)))
-                # checkpoints of one family share their header
-                for piece in range(0 if whole else PIECES):
-                    file.seek(piece * (size - PIECE) // (PIECES - 1))
-                    digest.update(file.read(PIECE))
+        if not path.is_file() or path.suffix not in FINGERPRINTED:
+            continue
+
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
+        with path.open("rb") as file:
+            if size <= WHOLE_FILE_LIMIT:
+                digest.update(file.read())
+                continue
+            digest.update(file.read(header_length(path)))
+            for piece in range(PIECES):
+                file.seek(piece * (size - PIECE) // (PIECES - 1))
+                digest.update(file.read(PIECE))
     return digest.hexdigest()
-
-
-def header_length(path: Path) -> int:
-    """Bytes before the first tensor of a safetensors file (https://github.com/huggingface/safetensors#format)."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(100 * 2**20, max(path.stat().st_size - 8, 0)):
-        raise BaseError(
-            f"{path} is not a safetensors file: its header would be {length} bytes long; get it again."
-        )
-    return 8 + length
-
-
-def read_header(path: Path) -> dict:
-    """Names, types, shapes and offsets of the tensors of a safetensors file."""
-    header = _header(path)
-    header.pop("__metadata__", None)
-    return header
-
-
-def metadata(path: Path) -> dict[str, str]:
-    """What else the header of a safetensors file says."""
-    return _header(path).get("__metadata__", {})
-
-
-def _header(path: Path) -> dict:
-    length = header_length(path)
-    with open(path, "rb") as file:
-        file.seek(8)
-        try:
-            return json.loads(file.read(length - 8))
-        except ValueError as error:
-            raise BaseError(f"{path} has a damaged header: get it again.") from error

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from storyboard import resources
 from storyboard.errors import SettingsError
-from storyboard.models import recognition
+from storyboard.models import families, recognition
 from storyboard.models.base import Base
-from storyboard.models.download import HubModel
 from storyboard.models.families import kolors, sd15, sdxl
+from storyboard.models.hubs import HubModel
 
 ROOM_FOR_KOLORS = 10 * 2**30  # bytes of the card
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 IP_ADAPTER = HubModel("AI-ModelScope/IP-Adapter", "h94/IP-Adapter")
 
 KOLORS = Base(
@@ -25,16 +24,8 @@ KOLORS = Base(
     huggingface="Kwai-Kolors/Kolors-diffusers",
     download=17_820_000_000,
     resolution=1024,
-    resolution_step=64,
-    text_length=256,
     num_train_timesteps=1100,
-    beta_start=0.00085,
     beta_end=0.014,
-    lora_targets=ATTENTION,
-    learning_rate=1e-4,
-    train_steps=800,
-    train_batch_size=4,
-    num_inference_steps=25,
     guidance_scale=5.0,
     controlnets={
         "edges": HubModel(huggingface="Kwai-Kolors/Kolors-ControlNet-Canny"),
@@ -64,9 +55,7 @@ MINI = Base(
     folder=resources.path("models/mini"),
     resolution=256,
     resolution_step=32,
-    text_length=256,
     num_train_timesteps=1100,
-    beta_start=0.00085,
     beta_end=0.014,
     # the half of the UNet that draws: the other half needs no backward pass then
     lora_targets=(
@@ -101,16 +90,6 @@ SDXL = Base(
     huggingface="stabilityai/stable-diffusion-xl-base-1.0",
     download=6_940_000_000,
     resolution=1024,
-    resolution_step=64,
-    text_length=77,
-    num_train_timesteps=1000,
-    beta_start=0.00085,
-    beta_end=0.012,
-    lora_targets=ATTENTION,
-    learning_rate=1e-4,
-    train_steps=800,
-    train_batch_size=4,
-    num_inference_steps=25,
     guidance_scale=6.0,
     controlnets={
         "edges": HubModel(
@@ -139,16 +118,6 @@ SD15 = Base(
     huggingface="stable-diffusion-v1-5/stable-diffusion-v1-5",
     download=2_130_000_000,
     resolution=512,
-    resolution_step=64,
-    text_length=77,
-    num_train_timesteps=1000,
-    beta_start=0.00085,
-    beta_end=0.012,
-    lora_targets=ATTENTION,
-    learning_rate=1e-4,
-    train_steps=800,
-    train_batch_size=4,
-    num_inference_steps=25,
     guidance_scale=7.0,
     controlnets={
         "edges": HubModel(huggingface="lllyasviel/control_v11p_sd15_canny"),
@@ -206,8 +175,10 @@ def get(name: str) -> Base:
     path = Path(name).expanduser()
     if path.exists():
         return recognition.opened(path, tuple(_BASES.values()))
-    if name == recognition.KOLORS_ORIGINAL:
-        recognition.refuse_original_kolors(name)
+    for family in families.known():
+        for lookalike in family.lookalikes:
+            if lookalike.hub_id == name:
+                recognition.refuse(name, lookalike)
     raise SettingsError(
         f"There is no base called {name!r}: set base to one of {', '.join(map(repr, names()))}, "
         "or to the path of a diffusers folder or a .safetensors file."

@@ -1,193 +1,145 @@
-"""A model at the two hubs: its id at each, what each lists, and the client's download into that hub's own cache."""
+"""From the first hub that has all wanted files onto the disk, their size printed before."""
 
-import glob
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from storyboard import artifacts
+from storyboard.errors import BaseError, ResourceError
+from storyboard.models import hubs
+from storyboard.models.hubs import Hub, HubModel
 
-TIMEOUT = 10  # seconds that Hugging Face's listing may take to answer
+LOCAL_ROOT = "STORYBOARD_HUB"  # a folder laid out as <owner>/<name>, read instead of the network
+CACHE = "STORYBOARD_CACHE"  # where fetched folders are noted and converted checkpoints lie
+
+Choose = Callable[[dict[str, int]], list[str]]  # bytes by name -> names
 
 
-@dataclass(frozen=True)
-class HubModel:
-    """Where a model is published.
+def cache() -> Path:
+    """Where converted checkpoints lie and fetched folders are noted."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "storyboard").expanduser()
 
-    Attributes:
-        modelscope, huggingface: ``owner/name`` at each hub; None where it is not published, or not known to be.
-        revision: Branch, tag or reference at Hugging Face; ModelScope names others and is not asked for it.
+
+def local(model: HubModel, needed: Sequence[str]) -> Path | None:
+    """A folder that stands in for the hubs, or the one that an earlier call fetched.
+
+    The latter has to hold the files ``needed``.
+
+    Raises:
+        BaseError: ``STORYBOARD_HUB`` is set, and the model is not there.
     """
-
-    modelscope: str | None = None
-    huggingface: str | None = None
-    revision: str | None = None
-
-    @classmethod
-    def of(cls, model: "str | HubModel") -> "HubModel":
-        """A user's ``owner/name`` is the id at both hubs, ``owner/name@revision`` one at Hugging Face alone."""
-        if isinstance(model, HubModel):
-            return model
-        name, _, revision = str(model).partition("@")
-        return cls(huggingface=name, revision=revision) if revision else cls(name, name)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Its different ids, ModelScope's first."""
-        return tuple(dict.fromkeys(name for name in (self.modelscope, self.huggingface) if name))
-
-    def __str__(self) -> str:
-        return self.ids[0] + (f"@{self.revision}" if self.revision else "")
-
-
-@dataclass(frozen=True)
-class Hub:
-    """What a hub's own client does for us; it resumes a broken download and verifies what it got.
-
-    Clients read the variables of mirror and cache once, when they are imported: we read them when they are needed.
-
-    Attributes:
-        files: Sizes in bytes by name; 0 where the hub does not list one.
-        download: Fetches files by name; returns the folder that holds them.
-        cache: On whose disk they come to lie.
-        folder: Of the model in there, with a snapshot for each revision.
-    """
-
-    name: str
-    model: str
-    files: Callable[[], dict[str, int]]
-    download: Callable[[list[str]], Path]
-    cache: Path
-    folder: Path
-
-    def missing(self, sizes: dict[str, int]) -> int:
-        """Bytes of the files ``sizes`` that no earlier call has brought into the cache."""
-        snapshots = list(self.folder.glob("snapshots/*"))
-        return sum(
-            size
-            for name, size in sizes.items()
-            if not any(_has(folder / name, size) for folder in snapshots)
+    if root := os.environ.get(LOCAL_ROOT):
+        folders = [Path(root).expanduser() / name for name in model.ids]
+        for folder in folders:
+            if folder.is_dir():
+                return folder
+        raise BaseError(
+            f"{LOCAL_ROOT} holds no {' or '.join(model.ids)}: put it at {folders[0]} "
+            f"or unset {LOCAL_ROOT} to use the network."
         )
 
-
-def hubs(model: HubModel) -> list[Hub]:
-    """Those that publish ``model``, in the order in which they are asked."""
-    asked = [_modelscope(model.modelscope)] if model.modelscope else []
-    return asked + ([_huggingface(model.huggingface, model.revision)] if model.huggingface else [])
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What the clients raise; RuntimeError is how Hugging Face's storage reports its own."""
-    import httpx  # what Hugging Face's client speaks through, and lets through when there is no network
-    from huggingface_hub.errors import HfHubHTTPError
-    from modelscope_hub.errors import HubError
-
-    return (HubError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError)
+    note = _note(model)
+    if not note.is_file():
+        return None
+    folder = Path(note.read_text(encoding="utf-8").strip())
+    return folder if all((folder / name).is_file() for name in needed) else None
 
 
-def disk_is_full(error: Exception) -> bool:
-    """Whether a client failed because the disk is full; ModelScope's keeps the errors of several files in one."""
-    return any(
-        artifacts.disk_is_full(each)
-        for each in (error, *getattr(error, "failed_files", {}).values())
+def from_hubs(
+    title: str,
+    model: HubModel,
+    choose: Choose,
+    needed: Sequence[str],
+    kind: str = "weights",
+    complete: bool = True,
+) -> Path:
+    """The folder of ``model``, downloaded where it is not on the disk yet.
+
+    Args:
+        title: What it is, for messages.
+        choose: Takes sizes by name and returns the names to download; raises BaseError where a hub
+            does not list what is wanted.
+        needed: Files that a folder fetched earlier must hold to be used.
+        kind: First word of what is printed.
+        complete: A folder that is ready for use, so that its place is noted.
+
+    Raises:
+        BaseError: No hub has it.
+        ResourceError: The disk is too small.
+    """
+    if folder := local(model, needed):
+        return folder
+
+    failures = []
+    for hub in hubs.publishing(model):
+        try:
+            folder = _from_hub(title, hub, choose, kind)
+        except (*hubs.failures(), BaseError) as error:
+            if hubs.disk_is_full(error):
+                raise ResourceError(
+                    f"The disk of {hub.cache} became full while {title} was fetched: free some "
+                    "space and run this cell again, it goes on where it broke off."
+                ) from error
+            failures.append(f"{hub.name}: {_reason(error)}")
+            continue
+
+        if complete:
+            cache().mkdir(parents=True, exist_ok=True)
+            artifacts.write_atomically(_note(model), f"{folder}\n")
+        return folder
+
+    mirror = ""
+    if not model.modelscope:
+        mirror = ", set HF_ENDPOINT to a mirror of Hugging Face, which alone is known to have it"
+    raise BaseError(
+        f"{title} could not be fetched ({'; '.join(failures)}): check the network and run this "
+        f"cell again, it goes on where it broke off{mirror}, or name a folder that holds it."
     )
 
 
-def modelscope_cache() -> Path:
-    """Where ModelScope's client puts what it fetches."""
-    named = os.environ.get("MODELSCOPE_CACHE") or os.environ.get(
-        "MS_CACHE_HOME"
-    )  # the second is an old name
-    return Path(named or Path.home() / ".cache" / "modelscope").expanduser()
+def _from_hub(title: str, hub: Hub, choose: Choose, kind: str) -> Path:
+    """The folder at which ``hub`` put the files that ``choose`` takes of its list."""
+    listed = hub.files()
+    sizes = {name: listed[name] for name in choose(listed)}
+    size = sum(sizes.values())
+    at_least = "" if all(sizes.values()) else "at least "
+    print(
+        f"{kind}: {title} from {hub.name} ({hub.model}), {len(sizes)} files, "
+        f"{at_least}{size / 1e9:.1f} GB",
+        flush=True,
+    )
 
+    if missing := artifacts.free_space_needed(hub.cache, hub.missing(sizes)):
+        raise ResourceError(
+            f"{title} is {size / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than the disk of "
+            f"{hub.cache} has free: free some space, or set MODELSCOPE_CACHE and HF_HOME to "
+            "another disk."
+        )
 
-def huggingface_cache() -> Path:
-    """Where Hugging Face's client puts what it fetches (its ``constants.HF_HUB_CACHE``)."""
-    if named := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(os.path.expandvars(named)).expanduser()
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    home = os.environ.get("HF_HOME") or Path(caches) / "huggingface"
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
-
-
-def modelscope_folder(model: str) -> Path:
-    """Where ModelScope's client keeps ``model``."""
-    return modelscope_cache() / "models" / model.replace("/", "--")
-
-
-def huggingface_folder(model: str) -> Path:
-    """Where Hugging Face's client keeps ``model``."""
-    return huggingface_cache() / f"models--{model.replace('/', '--')}"
-
-
-def fetched(folder: Path) -> int:
-    """Bytes of whole files that a client has brought into ``folder``."""
-    return sum(path.stat().st_size for path in folder.glob("snapshots/*/**/*") if path.is_file())
-
-
-def _modelscope(model: str) -> Hub:
-    from modelscope import snapshot_download
-    from modelscope.hub.api import HubApi
-
-    endpoint, cache = os.environ.get("MODELSCOPE_ENDPOINT"), modelscope_cache()
-
-    def files() -> dict[str, int]:
-        listed = HubApi(endpoint=endpoint).get_model_files(model, recursive=True)
-        return {
-            file["Path"]: int(file.get("Size") or 0)
-            for file in listed
-            if file.get("Type") != "tree"
-        }
-
-    def download(names: list[str]) -> Path:
-        named = os.environ.get("MODELSCOPE_CACHE")
-        return Path(
-            snapshot_download(
-                model, allow_patterns=_literal(names), endpoint=endpoint, cache_dir=named
+    folder = hub.download(list(sizes))
+    for name, expected in sizes.items():
+        if not _is_whole(folder / name, expected):
+            raise BaseError(
+                f"{folder / name} is not of the {expected} bytes that {hub.name} lists: "
+                "delete it and run this cell again."
             )
-        )
-
-    return Hub("ModelScope", model, files, download, cache, modelscope_folder(model))
+    return folder
 
 
-def _huggingface(model: str, revision: str | None) -> Hub:
-    from huggingface_hub import HfApi, snapshot_download
-
-    endpoint, cache = os.environ.get("HF_ENDPOINT"), huggingface_cache()
-
-    def files() -> dict[str, int]:
-        listed = (
-            HfApi(endpoint=endpoint)
-            .model_info(model, revision=revision, files_metadata=True, timeout=TIMEOUT)
-            .siblings
-        )
-        return {file.rfilename: file.size or 0 for file in listed}
-
-    def download(names: list[str]) -> Path:
-        return Path(
-            snapshot_download(
-                model,
-                revision=revision,
-                allow_patterns=_literal(names),
-                endpoint=endpoint,
-                cache_dir=cache,
-            )
-        )
-
-    return Hub("Hugging Face", model, files, download, cache, huggingface_folder(model))
+def _note(model: HubModel) -> Path:
+    """The file that says where an earlier call put ``model``."""
+    return cache() / f"{str(model).replace('/', '--')}.txt"
 
 
-def _literal(names: list[str]) -> list[str]:
-    """Patterns that match these names alone; to the clients an empty list means every file.
-
-    Raises:
-        ValueError: There are no names.
-    """
-    if not names:
-        raise ValueError("no file is asked for")
-    return [glob.escape(name) for name in names]
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether the file is there and of the size that the hub lists, if it lists one."""
+    return path.is_file() and size in (0, path.stat().st_size)
 
 
-def _has(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _reason(error: Exception) -> str:
+    """Type and first line of an error of a client; the message alone of our own."""
+    lines = str(error).splitlines()
+    message = lines[0].rstrip(".") if lines else ""
+    if isinstance(error, BaseError):
+        return message
+    return f"{type(error).__name__} {message}".strip()

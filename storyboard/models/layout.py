@@ -1,124 +1,90 @@
-"""How diffusers and transformers rename tensors while they load, and models that are loaded whole or not at all."""
+"""Names and shapes of tensors: what files hold, what modules expect, how libraries rename."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from storyboard.compat.quiet import quiet
+from storyboard.compat import diffusers, transformers
 from storyboard.errors import BaseError
+from storyboard.models.safetensors_header import read_header
 
-COMPUTED = (
-    "position_ids",
-    "inv_freq",
-)  # ends of the names of tensors that follow from the config; in older files
-ROTARY = "rotary_pos_emb.inv_freq"
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+}
+# ends of the names of tensors that follow from the config; older files hold them
+COMPUTED = ("position_ids", "inv_freq")
 
 
 def renamed(model: torch.nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Names in a file -> names in ``model``, as the library of its class renames them while loading.
+    """Names in a file -> names in ``model``, as the library of its class renames while loading.
 
-    Such are attention in diffusers before 0.18 (``query`` is ``to_q`` today) and the prefixes of transformers before 5.
+    Such are attention in diffusers before 0.18 (``query`` is ``to_q`` today) and the prefixes of
+    transformers before 5.
     """
-    if hasattr(model, "_fix_state_dict_keys_on_load"):  # diffusers' ModelMixin
-        state = {name: name for name in names}
-        model._fix_state_dict_keys_on_load(state)
-        return {old: new for new, old in state.items()}
-
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    # other transforms than renamings compute tensors: none of our bases has such, and what stays unnamed is refused
-    renamings = [
-        each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)
-    ]
-    expected = dict.fromkeys(model.state_dict(), True)
-    return {
-        name: rename_source_key(name, renamings, [], model.base_model_prefix, expected)[0]
-        for name in names
-    }
+    library = diffusers if diffusers.is_model(model) else transformers
+    return library.renamed(model, names)
 
 
-def differences(model: torch.nn.Module, found: Mapping[str, Sequence[int]]) -> list[str]:
-    """What is wrong with tensors of the names and shapes ``found`` for ``model``, a phrase for each.
+def differences(model: torch.nn.Module, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """What is wrong with tensors of these names and shapes for ``model``, a phrase for each.
 
     Those that are computed may be absent or too many.
     """
-    computed = lambda name: name.endswith(COMPUTED)
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    wrong = [
-        f"{name} should be {shape} and is {list(found[name]) if name in found else 'absent'}"
-        for name, shape in expected.items()
-        if not (_same_numbers(list(found[name]), shape) if name in found else computed(name))
-    ]
-    return wrong + [
-        f"{name} has no place there"
-        for name in found
-        if name not in expected and not computed(name)
-    ]
+    wrong = []
+    for name, shape in expected.items():
+        if name not in shapes:
+            if not _is_computed(name):
+                wrong.append(f"{name} should be {shape} and is absent")
+        elif not _same_numbers(list(shapes[name]), shape):
+            wrong.append(f"{name} should be {shape} and is {list(shapes[name])}")
+
+    extra = [name for name in shapes if name not in expected and not _is_computed(name)]
+    return wrong + [f"{name} has no place there" for name in extra]
 
 
-def _same_numbers(found: list[int], expected: list[int]) -> bool:
-    """Whether the shapes are the same, or those of a 1x1 convolution (n, m, 1, 1) and of a linear layer (n, m)."""
-    short, long = sorted([found, expected], key=len)
-    return short == long or (len(short) == 2 and long == [*short, 1, 1])
-
-
-def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
-    """``kind.from_pretrained(folder)`` in evaluation mode, from safetensors files that hold its tensors and no others.
-
-    The libraries fill what a file lacks with random numbers and only report it.
-
-    Args:
-        options: Further arguments of ``from_pretrained``.
+def check(model: torch.nn.Module, files: Sequence[Path]) -> None:
+    """Compare names and shapes in the headers of ``files`` with those of ``model``.
 
     Raises:
-        BaseError: The files are damaged or of another model than ``config.json``, or there are none.
+        BaseError: Tensors are missing, too many, of another shape or of an unknown type; names the
+            file and the first.
     """
-    options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-    try:
-        with quiet():
-            model, report = kind.from_pretrained(folder, **options)
-    except torch.OutOfMemoryError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # RuntimeError: another shape
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        said = f"{folder} cannot be loaded as {kind.__name__} ({reason})"
-        raise BaseError(f"{said}: get the config and the weights of the same model.") from error
+    shapes = {}
+    for path in files:
+        header = read_header(path)
+        unknown = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
+        if unknown:
+            raise BaseError(
+                f"{path} holds numbers of the type {unknown[0]}: "
+                "get the weights in fp16, bf16 or fp32."
+            )
+        names = renamed(model, header)
+        shapes |= {names[old]: entry["shape"] for old, entry in header.items()}
 
-    wrong = [
-        f"{name} is {what}"
-        for what in ("missing", "unexpected", "mismatched")
-        for name in sorted(map(str, report[f"{what}_keys"]))
-        if not name.endswith(COMPUTED)
-    ]
-    if wrong:
-        said = f"{folder} does not hold the {type(model).__name__} that its config.json describes"
-        such = f"{len(wrong)} tensors differ, such as: {wrong[0]}"
-        raise BaseError(f"{said} ({such}): get the config and the weights of the same model.")
-
-    for name, values in rotary_frequencies(model, model.dtype).items():
-        if name in report["missing_keys"]:
-            owner = model.get_submodule(name.rpartition(".")[0])
-            owner.inv_freq = values.to(model.device)
-    return model.eval()
+    if wrong := differences(model, shapes):
+        place = files[0] if len(files) == 1 else files[0].parent
+        raise BaseError(
+            f"{place} does not hold the {type(model).__name__} that the config.json beside it "
+            f"describes: {len(wrong)} of {len(model.state_dict())} tensors are missing or differ "
+            f"({wrong[0]}): get the weights and the config of the same model."
+        )
 
 
-def rotary_frequencies(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """ChatGLM's rotary frequencies by their name in ``model``; nothing for models without.
+def _is_computed(name: str) -> bool:
+    return name.endswith(COMPUTED)
 
-    The formula is ``RotaryEmbedding`` of diffusers/pipelines/kolors/text_encoder.py, which rotates in their type.
+
+def _same_numbers(shape: list[int], expected: list[int]) -> bool:
+    """Whether the shapes are the same, or (n, m) and (n, m, 1, 1).
+
+    These are a linear layer and a convolution of one pixel, which hold the same numbers.
     """
-    found = {}
-    for name, buffer in model.named_buffers():
-        if name.endswith(ROTARY):
-            size = 2 * len(buffer)
-            exponents = torch.arange(0, size, 2, dtype=torch.float32) / size
-            found[name] = (1.0 / 10000**exponents).to(dtype)
-    return found
+    short, long = sorted([shape, expected], key=len)
+    return short == long or (len(short) == 2 and long == [*short, 1, 1])

@@ -1,89 +1,57 @@
-"""A base that is a path: a diffusers folder, or one file in the original layout of SD 1.5 or SDXL."""
+"""A base that is a path: a diffusers folder by its configs, a single file by its tensor names."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from storyboard.errors import BaseError
-from storyboard.models import families
-from storyboard.models.base import Base, metadata, read_header
-from storyboard.models.families import Family
+from storyboard.models import families, objective
+from storyboard.models.base import Base
+from storyboard.models.families import Family, Lookalike
+from storyboard.models.objective import SCHEDULER_CONFIG
+from storyboard.models.safetensors_header import read_header
 
-UNET = "model.diffusion_model."
-REFUSED = {  # a prefix that only these have
-    "conditioner.embedders.0.model.": "an SDXL refiner",
-    "cond_stage_model.model.": "Stable Diffusion 2",
+INDEX = "model_index.json"
+UNET_CONFIG = "unet/config.json"
+VAE_CONFIG = "vae/config.json"
+REQUIRED = (INDEX, SCHEDULER_CONFIG, UNET_CONFIG, VAE_CONFIG)
+
+OTHER_MODELS = {  # start of names of tensors that only these have
     "model.diffusion_model.double_blocks.": "Flux",
     "double_blocks.": "Flux",
     "model.diffusion_model.joint_blocks.": "Stable Diffusion 3",
-    "control_model.": "a ControlNet",
 }
-KOLORS_ORIGINAL = "Kwai-Kolors/Kolors"  # its text encoder is pickled and brings code of its own
-PREDICTIONS = {  # what modelspec.prediction_type and scheduler_config.json call them
-    "epsilon": "epsilon",
-    "eps": "epsilon",
-    "v": "v_prediction",
-    "v_prediction": "v_prediction",
-    "v-prediction": "v_prediction",
-}
-EDM_KEYS = ("edm_mean", "edm_std", "edm_vpred.sigma_max")  # Playground v2.5, CosXL
-SD2_WIDTH = (
-    1024  # cross_attention_dim of Stable Diffusion 2, whose pipeline class is that of SD 1.5
-)
+CONTROLNET = "control_model."
+SUPPORTED_TYPES = ("F16", "BF16", "F32")
+NORMALISATIONS = ("latents_mean", "latents_std", "shift_factor")  # Playground v2.5 has the first
 
 
 def opened(path: Path, known: Sequence[Base]) -> Base:
     """The base at ``path``, with the settings of the one of ``known`` that it is built on.
 
     Raises:
-        BaseError: It is not one of Kolors, SDXL and SD 1.5, or was trained on another kind of noise schedule.
+        BaseError: It is of no known family, or was trained on another kind of noise schedule.
     """
-    if path.is_dir():
-        return _folder(path, known)
-    template = _template(path, _family_of_file(path), known)
-    prediction, zero_terminal_snr = _file_objective(path)
-    return replace(
-        template,
-        name=path.stem,
-        title=f"{path.name} ({template.title})",
-        checkpoint=path,
-        prediction_type=prediction,
-        zero_terminal_snr=zero_terminal_snr,
-    )
+    return _folder(path, known) if path.is_dir() else _single_file(path, known)
 
 
-def refuse_original_kolors(name: str) -> None:
-    """Raise BaseError: ``name`` is Kolors in its original layout."""
-    raise BaseError(
-        f"base={name!r} is Kolors in its original layout, whose text encoder can run code when it is read: "
-        f'set base="kolors", which fetches {KOLORS_ORIGINAL}-diffusers, or give a folder that holds that.'
-    )
+def refuse(name: str, lookalike: Lookalike) -> NoReturn:
+    """Raise BaseError: the base ``name`` is ``lookalike``."""
+    advice = lookalike.advice or f"only {families.titles()} can be fine-tuned here"
+    raise BaseError(f"base={name!r} is {lookalike.title}: {advice}.")
 
 
 def _folder(path: Path, known: Sequence[Base]) -> Base:
-    if _is_original_kolors(path):
-        refuse_original_kolors(str(path))
-    read = lambda name: json.loads((path / name).read_text(encoding="utf-8"))
-    try:
-        index, schedule = read("model_index.json"), read("scheduler/scheduler_config.json")
-        unet, vae = read("unet/config.json"), read("vae/config.json")
-    except (OSError, ValueError) as error:
-        raise BaseError(
-            f"base={str(path)!r} is no diffusers folder ({type(error).__name__}: {error}): it needs model_index.json, scheduler, unet, vae, text_encoder and tokenizer."
-        ) from error
-    configs = {"model_index.json": index, "unet/config.json": unet, "vae/config.json": vae}
-    family = next((each for each in families.known() if each.recognises(configs)), None)
-    if family is None:
-        names = ", ".join(sorted(each.pipeline for each in families.known()))
-        raise BaseError(
-            f"base={str(path)!r} holds a {index.get('_class_name')}: "
-            f"only {names} can be fine-tuned here."
-        )
+    configs = _configs(path)
+    family = _family_of_folder(path, configs)
+    unet, schedule = configs[UNET_CONFIG], configs[SCHEDULER_CONFIG]
+    _check_channels(path, unet.get("in_channels", family.latent_channels), family)
+    _check_vae(path, configs[VAE_CONFIG])
+
     template = _template(path, family, known, unet)
-    _check_unet(path, unet, template)
-    _check_vae(path, vae)
-    prediction, zero_terminal_snr = _folder_objective(path, schedule)
+    prediction_type, zero_terminal_snr = objective.of_folder(path, schedule)
     return replace(
         template,
         name=path.resolve().name,
@@ -92,169 +60,175 @@ def _folder(path: Path, known: Sequence[Base]) -> Base:
         modelscope=None,
         huggingface=None,
         download=0,
+        embedded=False,
         num_train_timesteps=schedule.get("num_train_timesteps", template.num_train_timesteps),
         beta_start=schedule.get("beta_start", template.beta_start),
         beta_end=schedule.get("beta_end", template.beta_end),
-        prediction_type=prediction,
+        prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
     )
 
 
-def _template(
-    path: Path, family: Family, known: Sequence[Base], unet: Mapping[str, object] | None = None
-) -> Base:
-    """The base of ``family`` that what lies at ``path`` is built on.
+def _single_file(path: Path, known: Sequence[Base]) -> Base:
+    template = _largest(path, _family_of_file(path), known)
+    prediction_type, zero_terminal_snr = objective.of_single_file(path)
+    return replace(
+        template,
+        name=path.stem,
+        title=f"{path.name} ({template.title})",
+        checkpoint=path,
+        prediction_type=prediction_type,
+        zero_terminal_snr=zero_terminal_snr,
+    )
 
-    That is the one whose UNet has the same config, else the largest, at the UNet's own resolution.
+
+def _configs(path: Path) -> dict[str, dict]:
+    """The JSON files of a folder that families are told by; those that are absent are empty."""
+    told_by = [family.configs for family in families.known()]
+    told_by += [like.configs for family in families.known() for like in family.lookalikes]
+    names = {*REQUIRED, *(name for configs in told_by for name in configs)}
+
+    configs = {}
+    for name in sorted(names):
+        try:
+            content = json.loads((path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            content = {}
+        except (OSError, ValueError) as error:
+            _refuse_folder(path, f"{type(error).__name__}: {error}", error)
+        configs[name] = content if isinstance(content, dict) else {}
+    return configs
+
+
+def _family_of_folder(path: Path, configs: Mapping[str, dict]) -> Family:
+    for family in families.known():
+        for lookalike in family.lookalikes:
+            if lookalike.matches(configs):
+                refuse(str(path), lookalike)
+        if family.recognises(configs):
+            break
+    else:
+        family = None
+
+    for name in REQUIRED:
+        if not configs[name]:
+            _refuse_folder(path, f"{path / name} is missing or empty")
+    if family is None:
+        pipelines = ", ".join(sorted({family.pipeline for family in families.known()}))
+        raise BaseError(
+            f"base={str(path)!r} holds a {configs[INDEX].get('_class_name')}: "
+            f"only {pipelines} can be fine-tuned here."
+        )
+    return family
+
+
+def _refuse_folder(path: Path, reason: str, cause: Exception | None = None) -> NoReturn:
+    raise BaseError(
+        f"base={str(path)!r} is no diffusers folder ({reason}): it needs model_index.json, "
+        "scheduler, unet, vae, text_encoder and tokenizer."
+    ) from cause
+
+
+def _template(
+    path: Path, family: Family, known: Sequence[Base], unet: Mapping[str, object]
+) -> Base:
+    """The base of ``family`` whose UNet has the same config.
+
+    Without such a base it is the largest, at the UNet's own resolution.
     """
-    own = [base for base in known if base.family == family and not base.checkpoint]
-    if not own:
+    for base in _of_family(path, family, known):
+        if base.unet and all(unet.get(key) == value for key, value in base.unet.items()):
+            return base
+
+    largest, sample_size = _largest(path, family, known), unet.get("sample_size")
+    if not isinstance(sample_size, int):
+        return largest
+    downsamplings = len(unet.get("block_out_channels", ())) - 1
+    smallest_step = family.vae_scale_factor * 2 ** max(downsamplings, 0)
+    return replace(
+        largest,
+        resolution=family.vae_scale_factor * sample_size,
+        resolution_step=min(largest.resolution_step, smallest_step),
+    )
+
+
+def _largest(path: Path, family: Family, known: Sequence[Base]) -> Base:
+    return max(_of_family(path, family, known), key=lambda base: base.download)
+
+
+def _of_family(path: Path, family: Family, known: Sequence[Base]) -> list[Base]:
+    bases = [base for base in known if base.family.name == family.name and not base.checkpoint]
+    if not bases:
         raise BaseError(
             f"base={str(path)!r} is of the family {family.name!r}, of which no base is known: "
             "register one (storyboard.models.bases.register)."
         )
-    largest = max(own, key=lambda base: base.download)
-    if unet is None:
-        return largest
-    same = [
-        base
-        for base in own
-        if base.unet and all(unet.get(key) == value for key, value in base.unet.items())
-    ]
-    if same:
-        return same[0]
-    side = unet.get("sample_size")
-    return replace(largest, resolution=8 * side) if isinstance(side, int) else largest
+    return bases
 
 
-def _is_original_kolors(path: Path) -> bool:
-    """Whether ``path`` is a copy of Kwai-Kolors/Kolors: ChatGLM3 for a text encoder, and not diffusers' KolorsPipeline."""
-    said = lambda name: (
-        (path / name).read_text(encoding="utf-8", errors="replace")
-        if (path / name).is_file()
-        else ""
-    )
-    return "chatglm" in said("text_encoder/config.json").lower() and "KolorsPipeline" not in said(
-        "model_index.json"
-    )
-
-
-def _check_unet(path: Path, unet: dict, template: Base) -> None:
-    """Raise BaseError where the UNet's config is not that of a text-to-image model of ``template``'s family."""
-    if (width := unet.get("in_channels", 4)) != 4:
+def _check_channels(path: Path, channels: int, family: Family) -> None:
+    """Raise BaseError where the UNet takes more than the noisy latents."""
+    if channels != family.latent_channels:
         raise BaseError(
-            f"base={str(path)!r} takes {width} channels (an inpainting or editing model): only text-to-image models of 4 are supported."
-        )
-    if template.family.name == "sd15" and unet.get("cross_attention_dim") == SD2_WIDTH:
-        raise BaseError(
-            f"base={str(path)!r} is Stable Diffusion 2: only SD 1.5, SDXL and Kolors can be fine-tuned here."
+            f"base={str(path)!r} takes {channels} channels (an inpainting or editing model): "
+            f"only text-to-image models of {family.latent_channels} are supported."
         )
 
 
-def _check_vae(path: Path, vae: dict) -> None:
-    """Raise BaseError where latents are normalised by more than ``scaling_factor``, as those of Playground v2.5 are."""
-    for key in ("latents_mean", "latents_std", "shift_factor"):
+def _check_vae(path: Path, vae: Mapping[str, object]) -> None:
+    """Raise BaseError where latents are normalised by more than ``scaling_factor``."""
+    for key in NORMALISATIONS:
         if vae.get(key):
             raise BaseError(
-                f"base={str(path)!r} has a VAE with {key} in vae/config.json (as Playground v2.5): only VAEs with a scaling_factor alone are supported."
+                f"base={str(path)!r} has a VAE with {key} in {VAE_CONFIG} (as Playground v2.5): "
+                "only VAEs with a scaling_factor alone are supported."
             )
-
-
-def _folder_objective(path: Path, schedule: dict) -> tuple[str, bool]:
-    """``prediction_type`` and whether the SNR ends at zero, by scheduler_config.json; BaseError for other kinds of noise schedule."""
-    kind, file = str(schedule.get("_class_name", "")), "scheduler/scheduler_config.json"
-    name, only = (
-        schedule.get("prediction_type", "epsilon"),
-        "only discrete schedules with scaled_linear betas are supported",
-    )
-    if "EDM" in kind:
-        raise BaseError(
-            f"base={str(path)!r} has an EDM schedule ({kind} in {file}; Playground v2.5 and CosXL have one): {only}."
-        )
-    if "Flow" in kind or schedule.get("use_flow_sigmas") or name == "flow_prediction":
-        raise BaseError(
-            f"base={str(path)!r} was trained by flow matching ({kind} in {file}): {only}."
-        )
-    if schedule.get("trained_betas") is not None:
-        raise BaseError(
-            f"base={str(path)!r} has a noise schedule of its own (trained_betas in {file}): {only}."
-        )
-    if (betas := schedule.get("beta_schedule", "scaled_linear")) != "scaled_linear":
-        raise BaseError(f"base={str(path)!r} has the beta_schedule {betas!r} in {file}: {only}.")
-    if name not in PREDICTIONS:
-        raise BaseError(
-            f"base={str(path)!r} has the prediction_type {name!r} in {file}: only epsilon and v_prediction are supported."
-        )
-    return _objective(
-        path,
-        PREDICTIONS[name],
-        bool(schedule.get("rescale_betas_zero_snr")),
-        f"rescale_betas_zero_snr in {file}",
-    )
-
-
-def _file_objective(path: Path) -> tuple[str, bool]:
-    """``prediction_type`` and whether the SNR ends at zero, of a single file: its keys ``v_pred`` and ``ztsnr``, else its modelspec.
-
-    ComfyUI (comfy/supported_models.py) and the web UIs go by the same keys.
-    """
-    names, said = (
-        read_header(path).keys(),
-        metadata(path).get("modelspec.prediction_type") or "epsilon",
-    )
-    if edm := [key for key in EDM_KEYS if key in names]:
-        raise BaseError(
-            f"base={str(path)!r} has an EDM schedule (the key {edm[0]}; Playground v2.5 and CosXL have one): only epsilon and v_prediction are supported."
-        )
-    if "v_pred" in names:
-        said = "v_prediction"
-    if said.lower() not in PREDICTIONS:
-        raise BaseError(
-            f"base={str(path)!r} has the modelspec.prediction_type {said!r}: only epsilon and v_prediction are supported."
-        )
-    return _objective(path, PREDICTIONS[said.lower()], "ztsnr" in names, "the key ztsnr")
-
-
-def _objective(
-    path: Path, prediction: str, zero_terminal_snr: bool, where: str
-) -> tuple[str, bool]:
-    """Both as they are; BaseError for noise predicted where the input is nothing but noise (https://arxiv.org/abs/2305.08891, section 3.2)."""
-    if zero_terminal_snr and prediction == "epsilon":
-        raise BaseError(
-            f"base={str(path)!r} predicts epsilon on a schedule with zero terminal SNR ({where}), where that says nothing of the picture: only v_prediction goes with it."
-        )
-    return prediction, zero_terminal_snr
 
 
 def _family_of_file(path: Path) -> Family:
     if path.suffix != ".safetensors":
         raise BaseError(
-            f"base={str(path)!r} is neither a folder nor a .safetensors file: older formats can run code when they are read, convert it first."
+            f"base={str(path)!r} is neither a folder nor a .safetensors file: older formats can "
+            "run code when they are read, convert it first."
         )
-    names = read_header(path)
-    starts = lambda prefix: any(name.startswith(prefix) for name in names)
-    if any(".lora_" in name or name.endswith(".alpha") for name in names):
+
+    header = read_header(path)
+    if any(".lora_" in name or name.endswith(".alpha") for name in header):
         raise BaseError(
-            f"base={str(path)!r} is a LoRA, not a base: give it to render() or import_lora(), and set base to what it was trained on."
+            f"base={str(path)!r} is a LoRA, not a base: give it to render() or import_lora(), "
+            "and set base to what it was trained on."
         )
-    for prefix, what in REFUSED.items():
-        if starts(prefix):
-            raise BaseError(
-                f"base={str(path)!r} is {what}: only SD 1.5, SDXL and Kolors can be fine-tuned here."
-            )
-    first = names.get(f"{UNET}input_blocks.0.0.weight")
-    kinds = [family for family in families.known() if family.single_file]
-    family = next((each for each in kinds if all(map(starts, each.single_file.values()))), None)
-    if first is None or family is None:  # without a VAE it takes its base's
+    if any(name.startswith(CONTROLNET) for name in header):
+        refuse(str(path), Lookalike("a ControlNet"))
+    for family in families.known():
+        for lookalike in family.lookalikes:
+            if lookalike.names(header):
+                refuse(str(path), lookalike)
+        if family.names(header):
+            first = header[family.single_file.first_layer]
+            _check_channels(path, first["shape"][1], family)
+            _check_type(path, first["dtype"])
+            return family
+
+    raise _unknown_file(path, header)
+
+
+def _check_type(path: Path, dtype: str) -> None:
+    if dtype not in SUPPORTED_TYPES:
         raise BaseError(
-            f"base={str(path)!r} is not a whole SD 1.5 or SDXL checkpoint: expected {UNET}* and a text encoder, found such as {min(names, default='nothing')}."
+            f"base={str(path)!r} holds numbers of the type {dtype}: "
+            "get the checkpoint in fp16, bf16 or fp32."
         )
-    if first["shape"][1] != 4:
-        raise BaseError(
-            f"base={str(path)!r} takes {first['shape'][1]} channels (an inpainting model): only text-to-image models of 4 are supported."
-        )
-    if first["dtype"] not in ("F16", "BF16", "F32"):
-        raise BaseError(
-            f"base={str(path)!r} holds numbers of the type {first['dtype']}: get the checkpoint in fp16, bf16 or fp32."
-        )
-    return family
+
+
+def _unknown_file(path: Path, header: Mapping[str, dict]) -> BaseError:
+    """The error for a file of no known family."""
+    for prefix, title in OTHER_MODELS.items():
+        if any(name.startswith(prefix) for name in header):
+            refuse(str(path), Lookalike(title))
+
+    readable = [family.title for family in reversed(families.known()) if family.single_file]
+    return BaseError(
+        f"base={str(path)!r} is no whole checkpoint of {' or '.join(readable)}: "
+        f"UNet or text encoder are missing, it holds {min(header, default='nothing')} and others."
+    )

@@ -22,7 +22,8 @@ class Run:
         base_fingerprint: SHA-256 over the files of the base.
         plan: How the machine is used.
         folder: Where the stages write.
-        others: As in ``Settings``, None only where that means "not at all".
+        seed, resolution, ...: As in ``Settings``; None only where it means "not at all", and for
+            ``clip_skip`` the base's usual layer.
     """
 
     settings: Settings
@@ -67,7 +68,12 @@ def resolve(settings: Settings) -> Run:
 
 
 def run_on(base: Base, settings: Settings) -> Run:
-    """The run of ``settings`` on a base whose weights are at hand, whatever base they name."""
+    """The run of ``settings`` on a base whose weights are at hand, whatever base they name.
+
+    Raises:
+        SettingsError: A setting does not go with the base.
+    """
+    check_fits(base, settings)
     return Run(
         settings=settings,
         base=base,
@@ -86,7 +92,13 @@ def check(settings: Settings) -> Base:
         BaseError: What lies at the path cannot be fine-tuned here.
     """
     base = bases.get(settings.base or bases.default())
-    resolution = filled(settings, base)["resolution"]
+    check_fits(base, settings)
+    return base
+
+
+def check_fits(base: Base, settings: Settings) -> None:
+    """Raise SettingsError where a setting does not go with ``base``."""
+    resolution = settings.resolution or base.resolution
     if resolution % base.resolution_step:
         raise SettingsError(
             f"resolution={resolution} must be a multiple of {base.resolution_step} "
@@ -96,26 +108,26 @@ def check(settings: Settings) -> Base:
         raise SettingsError(
             f'The base {base.name!r} has no IP-Adapter: set character="shared", or another base.'
         )
-    if settings.clip_skip is not None:
-        if base.clip_layer is None:
-            raise SettingsError(
-                f"clip_skip={settings.clip_skip!r} belongs to CLIP, which the base {base.name!r} "
-                "does not have: leave it None."
-            )
-        if settings.clip_skip < base.clip_layer:
-            raise SettingsError(
-                f"clip_skip={settings.clip_skip!r} must be a whole number "
-                f"from {base.clip_layer} to {CLIP_LAYER_LIMIT}."
-            )
-    return base
+    if settings.clip_skip is None:
+        return
+    if base.clip_layer is None:
+        raise SettingsError(
+            f"clip_skip={settings.clip_skip} belongs to CLIP, which the base {base.name!r} "
+            "does not have: leave it None."
+        )
+    if settings.clip_skip < base.clip_layer:
+        raise SettingsError(
+            f"clip_skip={settings.clip_skip} must be a whole number "
+            f"from {base.clip_layer} to {CLIP_LAYER_LIMIT}."
+        )
 
 
 def filled(settings: Settings, base: Base) -> dict[str, object]:
-    """Every setting that ``Run`` has, by name: the user's, the base's where that is None."""
+    """Every setting that ``Run`` has, by name: the user's, or the base's where that is None."""
     values = {}
     for name in FROM_SETTINGS:
-        value = getattr(settings, name)
-        values[name] = getattr(base, name, None) if value is None else value
+        own = getattr(settings, name)
+        values[name] = getattr(base, name, None) if own is None else own
     if values["alpha"] is None:
         values["alpha"] = float(settings.rank)
     if settings.character and settings.character_strength is None:

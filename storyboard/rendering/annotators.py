@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, SettingsError
-from storyboard.models.download import HubModel
-from storyboard.models.layout import pretrained
+from storyboard.models.hubs import HubModel
+from storyboard.models.loading import pretrained
 from storyboard.rendering import palettes
 from storyboard.rendering.edges import edges
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from PIL import Image
 
 from storyboard import artifacts
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, SettingsError
 from storyboard.models import weights
-from storyboard.models.base import read_header
-from storyboard.models.layout import pretrained
+from storyboard.models.loading import pretrained
 from storyboard.models.run import Run
+from storyboard.models.safetensors_header import read_header
 from storyboard.records import CHARACTER_FILE, CharacterRecord, PanelRecord
 from storyboard.rendering.references import PreparedReference, check_picture, square
 
@@ -153,7 +154,7 @@ def _load_ip_adapter(pipe, folder: Path, file: str, encoder: str) -> None:
     processor = CLIPImageProcessor(size=side, crop_size=side)
     with quiet():
         pipe.register_modules(
-            image_encoder=model.to(pipe._execution_device), feature_extractor=processor
+            image_encoder=model.to(diffusers.execution_device(pipe)), feature_extractor=processor
         )
         pipe.load_ip_adapter(
             str(folder),

@@ -11,6 +11,7 @@ from diffusers import ControlNetModel
 
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError
+from storyboard.models import layout
 from storyboard.models import loading as models
 from storyboard.models.base import Base, check_whole, find_weights
 
@@ -50,7 +51,7 @@ def check(base: Base, folder: Path) -> None:
 
     files = _weight_files(folder)
     check_whole(files)
-    models.check(_skeleton(config), files)
+    layout.check(_skeleton(config), files)
 
 
 def _config(folder: Path) -> dict:

@@ -1,7 +1,8 @@
 """Edges of a picture, as ControlNets learn them, and how well two pictures' edges agree."""
 
-import cv2
 import numpy as np
+
+from storyboard.compat.opencv import cv2
 
 # Canny's thresholds in the ControlNets' own training (https://arxiv.org/abs/2302.05543)
 LOW, HIGH = 100, 200

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from storyboard.compat.tf32 import true_fp32
+from storyboard.compat import diffusers
+from storyboard.compat.torch import true_fp32
 from storyboard.models import loading as models
 from storyboard.models.base import Base
 from storyboard.rendering.annotators import as_tensor
@@ -19,7 +20,7 @@ def latents(pipe, images: Sequence[Image.Image]) -> torch.Tensor:
     with true_fp32(pipe.unet.dtype):
         for image in images:
             pixels = as_tensor(image)[None] * 2 - 1
-            pixels = pixels.to(pipe._execution_device, vae.dtype)
+            pixels = pixels.to(diffusers.execution_device(pipe), vae.dtype)
             encoded.append(vae.encode(pixels).latent_dist.mean)
         return torch.cat(encoded) * vae.config.scaling_factor
 

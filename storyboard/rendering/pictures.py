@@ -53,7 +53,8 @@ class Pictures:
     def _repr_html_(self) -> str:
         from storyboard import show
 
-        return show.story(self)
+        prompts = [panel.prompt for panel in self.panels]
+        return show.story(list(zip(self.paths, prompts, strict=True)))
 
 
 def panel_file(index: int) -> str:

@@ -109,7 +109,7 @@ class Renderer:
                 records,
                 indices,
                 embeddings,
-                size=self.run.plan.render_at_once,
+                size=self.run.plan.render_micro_batch_size,
                 text_length=self.run.base.text_length,
                 vae_tiling=self.run.plan.vae_tiling,
             )

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
-from storyboard.compat.tf32 import true_fp32
+from storyboard.compat.torch import true_fp32
 from storyboard.errors import RenderingError
 from storyboard.lora.attaching import attach
 from storyboard.models import loading as models
@@ -190,7 +191,7 @@ def denoise(
     doubled = [
         name
         for name in ("prompt_embeds", "add_text_embeds", "add_time_ids")
-        if name in pipe._callback_tensor_inputs
+        if name in diffusers.callback_tensors(pipe)
     ]
     skipped = steps - min(int(steps * strength), steps)  # as diffusers counts
     last_guided = round(steps * guidance_end) - skipped
@@ -200,12 +201,11 @@ def denoise(
             on_step(step + 1 + skipped)
         ends = step + 1 == last_guided < steps - skipped
         if ends and pipe.do_classifier_free_guidance:
-            # diffusers' SDXLCFGCutoffCallback keeps the last row alone, which breaks batches
-            pipe._guidance_scale = 1.0
+            diffusers.end_guidance(pipe)
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
         return tensors
 
-    device, dtype = pipe._execution_device, pipe.unet.dtype
+    device, dtype = diffusers.execution_device(pipe), pipe.unet.dtype
     tokens, pooled = (part.to(device, dtype) for part in stack([*positive, *negative], text_length))
     prompt_embeds, negative_prompt_embeds = tokens.chunk(2)
     inputs = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds}

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from storyboard.compat import diffusers
+
 
 class SharedAttention:
     """Self-attention in which every picture of a batch also attends to the first one's tokens.
@@ -63,13 +65,5 @@ def shared(unet: torch.nn.Module, batch_size: int, strength: float) -> Iterator[
 
     Afterwards every processor is back. Arguments as ``SharedAttention``.
     """
-    before = unet.attn_processors
-    processors = dict(before)
-    names = [name for name in before if name.endswith("attn1.processor")]
-    for name in names:
-        processors[name] = SharedAttention(batch_size, strength)
-    unet.set_attn_processor(processors)
-    try:
-        yield len(names)
-    finally:
-        unet.set_attn_processor(before)
+    with diffusers.self_attention(unet, SharedAttention(batch_size, strength)) as layers:
+        yield layers

@@ -1,8 +1,9 @@
-"""Reads the attributes of a picture of ``mini`` back: a small convolutional network, trained by ``tools/train_classifier.py``.
+"""Reads the attributes of a picture of ``mini`` back, by a small convolutional network.
 
-It saw real renders of the art alone and never a generated picture.
+``tools/train_classifier.py`` trained it, on renders of the art and never on a generated picture.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,52 +13,29 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from storyboard import resources
+from storyboard import resources, vocabulary
 
 WEIGHTS = resources.path("models/mini-classifier/model.safetensors")
 SIDE = 128
-PLACES = (
-    "seaside",
-    "forest",
-    "night",
-    "rain",
-    "snow",
-    "sunset",
-    "classroom",
-    "home",
-    "city",
-    "stage",
-    "garden",
-    "space",
-)
-PLAIN = ("blue", "pink", "purple", "yellow", "green", "white", "orange", "gray")
-VALUES = {
-    "hair_color": ("purple", "black", "brown", "blonde", "red", "pink", "blue", "green", "white"),
-    "background": (*PLACES, *PLAIN),
-    "clothes_color": ("red", "blue", "green", "yellow", "purple", "white", "black", "pink"),
-    "expression": ("smiling", "laughing", "sad", "surprised", "asleep", "winking"),
-    "hair_length": ("short", "long"),
-    "style": ("avataaars", "personas", "toonHead", "micah", "lorelei"),
-    "prop": (
-        None,
-        "balloon",
-        "umbrella",
-        "book",
-        "guitar",
-        "cat",
-        "flowers",
-        "cup",
-        "ice_cream",
-        "camera",
-        "microphone",
-        "lantern",
-        "gift",
-    ),
+# a head gives its values in this order, so that the published weights go with it
+PLAIN_BACKGROUNDS = ("blue", "pink", "purple", "yellow", "green", "white", "orange", "gray")
+CLOTHES_COLORS = tuple(vocabulary.COLORS)[:8]  # none of the training pictures has the others
+VALUES: dict[str, tuple[str | None, ...]] = {
+    "hair_color": tuple(vocabulary.HAIR),
+    "background": (*vocabulary.SCENE, *PLAIN_BACKGROUNDS),
+    "clothes_color": CLOTHES_COLORS,
+    "expression": tuple(vocabulary.EXPRESSION),
+    "hair_length": tuple(vocabulary.LENGTH),
+    "style": tuple(vocabulary.STYLE),
+    "prop": (None, *vocabulary.PROP),
 }
+BATCH_SIZE = 32
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, out: int):
+    """(n, width, h, w) -> (n, out, h / 2, w / 2), with a residual connection."""
+
+    def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(width, out, 3, 2, 1),
@@ -75,7 +53,7 @@ class Block(nn.Module):
 class Classifier(nn.Module):
     """(n, 3, 128, 128) pictures in [-1, 1] -> {attribute: (n, values) logits}."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(3, 32, 4, 2, 1),
@@ -96,9 +74,9 @@ class Classifier(nn.Module):
 
 
 def pixels(path: Path) -> np.ndarray:
-    """A picture as the classifier takes it: uint8 (128, 128, 3)."""
+    """The picture at ``path`` as the classifier takes it: uint8 (128, 128, 3)."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.LANCZOS))
+        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:
@@ -108,7 +86,8 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def load() -> Classifier:
     """The trained classifier of this repository."""
-    model = Classifier()
+    with torch.random.fork_rng():  # weights are drawn and then replaced
+        model = Classifier()
     model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
     return model.eval()
 
@@ -116,38 +95,34 @@ def load() -> Classifier:
 @torch.no_grad()
 def read(model: Classifier, pixels: np.ndarray) -> list[dict]:
     """uint8 (n, 128, 128, 3) -> one {attribute: value} a picture."""
-    rows = []
-    for start in range(0, len(pixels), 32):
-        said = {
-            name: logits.argmax(1).tolist()
-            for name, logits in model(as_tensor(pixels[start : start + 32])).items()
-        }
-        rows += [
-            {name: VALUES[name][index[i]] for name, index in said.items()}
-            for i in range(len(next(iter(said.values()))))
-        ]
-    return rows
+    attributes = []
+    for start in range(0, len(pixels), BATCH_SIZE):
+        logits = model(as_tensor(pixels[start : start + BATCH_SIZE]))
+        indices = {name: values.argmax(1).tolist() for name, values in logits.items()}
+        for index in zip(*indices.values(), strict=True):
+            read_back = zip(indices, index, strict=True)
+            attributes.append({name: VALUES[name][i] for name, i in read_back})
+    return attributes
 
 
 @torch.no_grad()
 def features(model: Classifier, pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (n, 128, 128, 3) -> (n, 2048), what the attributes are read from: 32 channels in 8 x 8 places.
+    """uint8 (n, 128, 128, 3) -> (n, 2048), from which the attributes are read.
 
-    Averaged over places they no longer tell the styles apart.
+    32 channels at 8 x 8 positions; averaged over positions they no longer tell the styles apart.
     """
-    return torch.cat(
-        [model.body(as_tensor(pixels[start : start + 32])) for start in range(0, len(pixels), 32)]
-    )
+    batches = [
+        model.body(as_tensor(pixels[start : start + BATCH_SIZE]))
+        for start in range(0, len(pixels), BATCH_SIZE)
+    ]
+    return torch.cat(batches)
 
 
-def accuracy(read_back: list[dict], asked: list[dict]) -> dict[str, float]:
-    """Percent of pictures in which an attribute reads as asked."""
-    return {
-        name: round(
-            100
-            * sum(r[name] == a[name] for r, a in zip(read_back, asked, strict=True))
-            / len(asked),
-            1,
-        )
-        for name in VALUES
-    }
+def accuracy(read_back: Sequence[dict], wanted: Sequence[dict]) -> dict[str, float]:
+    """Percent of pictures in which an attribute reads as ``wanted``, by attribute."""
+    percent = {}
+    for name in VALUES:
+        pairs = zip(read_back, wanted, strict=True)
+        matches = sum(shown[name] == attributes[name] for shown, attributes in pairs)
+        percent[name] = round(100 * matches / len(wanted), 1)
+    return percent

@@ -1,32 +1,34 @@
-"""Scores for ``mini``: the repository's attribute classifier and its features stand in for CLIP and Inception."""
+"""The judge of ``mini``: the repository's attribute classifier stands in for CLIP and Inception."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from storyboard import artifacts, vocabulary
-from storyboard.scoring import classifier, measures
-from storyboard.scoring.stage import Measure
+from storyboard.scoring import classifier, feature_statistics
+from storyboard.scoring.judge import FeaturePair
+from storyboard.scoring.scores import Measure
 
-NAMED = 6  # attributes that are missing, by name
+LISTED = 6  # attributes that are missing, by name
 
 
-class Judge:
-    """Measures with the attribute classifier."""
+class MiniJudge:
+    """A ``Judge`` that measures with the attribute classifier."""
 
-    lasting = True  # nothing has to be fetched
-    features_for = {"coherence": "classifier", "style": "classifier"}
+    feature_kinds: ClassVar[Mapping[str, str]] = {"coherence": "classifier", "style": "classifier"}
+    is_complete = True  # nothing has to be fetched
 
     @cached_property
     def model(self) -> classifier.Classifier:
         return classifier.load()
 
-    def mark(self) -> dict[str, object]:
-        """What the numbers depend on, for a fingerprint."""
+    def fingerprint_inputs(self) -> dict[str, object]:
+        """What the numbers depend on."""
         return {
             "judge": artifacts.digest_of_file(classifier.WEIGHTS),
             "versions": artifacts.versions("torch", "pillow"),
@@ -34,36 +36,27 @@ class Judge:
 
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """Percent of the attributes named in the prompts that the pictures show."""
-        readable = lambda wanted: {
-            name: found
-            for name, values in wanted.items()
-            if (found := values & set(classifier.VALUES[name]))
-        }
-        asked = [readable(vocabulary.asked(prompt)) for prompt in prompts]
-        total = sum(map(len, asked))
+        wanted = [_readable(vocabulary.named_attributes(prompt)) for prompt in prompts]
+        total = sum(len(attributes) for attributes in wanted)
         if not total:
             return Measure(
                 None,
-                "no prompt names anything that mini was taught (hair, expression, clothes, place, thing) · 提示词里没有可核对的特征",
+                "no prompt names anything that mini was taught "
+                "(hair, expression, clothes, place, thing) · 提示词里没有可核对的特征",
             )
-        missed = []
-        for place, (wanted, seen) in enumerate(
-            zip(asked, classifier.read(self.model, _pixels(paths)), strict=True), 1
-        ):
-            missed += [
-                f"{place} {attribute.replace('_', ' ')}"
-                for attribute, values in wanted.items()
-                if seen[attribute] not in values
-            ]
-        shown = total - len(missed)
-        lacking = (
-            f"; not in panel {', '.join(missed[:NAMED])}{f' and {len(missed) - NAMED} more' if missed[NAMED:] else ''}"
-            if missed
-            else ""
-        )
+
+        missing = []
+        seen = classifier.read(self.model, _pixels(paths))
+        for number, (attributes, shown) in enumerate(zip(wanted, seen, strict=True), 1):
+            for attribute, values in attributes.items():
+                if shown[attribute] not in values:
+                    missing.append(f"{number} {attribute.replace('_', ' ')}")
+
+        found = total - len(missing)
         return Measure(
-            100 * shown / total,
-            f"{shown} of {total} attributes named in the prompts are seen{lacking} · 提示词写到的 {total} 个特征画出 {shown} 个",
+            100 * found / total,
+            f"{found} of {total} attributes named in the prompts are seen{_listed(missing)} "
+            f"· 提示词写到的 {total} 个特征画出 {found} 个",
         )
 
     def features(self, kind: str, paths: Sequence[Path]) -> torch.Tensor:
@@ -71,32 +64,42 @@ class Judge:
         return classifier.features(self.model, _pixels(paths))
 
     def preference(self, paths: Sequence[Path], prompts: Sequence[str]) -> dict[str, Measure]:
-        """Nothing: what people prefer is known of large pictures."""
+        """Nothing: models of what people prefer know large pictures alone."""
         return {}
 
-    def aesthetics(
-        self, paths: Sequence[Path], features: Callable[[], tuple[torch.Tensor, torch.Tensor]]
-    ) -> Measure:
-        """Percent of the pictures that are drawn as the training set's are (measures.precision): a stand-in, no predictor of beauty was made for drawings of 256 pixels.
+    def aesthetics(self, paths: Sequence[Path], style: Callable[[], FeaturePair]) -> Measure:
+        """Percent of the pictures that are drawn as the training set's are (``precision``).
 
-        A face or a thing that came out deformed falls out, and so does another style; a blurred line does not.
+        A stand-in: there is no predictor of beauty for drawings of 256 pixels. It refuses a face
+        or a thing that came out deformed, and another style; it does not notice a blurred line.
         """
-        shown, known = features()
-        if len(known) <= measures.NEIGHBOURS:
+        of_pictures, of_training_set = style()
+        if len(of_training_set) <= feature_statistics.NEIGHBOURS:
             return Measure(None, "needs a training set of some more pictures · 训练集要再多几张图")
-        among = measures.precision(shown, known)
-        drawn, lacking = (
-            int(among.sum()),
-            ", ".join(str(place) for place, well in enumerate(among.tolist(), 1) if not well),
-        )
-        said = (
-            f"stand-in, in %: {drawn} of {len(among)} are drawn as the training set's pictures are"
-            + (f", not panel {lacking}" if 0 < drawn < len(among) else "")
-        )
+
+        is_among = feature_statistics.precision(of_pictures, of_training_set).tolist()
+        count, drawn = len(is_among), sum(is_among)
+        others = [str(number) for number, among in enumerate(is_among, 1) if not among]
+        except_for = f", not panel {', '.join(others)}" if 0 < drawn < count else ""
         return Measure(
-            100 * drawn / len(among),
-            f"{said}; other bases: the contest asked for 6 of 10 · 代替指标：{len(among)} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分",
+            100 * drawn / count,
+            f"stand-in, in %: {drawn} of {count} are drawn as the training set's pictures are"
+            f"{except_for}; other bases: the contest asked for 6 of 10 "
+            f"· 代替指标：{count} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分",
         )
+
+
+def _readable(attributes: dict[str, set[str]]) -> dict[str, set[str]]:
+    """``attributes`` (name -> values) without values that the classifier does not know."""
+    known = {name: values & set(classifier.VALUES[name]) for name, values in attributes.items()}
+    return {name: values for name, values in known.items() if values}
+
+
+def _listed(missing: Sequence[str]) -> str:
+    if not missing:
+        return ""
+    rest = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+    return f"; not in panel {', '.join(missing[:LISTED])}{rest}"
 
 
 def _pixels(paths: Sequence[Path]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Latents of a whole set, computed once, kept as safetensors, with the captions' embeddings."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,19 @@ from safetensors.torch import load_file, save_file
 
 from storyboard import artifacts
 from storyboard.compat.quiet import quiet
-from storyboard.data.collecting import Captions
+from storyboard.data.captions import Captions
 from storyboard.errors import TrainingError
 from storyboard.models import conditioning
 from storyboard.models.run import Run
 from storyboard.prompts import literal
+from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.pipeline import TrainingPipeline
 
-PIXELS_A_BATCH = {
-    "cuda": 16 * 256 * 256,
-    "cpu": 2 * 256 * 256,
-}  # through the VAE; more do not fit a CPU's caches
-MAX_RATIO = 2.0  # of a bucket's longer to its shorter side
+Bucket = tuple[int, int]  # height and width in pixels
+
+# at once through the VAE; more do not fit a CPU's caches
+PIXELS_PER_BATCH = {"cuda": 16 * 256 * 256, "cpu": 2 * 256 * 256}
+PARTS = ("latents", "time_ids", "captions")  # of the file
 
 
 @dataclass(frozen=True)
@@ -30,82 +32,101 @@ class Cache:
     """What the UNet is trained on.
 
     Attributes:
-        latents: For each bucket (h, w in pixels) a tensor (n, 4, h / 8, w / 8).
+        latents: For each bucket a tensor (n, 4, h / 8, w / 8).
         time_ids: For each bucket (n, 6): original h, w, crop top, left, target h, w in pixels.
         captions: For each bucket (n,) indices into the embeddings.
-        embeddings: One for each different caption, read from disk as they are used; the first is the empty caption's.
+        embeddings: One for each different caption; the first is that of the empty caption.
     """
 
-    latents: dict[tuple[int, int], torch.Tensor]
-    time_ids: dict[tuple[int, int], torch.Tensor]
-    captions: dict[tuple[int, int], torch.Tensor]
+    latents: dict[Bucket, torch.Tensor]
+    time_ids: dict[Bucket, torch.Tensor]
+    captions: dict[Bucket, torch.Tensor]
     embeddings: list[conditioning.Embedding]
 
     def __len__(self) -> int:
         return sum(len(tensor) for tensor in self.latents.values())
 
 
-def buckets(resolution: int, step: int) -> list[tuple[int, int]]:
-    """(h, w) of about ``resolution**2`` pixels, sides multiples of ``step``, at most MAX_RATIO long: NovelAI's aspect buckets."""
-    found = {(resolution, resolution)}
+def buckets(
+    resolution: int, step: int, max_ratio: float = Hyperparameters.max_bucket_ratio
+) -> list[Bucket]:
+    """Sizes of about ``resolution**2`` pixels, sides multiples of ``step``: aspect ratio buckets.
+
+    As NovelAI's (https://blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac).
+
+    Args:
+        max_ratio: Of the longer to the shorter side.
+    """
+    sizes = {(resolution, resolution)}
     for width in range(step, 2 * resolution + 1, step):
         height = round(resolution**2 / width / step) * step
-        if height and max(width, height) / min(width, height) <= MAX_RATIO:
-            found |= {(height, width), (width, height)}
-    return sorted(found)
+        if height and max(width, height) / min(width, height) <= max_ratio:
+            sizes |= {(height, width), (width, height)}
+    return sorted(sizes)
 
 
 def fit(
-    image: Image.Image, choices: list[tuple[int, int]]
-) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
-    """Scale to cover the bucket of nearest aspect ratio and cut the middle -> pixels (h, w, 3), bucket, crop (top, left)."""
-    height, width = min(
-        choices,
-        key=lambda bucket: abs(np.log(bucket[1] / bucket[0]) - np.log(image.width / image.height)),
-    )
+    image: Image.Image, choices: Sequence[Bucket]
+) -> tuple[np.ndarray, Bucket, tuple[int, int]]:
+    """Scale to cover the bucket of nearest aspect ratio and crop to its middle.
+
+    Returns:
+        Pixels (h, w, 3), the bucket, and the crop's top and left in pixels.
+    """
+    aspect = np.log(image.width / image.height)
+    height, width = min(choices, key=lambda size: abs(np.log(size[1] / size[0]) - aspect))
+
     scale = max(height / image.height, width / image.width)
     size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     top, left = (size[1] - height) // 2, (size[0] - width) // 2
-    scaled = image.resize(size, Image.LANCZOS).crop((left, top, left + width, top + height))
-    return np.asarray(scaled), (height, width), (top, left)
+    cropped = image.resize(size, Image.LANCZOS).crop((left, top, left + width, top + height))
+    return np.asarray(cropped), (height, width), (top, left)
 
 
 def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
     """The cache of ``captions``, from ``<output>/cache`` if it was made before.
 
     Args:
-        prompts: Encoded together with the captions, while the text encoders are there.
+        prompts: Encoded together with the captions, while the text encoders are loaded.
     """
-    texts = ["", *sorted({row["text"] for row in captions.rows} - {""})]
-    said = conditioning.encode(run, prompts, captions=texts)
+    texts = ["", *sorted({row.text for row in captions.rows} - {""})]
+    embeddings = conditioning.encode(run, prompts, captions=texts)
+
     target = run.folder / "cache" / "latents"
-    mark = artifacts.fingerprint(
+    max_ratio = Hyperparameters.of(run).max_bucket_ratio
+    fingerprint = artifacts.fingerprint(
         stage="latents",
         captions=captions.digest,
         base=run.base_fingerprint,
         resolution=run.resolution,
         precision=run.plan.precision,
+        max_bucket_ratio=max_ratio,
         versions=artifacts.versions("torch", "diffusers", "diffsynth"),
     )
-    if not artifacts.finished(target, mark):
-        parts = _encode(captions, run, {text: index for index, text in enumerate(texts)})
+    if not artifacts.finished(target, fingerprint):
+        choices = buckets(run.resolution, run.base.resolution_step, max_ratio)
+        parts = _encode(captions, run, texts, choices)
         with artifacts.building(target) as folder:
-            tensors = {
-                f"{height}x{width}.{part}": tensor
-                for part, by_bucket in parts.items()
-                for (height, width), tensor in by_bucket.items()
-            }
-            save_file(tensors, folder / "latents.safetensors")
-            artifacts.write_manifest(
-                folder, "latents", mark, pictures=sum(map(len, parts["latents"].values()))
-            )
+            _save(parts, folder / "latents.safetensors")
+            pictures = sum(map(len, parts["latents"].values()))
+            artifacts.write_manifest(folder, "latents", fingerprint, pictures=pictures)
     return Cache(
-        **_load(target / "latents.safetensors"), embeddings=[said[literal(text)] for text in texts]
+        **_load(target / "latents.safetensors"),
+        embeddings=[embeddings[literal(text)] for text in texts],
     )
 
 
-def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
-    parts: dict[str, dict] = {"latents": {}, "time_ids": {}, "captions": {}}
+def _save(parts: dict[str, dict[Bucket, torch.Tensor]], path: Path) -> None:
+    tensors = {
+        f"{height}x{width}.{part}": tensor
+        for part, by_bucket in parts.items()
+        for (height, width), tensor in by_bucket.items()
+    }
+    save_file(tensors, path)
+
+
+def _load(path: Path) -> dict[str, dict[Bucket, torch.Tensor]]:
+    parts: dict[str, dict] = {part: {} for part in PARTS}
     for name, tensor in load_file(path).items():
         size, part = name.split(".")
         height, width = map(int, size.split("x"))
@@ -113,43 +134,59 @@ def _load(path: Path) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
     return parts
 
 
+@dataclass
+class _Pending:
+    """Pictures of one bucket that wait for the VAE."""
+
+    pixels: list[np.ndarray] = field(default_factory=list)
+    time_ids: list[tuple[int, ...]] = field(default_factory=list)
+    captions: list[int] = field(default_factory=list)
+
+
 def _encode(
-    captions: Captions, run: Run, number: dict[str, int]
-) -> dict[str, dict[tuple[int, int], torch.Tensor]]:
-    choices = buckets(run.resolution, run.base.resolution_step)
+    captions: Captions, run: Run, texts: Sequence[str], choices: Sequence[Bucket]
+) -> dict[str, dict[Bucket, torch.Tensor]]:
+    """Part of the file -> bucket -> tensor."""
     pipe = TrainingPipeline.load(run.base, ("vae",), run.plan.device, run.plan.dtype)
     with quiet():
         pipe.vae.to(memory_format=torch.channels_last)
-    waiting: dict[tuple[int, int], list] = {}
-    parts: dict[str, dict] = {"latents": {}, "time_ids": {}, "captions": {}}
+    index = {text: i for i, text in enumerate(texts)}
+    pending: dict[Bucket, _Pending] = defaultdict(_Pending)
+    parts: dict[str, dict[Bucket, list]] = {part: defaultdict(list) for part in PARTS}
 
-    def encode(bucket: tuple[int, int]) -> None:
-        pixels, time_ids, indices = zip(*waiting.pop(bucket))
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents = pipe.encode_images(images.contiguous(memory_format=torch.channels_last)).cpu()
-        if not torch.isfinite(latents).all():
-            raise TrainingError(
-                f"The VAE of {run.base.name!r} gave latents that are not finite: its weights are damaged, get them again."
-            )
-        for part, value in (
-            ("latents", latents),
-            ("time_ids", torch.tensor(time_ids, dtype=torch.float32)),
-            ("captions", torch.tensor(indices)),
-        ):
-            parts[part].setdefault(bucket, []).append(value)
+    def encode(bucket: Bucket) -> None:
+        batch = pending.pop(bucket)
+        parts["latents"][bucket].append(_latents(pipe, batch.pixels))
+        parts["time_ids"][bucket].append(torch.tensor(batch.time_ids, dtype=torch.float32))
+        parts["captions"][bucket].append(torch.tensor(batch.captions))
 
     for row in captions.rows:
         with Image.open(captions.path(row)) as image:
             pixels, bucket, crop = fit(image.convert("RGB"), choices)
-        # the size that the picture is drawn at, not the file's: a LoRA of small files should not learn "upscaled"
-        waiting.setdefault(bucket, []).append(
-            (pixels, (*bucket, *crop, *bucket), number[row["text"]])
-        )
-        if (len(waiting[bucket]) + 1) * bucket[0] * bucket[1] > PIXELS_A_BATCH[run.plan.device]:
+        batch = pending[bucket]
+        batch.pixels.append(pixels)
+        # the original size is given as the bucket's, not the file's: otherwise a LoRA of small
+        # files would learn what SDXL takes for scaled up
+        batch.time_ids.append((*bucket, *crop, *bucket))
+        batch.captions.append(index[row.text])
+        area = bucket[0] * bucket[1]
+        if (len(batch.pixels) + 1) * area > PIXELS_PER_BATCH[run.plan.device]:
             encode(bucket)
-    for bucket in list(waiting):
+    for bucket in list(pending):
         encode(bucket)
     return {
         part: {bucket: torch.cat(values).contiguous() for bucket, values in by_bucket.items()}
         for part, by_bucket in parts.items()
     }
+
+
+def _latents(pipe: TrainingPipeline, pixels: Sequence[np.ndarray]) -> torch.Tensor:
+    """Pixels (h, w, 3) of several pictures -> latents (n, 4, h / 8, w / 8) on the CPU."""
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = pipe.encode_images(images.contiguous(memory_format=torch.channels_last)).cpu()
+    if not torch.isfinite(latents).all():
+        raise TrainingError(
+            f"The VAE of {pipe.base.name!r} gave latents that are not finite: "
+            "its weights are damaged, get them again."
+        )
+    return latents

@@ -1,4 +1,7 @@
-"""Training steps replayed as CUDA graphs: on a fast card a step else waits for Python most of its time."""
+"""Training steps replayed as CUDA graphs.
+
+On a fast card a step of few pictures otherwise waits for Python most of its time.
+"""
 
 from collections.abc import Callable
 
@@ -8,29 +11,29 @@ Batch = dict[str, torch.Tensor]
 
 
 class Replay:
-    """``work`` on batches of tensors on the card, captured as a CUDA graph for each set of shapes and then replayed.
+    """``work`` on batches on the card, captured once for each set of shapes and replayed.
 
-    The first batch of new shapes is worked on without a graph, which makes libraries load and gradients come into being;
-    the second is captured (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). Gradients must stay where they
-    are: ``zero_grad(set_to_none=False)``.
+    The first batch of new shapes is worked on without a graph: libraries are loaded then and
+    gradients allocated. The second is captured
+    (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). Gradients must stay at their
+    addresses: ``zero_grad(set_to_none=False)``.
 
     Args:
-        work: (batch, constant) -> a tensor; neither random numbers nor copies from the CPU are allowed inside.
+        work: (batch, constant) -> a tensor; it must draw no random numbers and copy nothing from
+            the CPU.
     """
 
     def __init__(self, work: Callable[[Batch, float], torch.Tensor]) -> None:
         self.work = work
-        self.stream = (
-            torch.cuda.Stream()
-        )  # gradients are summed on the stream of their first use, which must be the graph's
+        # gradients are summed on the stream of their first use, which must be the graph's
+        self.stream = torch.cuda.Stream()
         self.seen: set[tuple] = set()
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Batch, torch.Tensor]] = {}
-        self.pool = (
-            torch.cuda.graph_pool_handle()
-        )  # one for all: graphs are replayed one after another
+        # one for all: graphs are replayed one after another
+        self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, batch: Batch, constant: float) -> torch.Tensor:
-        """What ``work`` gives; valid until the next call."""
+        """What ``work`` returns; valid until the next call."""
         shapes = (constant, *((name, tensor.shape, tensor.dtype) for name, tensor in batch.items()))
         if shapes not in self.seen:
             self.seen.add(shapes)

@@ -1,48 +1,28 @@
-"""Kolors, SDXL and SD 1.5 for DiffSynth-Studio 2.1: registration, pipeline unit, pipeline.
+"""A base in DiffSynth-Studio 2.1, for training: loading, latents, schedule.
 
-No model code: UNet and VAE are diffusers' classes, registered with DiffSynth's model pool. Its own have no Kolors since
-December 2025, and ignore gradient checkpointing for SD 1.5 and SDXL; its text units pool SDXL's embedding at token 0.
+There is no model code here. UNet and VAE are diffusers' classes, loaded by DiffSynth's model pool:
+its own have no Kolors since December 2025 and ignore gradient checkpointing for SD 1.5 and SDXL.
+Its text units are not used, because they pool SDXL's embedding at token 0.
 """
 
-import contextlib
 import importlib
-import io
 
 import torch
-from diffsynth.configs import MODEL_CONFIGS
-from diffsynth.core import ModelConfig, hash_model_file
+from diffsynth.core import ModelConfig
 from diffsynth.diffusion.base_pipeline import BasePipeline, PipelineUnit
 from diffsynth.diffusion.ddim_scheduler import DDIMScheduler
 
+from storyboard.compat import diffsynth
 from storyboard.compat.quiet import quiet
-from storyboard.models import loading as models
-from storyboard.models.bases import Base
-
-
-def register(base: Base, component: str) -> str:
-    """Tell DiffSynth's pool what the weights of ``component`` are; returns the name they go by."""
-    name = f"storyboard_{base.name}_{component}"
-    found = hash_model_file([str(path) for path in base.weight_files(component)])
-    MODEL_CONFIGS[:] = [
-        entry
-        for entry in MODEL_CONFIGS
-        if entry["model_name"] != name and entry["model_hash"] != found
-    ]
-    MODEL_CONFIGS.append(
-        {
-            "model_hash": found,
-            "model_name": name,
-            "model_class": ".".join(base.family.classes[component]),
-            "extra_kwargs": base.config(component),
-        }
-    )
-    return name
+from storyboard.models import loading
+from storyboard.models.base import Base
 
 
 class LatentsUnit(PipelineUnit):
-    """input_image (n, 3, h, w) in [-1, 1] -> input_latents (n, 4, h / 8, w / 8): the posterior's mean, scaled.
+    """input_image (n, 3, h, w) in [-1, 1] -> input_latents (n, 4, h / 8, w / 8), scaled.
 
-    DiffSynth's own units want the UNet at hand, take one picture at a time and keep it in the cache.
+    They are the mean of the VAE's posterior. DiffSynth's own units need the UNet, take one picture
+    at a time and keep it in the cache.
     """
 
     def __init__(self) -> None:
@@ -52,7 +32,8 @@ class LatentsUnit(PipelineUnit):
             onload_model_names=("vae",),
         )
 
-    def process(self, pipe, input_image):
+    def process(self, pipe: "TrainingPipeline", input_image: torch.Tensor | None) -> dict:
+        """DiffSynth's hook."""
         if input_image is None:
             return {}
         pipe.load_models_to_device(self.onload_model_names)
@@ -62,7 +43,12 @@ class LatentsUnit(PipelineUnit):
 
 
 class TrainingPipeline(BasePipeline):
-    """What training needs of a base beside its text embeddings: VAE, UNet, schedule."""
+    """What training needs of a base beside its text embeddings: VAE, UNet, schedule.
+
+    Attributes:
+        alphas_cumprod: (t,) of the schedule, on the device.
+        model_fn: DiffSynth's function that calls the UNet of this family.
+    """
 
     def __init__(self, base: Base, device: str, torch_dtype: torch.dtype) -> None:
         super().__init__(
@@ -79,9 +65,10 @@ class TrainingPipeline(BasePipeline):
             prediction_type=base.prediction_type,
             rescale_zero_terminal_snr=base.zero_terminal_snr,
         )
-        # DiffSynth's switch_pipe_to_training_mode would set 1,000 here whatever the base
+        # DiffSynth's switch_pipe_to_training_mode would set 1,000 here for every base
         self.scheduler.set_timesteps(base.num_train_timesteps, training=True)
-        self.alphas_cumprod = torch.tensor(self.scheduler.alphas_cumprod, device=device)  # (t,)
+        self.alphas_cumprod = torch.tensor(self.scheduler.alphas_cumprod, device=device)
+
         self.vae = self.unet = None
         self.in_iteration_models = ("unet",)
         self.latents_unit = LatentsUnit()
@@ -100,20 +87,26 @@ class TrainingPipeline(BasePipeline):
         """
         pipe = cls(base, device, torch_dtype)
         for component in components:
-            models.check_layout(base, component)
-            with quiet(), contextlib.redirect_stdout(io.StringIO()):
-                name = register(base, component)
-                dtype = torch.float32 if component == "vae" else torch_dtype
-                config = ModelConfig(
-                    state_dict=dict(models.read(base, component, dtype)),
-                    path=[str(path) for path in base.weight_files(component)],
-                    skip_download=True,
-                    computation_dtype=dtype,
-                    computation_device=device,
-                )
-                setattr(pipe, component, pipe.download_and_load_models([config]).fetch_model(name))
+            loading.check_layout(base, component)
+            with quiet(), diffsynth.silent():
+                setattr(pipe, component, pipe._load_component(component))
         pipe.freeze_except([])
         return pipe
+
+    def _load_component(self, component: str) -> torch.nn.Module:
+        base, files = self.base, self.base.weight_files(component)
+        name = f"storyboard_{base.name}_{component}"
+        dtype = torch.float32 if component == "vae" else self.torch_dtype
+        model_class = ".".join(base.family.classes[component])
+        with diffsynth.registered(name, files, model_class, base.config(component)):
+            config = ModelConfig(
+                state_dict=dict(loading.read(base, component, dtype)),
+                path=[str(path) for path in files],
+                skip_download=True,
+                computation_dtype=dtype,
+                computation_device=self.device,
+            )
+            return self.download_and_load_models([config]).fetch_model(name)
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:

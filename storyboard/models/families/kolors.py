@@ -1,8 +1,15 @@
 """Kolors: SDXL's UNet in layout, ChatGLM3 for Chinese and English prompts."""
 
-from storyboard.models.families import sdxl
-from storyboard.models.families.family import ComfyNodes, Family, MemoryNeeds, NodeType
+from storyboard.models.families import module_names, sdxl
+from storyboard.models.families.family import (
+    ComfyNodes,
+    Family,
+    Lookalike,
+    MemoryNeeds,
+    NodeType,
+)
 
+ORIGINAL = "Kwai-Kolors/Kolors"
 PACK = {"cnr_id": "comfyui-kolors-mz", "aux_id": "MinusZoneAI/ComfyUI-Kolors-MZ"}
 # INPUT_TYPES and RETURN_TYPES of ComfyUI-Kolors-MZ's __init__.py
 PACK_NODES = {
@@ -22,16 +29,32 @@ FAMILY = Family(
     # and draws the same (parity is tested)
     image_to_image="StableDiffusionXLImg2ImgPipeline",
     configs={"model_index.json": {"_class_name": "KolorsPipeline"}},
+    lookalikes=(
+        Lookalike(
+            "Kolors in its original layout, whose text encoder can run code when it is read",
+            configs={
+                "model_index.json": {"_class_name": (None, "StableDiffusionXLPipeline")},
+                "text_encoder/config.json": {"model_type": "chatglm"},
+            },
+            hub_id=ORIGINAL,
+            advice=(
+                f'set base="kolors", which fetches {ORIGINAL}-diffusers, '
+                "or give a folder that holds that"
+            ),
+        ),
+    ),
     classes={
         "text_encoder": ("diffusers.pipelines.kolors.text_encoder", "ChatGLMModel"),
         "unet": sdxl.UNET,
         "vae": sdxl.VAE,
     },
     tokenizers={"text_encoder": ("diffusers.pipelines.kolors.tokenizer", "ChatGLMTokenizer")},
-    text="chatglm",
+    text=("storyboard.models.text_chatglm", "ChatGLMText"),
+    text_length=256,
     chinese=True,
     forward=sdxl.FAMILY.forward,
     kohya_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
+    module_names={"unet": module_names.UNET2D},
     memory=MemoryNeeds(unet=5.2, text=12.0),
     comfyui=ComfyNodes(
         loaders={

@@ -13,7 +13,7 @@ def register(family: Family) -> Family:
 
 
 def forget(name: str) -> None:
-    """Undo ``register``."""
+    """Undo ``register``; KeyError where there is none of this name."""
     del _FAMILIES[name]
 
 
@@ -22,14 +22,27 @@ def known() -> tuple[Family, ...]:
     return tuple(reversed(_FAMILIES.values()))
 
 
+def titles() -> str:
+    """How people call the families, for messages: ``"A, B and C"``."""
+    *most, last = [family.title for family in _FAMILIES.values()]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def by_name(name: str) -> Family:
     """The family that is called ``name``; KeyError where there is none."""
     return _FAMILIES[name]
 
 
 def by_pipeline(pipeline: str) -> Family:
-    """The family that diffusers' class ``pipeline`` draws; KeyError where there is none."""
-    for family in known():
+    """The family that diffusers' class ``pipeline`` draws, the first one registered.
+
+    Records of the version before name a pipeline and no family, so that only families of then are
+    meant.
+
+    Raises:
+        KeyError: There is none.
+    """
+    for family in _FAMILIES.values():
         if family.pipeline == pipeline:
             return family
     raise KeyError(pipeline)

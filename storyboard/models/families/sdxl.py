@@ -1,11 +1,23 @@
 """Stable Diffusion XL: two CLIP text encoders, size and crop as further conditions."""
 
-from storyboard.models.families.family import ComfyNodes, Family, MemoryNeeds
+from storyboard.models.families import module_names
+from storyboard.models.families.family import (
+    ComfyNodes,
+    Family,
+    Lookalike,
+    MemoryNeeds,
+    SingleFile,
+)
 
 # by the module that defines each: DiffSynth's pool does not know diffusers' lazy modules
 UNET = ("diffusers.models.unets.unet_2d_condition", "UNet2DConditionModel")
 VAE = ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL")
+TEXT = ("storyboard.models.text_clip", "ClipText")
 TOKENIZER = ("transformers", "CLIPTokenizer")
+# tensors of the layout that SD 1.5 and SDXL were published in
+ORIGINAL_UNET = "model.diffusion_model."
+ORIGINAL_VAE = "first_stage_model."
+FIRST_LAYER = f"{ORIGINAL_UNET}input_blocks.0.0.weight"
 CHECKPOINT_NOTE = "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。"
 FOLDER_LOADER = ("DiffusersLoader", "model_path")
 
@@ -15,10 +27,16 @@ FAMILY = Family(
     pipeline="StableDiffusionXLPipeline",
     image_to_image="StableDiffusionXLImg2ImgPipeline",
     configs={"model_index.json": {"_class_name": "StableDiffusionXLPipeline"}},
-    single_file={
-        "text_encoder": "conditioner.embedders.0.transformer.",
-        "text_encoder_2": "conditioner.embedders.1.model.",
-    },
+    single_file=SingleFile(
+        prefixes={
+            "text_encoder": "conditioner.embedders.0.transformer.",
+            "text_encoder_2": "conditioner.embedders.1.model.",
+            "unet": ORIGINAL_UNET,
+            "vae": ORIGINAL_VAE,
+        },
+        first_layer=FIRST_LAYER,
+    ),
+    lookalikes=(Lookalike("an SDXL refiner", prefix="conditioner.embedders.0.model."),),
     classes={
         "text_encoder": ("transformers", "CLIPTextModel"),
         "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
@@ -26,7 +44,8 @@ FAMILY = Family(
         "vae": VAE,
     },
     tokenizers={"text_encoder": TOKENIZER, "text_encoder_2": TOKENIZER},
-    text="clip",
+    text=TEXT,
+    text_length=77,
     clip_layer=2,
     forward=("diffsynth.pipelines.stable_diffusion_xl", "model_fn_stable_diffusion_xl"),
     kohya_prefixes={
@@ -34,6 +53,14 @@ FAMILY = Family(
         "text_encoder": "lora_te1_",
         "text_encoder_2": "lora_te2_",
     },
+    module_names={
+        "unet": module_names.UNET2D,
+        "text_encoder": module_names.CLIP_TEXT,
+        "text_encoder_2": module_names.CLIP_TEXT,
+    },
+    # kohya's prefixes and a second encoder; in one block of the UNet more than one transformer
+    lora_keys=r"^lora_te[12]_|(^|\.)text_encoder_2\.|\d[._]transformer_blocks[._][1-9]",
+    lora_versions="xl",
     memory=MemoryNeeds(unet=5.2, text=1.8),
     comfyui=ComfyNodes(
         loaders={"1": ("CheckpointLoaderSimple", "ckpt_name")},

@@ -1,0 +1,77 @@
+"""The account of a cleaning: what each operator kept and dropped, and why each row was dropped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from storyboard.data.captions import CaptionRow
+from storyboard.errors import SettingsError
+
+UNMEASURED = "could not be measured: the picture may be broken"
+
+
+@dataclass(frozen=True)
+class OperatorCount:
+    """How many rows an operator kept and dropped, and how many seconds it took."""
+
+    operator: str
+    kept: int
+    dropped: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DroppedRow:
+    """A row that an operator dropped: its caption and picture, and why.
+
+    ``image`` is relative to the folder of the collected pictures.
+    """
+
+    id: str
+    text: str
+    image: str
+    operator: str
+    reason: str
+
+
+@dataclass
+class Account:
+    """What became of every row so far.
+
+    Attributes:
+        rows: By id.
+        operators: In the order in which they ran.
+        statistics: What was measured of a row, by its id.
+    """
+
+    rows: Mapping[str, CaptionRow]
+    operators: list[OperatorCount] = field(default_factory=list)
+    dropped: list[DroppedRow] = field(default_factory=list)
+    statistics: dict[str, dict] = field(default_factory=dict)
+
+    def enter(
+        self,
+        operator: str,
+        before: Sequence[str],
+        after: Sequence[str],
+        reasons: Mapping[str, str],
+        seconds: float,
+    ) -> None:
+        """Note that ``operator`` was given the rows ``before`` and kept those ``after``, by id.
+
+        Raises:
+            SettingsError: It made several rows of one.
+        """
+        kept = set(after)
+        if len(kept) != len(after):
+            raise SettingsError(
+                f"The recipe's {operator} makes several rows of one, which would count a picture "
+                "more than once: take it out."
+            )
+        for row_id in before:
+            if row_id in kept:
+                continue
+            row = self.rows[row_id]
+            reason = reasons.get(row_id, UNMEASURED)
+            self.dropped.append(DroppedRow(row_id, row.text, row.image, operator, reason))
+        dropped = len(before) - len(kept)
+        self.operators.append(OperatorCount(operator, len(kept), dropped, round(seconds, 2)))

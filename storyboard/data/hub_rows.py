@@ -1,0 +1,96 @@
+"""Rows of a streamed data set as files: each picture as it is stored, captions in a listing."""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from storyboard import artifacts
+from storyboard.data.listing import TEXT_KEYS
+from storyboard.errors import DatasetError
+
+SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|gif|tiff?)")
+# a hop of fsspec's paths, ``zip://inside::outside``
+ARCHIVE = re.compile(r"(?:zip|tar|gzip|bz2|lz4|xz|zstd)://")
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError)
+
+
+def repair(listing: Path) -> int:
+    """Count the whole rows on disk; half a line that a break left behind is cut off."""
+    if not listing.is_file():
+        return 0
+    text = listing.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        artifacts.write_atomically(listing, whole)
+    return whole.count("\n")
+
+
+def print_missing_captions(row: dict, dataset_id: str) -> None:
+    """Say so if ``row`` has no column of captions."""
+    if any(key in row for key in TEXT_KEYS):
+        return
+    print(
+        f"collect: {dataset_id} has the columns {', '.join(row)} and no captions in "
+        f'{", ".join(TEXT_KEYS)}: set caption_template, such as "二次元", or captioner',
+        flush=True,
+    )
+
+
+def picture_of(row: dict, columns: Sequence[str], dataset_id: str) -> dict | None:
+    """The first picture of ``row``, as ``{"bytes", "path"}``; None where it holds none.
+
+    Raises:
+        DatasetError: No column is one of pictures.
+    """
+    for name in columns or row:
+        value = row.get(name)
+        if isinstance(value, dict) and {"bytes", "path"} <= value.keys():
+            return value
+    if not columns:
+        raise DatasetError(
+            f"{dataset_id} holds no pictures, only {', '.join(row)}: choose a data set of pictures."
+        )
+    return None
+
+
+def save(
+    picture: dict | None, holds: Callable[[str], bool], folder: Path, index: int
+) -> dict[str, str]:
+    """Write the picture of row ``index`` as it is; returns its part of a line of the listing.
+
+    A picture that the data set does not hold gets a line with a ``reason``, so that rows keep their
+    numbers.
+    """
+    suffix = Path((picture or {}).get("path") or "").suffix.lower()
+    # whoever reads the file goes by its content, so that any suffix of a picture will do
+    name = f"{index:06d}{suffix if SUFFIX.fullmatch(suffix) else '.png'}"
+    try:
+        artifacts.write_atomically(folder / name, content(picture, holds))
+    except (FileNotFoundError, *DAMAGED_ARCHIVE) as error:
+        return {"file_name": name, "reason": f"row {index}: {error}"}
+    return {"file_name": name}
+
+
+def content(picture: dict | None, holds: Callable[[str], bool]) -> bytes:
+    """A picture's bytes, out of the row or out of the file that it names.
+
+    Raises:
+        FileNotFoundError: There is no picture, or it names a file that is not in the data set.
+    """
+    from datasets.utils.file_utils import xopen
+
+    picture = picture or {}
+    if picture.get("bytes"):
+        return picture["bytes"]
+    path = picture.get("path")
+    if not path:
+        raise FileNotFoundError("it holds no picture")
+
+    *hops, outside = path.split("::")
+    # a first hop without a protocol would be a file of this machine
+    if not holds(outside) or not all(ARCHIVE.match(hop) for hop in hops):
+        raise FileNotFoundError(f"{path} is not in the data set")
+    with xopen(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,53 @@
+"""Words of which names of modules are made, for forms of a LoRA that write ``_`` for every dot.
+
+Names with an underscore in them come first: ``time_emb_proj`` is one word.
+"""
+
+UNET2D = (  # diffusers' UNet2DConditionModel
+    "down_blocks",
+    "up_blocks",
+    "mid_block",
+    "transformer_blocks",
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out",
+    "proj_in",
+    "proj_out",
+    "time_emb_proj",
+    "conv_shortcut",
+    "conv_in",
+    "conv_out",
+    "conv_norm_out",
+    "time_embedding",
+    "add_embedding",
+    "linear_1",
+    "linear_2",
+    "encoder_hid_proj",
+    "attentions",
+    "resnets",
+    "downsamplers",
+    "upsamplers",
+    r"attn\d",
+    "ff",
+    "net",
+    "proj",
+    r"norm\d?",
+    r"conv\d?",
+    r"\d+",
+)
+CLIP_TEXT = (  # transformers' CLIPTextModel, with and without projection
+    "text_model",
+    "encoder",
+    "layers",
+    "self_attn",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "out_proj",
+    "mlp",
+    "fc1",
+    "fc2",
+    "text_projection",
+    r"\d+",
+)

@@ -1,0 +1,115 @@
+"""All measures of one set of pictures, computed once."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from storyboard import artifacts
+from storyboard.data.captions import Captions
+from storyboard.errors import ScoringError
+from storyboard.prompts import plain
+from storyboard.rendering.pictures import Pictures
+from storyboard.scoring import feature_cache, feature_statistics
+from storyboard.scoring.judge import FeaturePair, Judge
+from storyboard.scoring.scores import Measure, Unmeasurable
+
+SCALE = 100.0  # of the style distance, for numbers that a person can read
+
+
+def measure(
+    pictures: Pictures, captions: Captions, judge: Judge, folder: Path
+) -> dict[str, Measure]:
+    """The measures of ``pictures`` by name, from ``folder`` if they are there.
+
+    Raises:
+        ScoringError: A picture is gone.
+    """
+    for path in pictures.paths:
+        if not path.is_file():
+            raise ScoringError(f"{path} is gone: run the cell that draws it again.")
+
+    prompts = [plain(panel.prompt) for panel in pictures.panels]  # without A1111's weights
+    digests = [artifacts.digest_of_file(path) for path in pictures.paths]
+    fingerprint = artifacts.fingerprint(
+        stage="score",
+        judge=judge.fingerprint_inputs(),
+        captions=captions.digest,
+        panels=[list(panel) for panel in zip(prompts, digests, strict=True)],
+    )
+    file = folder / f"{pictures.folder.name}.json"
+    measures = _read(file, fingerprint)
+    if measures is not None:
+        return measures
+
+    measures = _computed(pictures.paths, prompts, captions, judge, folder)
+    if judge.is_complete:
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {name: asdict(measure) for name, measure in measures.items()}
+        artifacts.write_json(file, {"fingerprint": fingerprint, "measures": content})
+    return measures
+
+
+def _read(file: Path, fingerprint: str) -> dict[str, Measure] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if content.get("fingerprint") != fingerprint:
+        return None
+    return {name: Measure(**fields) for name, fields in content["measures"].items()}
+
+
+def _computed(
+    paths: Sequence[Path],
+    prompts: Sequence[str],
+    captions: Captions,
+    judge: Judge,
+    folder: Path,
+) -> dict[str, Measure]:
+    def features(measure: str) -> FeaturePair:
+        return feature_cache.features(measure, paths, captions, judge, folder)
+
+    measures = {
+        "match": judge.match(paths, prompts),
+        "coherence": _or_reason(lambda: _coherence(paths, features)),
+        "style": _or_reason(lambda: _style(paths, captions, features)),
+        "aesthetics": judge.aesthetics(paths, lambda: features("style")),
+    }
+    return measures | judge.preference(paths, prompts)
+
+
+def _or_reason(compute: Callable[[], Measure]) -> Measure:
+    """What ``compute`` returns, or no number and the reason."""
+    try:
+        return compute()
+    except Unmeasurable as reason:
+        return Measure(None, str(reason))
+
+
+def _coherence(paths: Sequence[Path], features: Callable[[str], FeaturePair]) -> Measure:
+    if len(paths) < 2:
+        raise Unmeasurable("a single picture has nothing to agree with · 只有一张图，无从比较")
+    of_pictures, of_training_set = features("coherence")
+    usual = feature_statistics.coherence(of_training_set)
+    return Measure(
+        feature_statistics.coherence(of_pictures),
+        f"how alike the pictures are; any of the training set have {usual:.0f} "
+        f"· 各格之间的相似度，训练集自身为 {usual:.0f}",
+    )
+
+
+def _style(
+    paths: Sequence[Path], captions: Captions, features: Callable[[str], FeaturePair]
+) -> Measure:
+    if min(len(paths), len(captions) - len(paths)) < 2:
+        raise Unmeasurable(
+            "needs two pictures, and a training set of some more · 至少要两张图，训练集要再多几张"
+        )
+    of_pictures, of_training_set = features("style")
+    usual = SCALE * feature_statistics.chance(of_training_set, len(paths))
+    return Measure(
+        SCALE * feature_statistics.kid(of_pictures, of_training_set),
+        f"0 is the training set itself, up to {usual:.1f} is chance; one character in all panels "
+        f"adds some · 0 即训练集画风，{usual:.1f} 以内属偶然；全篇同一人物会略高",
+    )

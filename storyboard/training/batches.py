@@ -1,0 +1,89 @@
+"""Which pictures a step sees, in which order, with which noise, timesteps and captions.
+
+Every random number comes from the seed and the number of the epoch or step, so that a run that was
+interrupted goes on as if it had not been.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+
+import torch
+
+from storyboard.models import conditioning
+from storyboard.training.cache import Cache
+from storyboard.training.hyperparameters import Hyperparameters
+from storyboard.training.pipeline import TrainingPipeline
+
+Bucket = tuple[int, int]  # height and width in pixels
+EMPTY_CAPTION = 0  # index of its embedding in the cache
+
+
+def epoch_batches(
+    cache: Cache, batch_size: int, seed: int, epoch: int
+) -> list[tuple[Bucket, torch.Tensor]]:
+    """Bucket and indices into it of each batch of an epoch, in order.
+
+    Every picture is in one batch. Batches do not cross buckets, so that the last of a bucket may be
+    smaller.
+    """
+    generator = _generator(seed, "order", epoch)
+    batches = []
+    for bucket, latents in sorted(cache.latents.items()):
+        order = torch.randperm(len(latents), generator=generator)
+        batches += [(bucket, indices) for indices in order.split(batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def batches_from(
+    cache: Cache, batch_size: int, seed: int, step: int
+) -> Iterator[tuple[Bucket, torch.Tensor]]:
+    """The batches of ``step`` and of all steps after it, without end; steps count from 0."""
+    for epoch in itertools.count():
+        batches = epoch_batches(cache, batch_size, seed, epoch)
+        yield from batches[step:]
+        step = max(0, step - len(batches))
+
+
+def draw_batch(
+    cache: Cache,
+    bucket: Bucket,
+    indices: torch.Tensor,
+    pipe: TrainingPipeline,
+    seed: int,
+    step: int,
+    caption_dropout: float = Hyperparameters.caption_dropout,
+) -> dict[str, torch.Tensor]:
+    """A batch with its noise, timesteps and conditioning on the device, as ``diffusion_loss`` asks.
+
+    The timesteps are stratified: each picture's is drawn from its own of n equal intervals. Losses
+    of different batches then differ less (https://arxiv.org/abs/2107.00630, appendix I.1).
+    """
+    generator = _generator(seed, "step", step)
+    latents = cache.latents[bucket][indices]
+    noise = torch.randn(latents.shape, generator=generator)
+
+    n = len(indices)
+    offsets = torch.rand(n, generator=generator, dtype=torch.float64)
+    timesteps = ((torch.arange(n) + offsets) / n * pipe.base.num_train_timesteps).long()
+
+    dropped = torch.rand(n, generator=generator) < caption_dropout
+    captions = torch.where(dropped, EMPTY_CAPTION, cache.captions[bucket][indices])
+    embeddings = (cache.embeddings[caption] for caption in captions.tolist())
+    prompt_embeds, pooled_prompt_embeds = conditioning.stack(embeddings)
+
+    batch = {
+        "latents": latents.contiguous(memory_format=torch.channels_last),
+        "noise": noise,
+        "timesteps": timesteps,
+        "prompt_embeds": prompt_embeds,
+        "pooled_prompt_embeds": pooled_prompt_embeds,
+        "add_time_ids": cache.time_ids[bucket][indices],
+    }
+    return {name: tensor.to(pipe.device) for name, tensor in batch.items()}
+
+
+def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    """A stream of its own for each purpose and number; seeds of more than 64 bits differ too."""
+    mixed = hashlib.sha256(f"{seed}-{purpose}-{number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "little") >> 1)

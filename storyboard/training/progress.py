@@ -1,0 +1,66 @@
+"""What is done along the way: a live curve, previews, and the LoRA as it stands."""
+
+import math
+from pathlib import Path
+
+from torch import nn
+
+from storyboard import artifacts
+from storyboard.data.captions import Captions
+from storyboard.lora import file as lora_file
+from storyboard.models.run import Run
+from storyboard.show import Live
+from storyboard.training.loop import Step, trainable
+from storyboard.training.metadata import metadata
+from storyboard.training.previews import Previews
+
+PARTS = 3  # of the steps; after each a preview is drawn and the LoRA is written
+
+
+class Progress:
+    """Takes each step's report.
+
+    Args:
+        unet: With the LoRA that is trained.
+        previews: None draws nothing.
+        checkpoints: Folder that the LoRA is written to along the way. It lies beside the state for
+            resume, so that a run which goes on from that state has all of them.
+
+    Attributes:
+        drawn: What ``Previews.draw`` returned, in the order of training.
+    """
+
+    def __init__(
+        self,
+        captions: Captions,
+        run: Run,
+        unet: nn.Module,
+        live: Live,
+        previews: Previews | None,
+        checkpoints: Path,
+    ) -> None:
+        self.captions, self.run, self.unet = captions, run, unet
+        self.live, self.previews, self.checkpoints = live, previews, checkpoints
+        self.milestones = {round(run.train_steps * part / PARTS) for part in range(PARTS + 1)}
+        self.drawn: list[dict] = []
+
+    def report(self, step: Step) -> None:
+        """A step is finished, or training begins."""
+        if step.number in self.milestones:
+            if self.previews is not None:
+                self._draw(self.previews, step.number)
+            if 0 < step.number < step.total:
+                self._write_lora(step.number)
+        if step.number and math.isfinite(step.loss):
+            self.live.step(step.number, step.loss, step.seconds_left)
+
+    def _draw(self, previews: Previews, number: int) -> None:
+        self.drawn.append(previews.draw(self.unet, number))
+        paths = [previews.folder / name for name in self.drawn[-1]["pictures"]]
+        self.live.picture(f"step {number}", paths)
+
+    def _write_lora(self, number: int) -> None:
+        tensors = lora_file.to_kohya(trainable(self.unet), self.run.alpha)
+        content = lora_file.serialised(tensors, metadata(self.captions, self.run, number))
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        artifacts.write_atomically(self.checkpoints / f"step-{number:06d}.safetensors", content)
