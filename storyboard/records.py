@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from storyboard import artifacts
 
-VERSION = 2
 TEXTS = ("prompt", "negative_prompt")
 CHARACTER_FILE = "character.png"
 MAX_BATCH_SIZE = 64
@@ -172,7 +171,7 @@ class PanelRecord(Record):
         drawn: None before it is drawn.
     """
 
-    version: Literal[2] = VERSION
+    version: Literal[2] = 2
     prompt: str
     negative_prompt: str
     seed: Annotated[int, Field(ge=0)]
@@ -259,7 +258,7 @@ def _of_version_1(content: Mapping[str, Any]) -> dict[str, Any]:
     if "batch" in drawn:  # its PNGs did not say how they were drawn
         record["drawn"] = drawn
 
-    return {"version": VERSION, **left, **record}
+    return {"version": 2, **left, **record}
 
 
 def _take(content: dict[str, Any], **names: str) -> dict[str, Any]:

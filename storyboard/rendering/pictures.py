@@ -112,7 +112,9 @@ def save_panel(
     """Write the PNG of panel ``index``; returns ``record`` with its file and bytes."""
     further = text_chunks(record) if text_chunks else None
     size = write_image(folder / panel_file(index), image, png.info(record, further))
-    drawn = record.drawn.model_copy(update={"file": panel_file(index), "bytes": size})
+    drawn = record.drawn and record.drawn.model_copy(
+        update={"file": panel_file(index), "bytes": size}
+    )
     return record.model_copy(update={"drawn": drawn})
 
 
