@@ -1,8 +1,8 @@
-"""DiffSynth-Studio as its own users run it: its pipeline call, its data set, its training module, its loop.
+"""DiffSynth-Studio as its own users run it: pipeline call, data set, training module, loop.
 
-It has had no Kolors since December 2025, so the units that encode text and latents stand here, in its own form; UNet,
-VAE and text encoders are the same modules as ours. All else is DiffSynth's: one picture at a time, everything encoded
-anew at every step, a constant learning rate.
+It has had no Kolors since December 2025, so the units that encode text and latents stand here, in
+its own form; UNet, VAE and text encoders are the same modules as ours. All else is DiffSynth's: one
+picture at a time, everything encoded anew at every step, a constant learning rate.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ from diffsynth.pipelines.stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
 
-from storyboard.models import loading as models
-from storyboard.models.bases import Base
+from storyboard.models import loading
+from storyboard.models.base import Base
 
 
 class Vae(torch.nn.Module):
@@ -29,12 +29,12 @@ class Vae(torch.nn.Module):
 
     def __init__(self, vae) -> None:
         super().__init__()
-        self.vae, self.scaling_factor = vae, vae.config.scaling_factor
+        self.vae = vae
+        self.scaling_factor = vae.config.scaling_factor
 
     def encode(self, images: torch.Tensor):
-        return self.vae.encode(
-            images.to(self.vae.dtype)
-        ).latent_dist  # in fp32: SDXL's overflows in fp16
+        # in fp32: SDXL's overflows in fp16
+        return self.vae.encode(images.to(self.vae.dtype)).latent_dist
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self.vae.decode(latents.to(self.vae.dtype)).sample
@@ -55,7 +55,7 @@ class PromptUnit(PipelineUnit):
     def process(self, pipe, prompt):
         pipe.load_models_to_device(self.onload_model_names)
         with torch.no_grad():
-            parts = pipe.words[0].encode_prompt(
+            parts = pipe.text_pipelines[0].encode_prompt(
                 prompt=prompt,
                 device=torch.device(pipe.device),
                 num_images_per_prompt=1,
@@ -86,23 +86,23 @@ def text_pipeline(base: Base, dtype: torch.dtype, device: str):
     parts = {}
     for component in base.components:
         if component.startswith("text_encoder"):
-            parts[component] = models.load(base, component, dtype).to(device)
-            parts[component.replace("text_encoder", "tokenizer")] = models.tokenizer(
+            parts[component] = loading.load(base, component, dtype).to(device)
+            parts[component.replace("text_encoder", "tokenizer")] = loading.tokenizer(
                 base, component
             )
-    return models.pipeline(base, **parts)
+    return loading.pipeline(base, **parts)
 
 
 def pipeline(base: Base, dtype: torch.dtype, device: str) -> StableDiffusionXLPipeline:
     """DiffSynth's pipeline around the modules of ``base``."""
     pipe = StableDiffusionXLPipeline(device=device, torch_dtype=dtype)
     pipe.scheduler = DDIMScheduler(base.num_train_timesteps, base.beta_start, base.beta_end)
-    pipe.words = (text_pipeline(base, dtype, device),)
-    pipe.text_encoder = pipe.words[0].text_encoder
-    pipe.unet = models.load(base, "unet", dtype).to(device, memory_format=torch.contiguous_format)
+    pipe.text_pipelines = (text_pipeline(base, dtype, device),)
+    pipe.text_encoder = pipe.text_pipelines[0].text_encoder
+    pipe.unet = loading.load(base, "unet", dtype).to(device, memory_format=torch.contiguous_format)
     pipe.unet.in_channels = pipe.unet.config.in_channels
     pipe.vae = Vae(
-        models.load(base, "vae", torch.float32).to(device, memory_format=torch.contiguous_format)
+        loading.load(base, "vae", torch.float32).to(device, memory_format=torch.contiguous_format)
     )
     pipe.units = [
         SDXLUnit_ShapeChecker(),
@@ -127,9 +127,8 @@ class TrainingModule(DiffusionTrainingModule):
         self.switch_pipe_to_training_mode(
             self.pipe, None, "unet", ",".join(targets), rank, task="sft"
         )
-        self.pipe.scheduler.set_timesteps(
-            base.num_train_timesteps, training=True
-        )  # it has just been set to 1,000 whatever the base
+        # it has just been set to 1,000 whatever the base
+        self.pipe.scheduler.set_timesteps(base.num_train_timesteps, training=True)
 
     def forward(self, data, inputs=None):
         width, height = data["image"].size

@@ -1,228 +1,111 @@
-"""Kolors, SDXL and SD 1.5 at full size with random weights, in the layout that their hubs hold.
+"""Kolors at full size on this machine's processor:  python -m benchmarks.full_size
 
-The configs are the published ones (``config.json`` of Kwai-Kolors/Kolors-diffusers, stabilityai/stable-diffusion-xl-base-1.0
-and stable-diffusion-v1-5/stable-diffusion-v1-5); ``tests/test_full_size.py`` compares their tensor names and shapes with the
-hashes that DiffSynth-Studio's registries hold of the real files. Tokenizers are those of the tests, of few words.
+One training step and two drawing steps in bf16 with random weights: the peak of memory of each
+beside what the memory plan counts with. Ends with an error where the plan is exceeded. The last
+line is JSON.
 """
 
 import argparse
 import contextlib
-import gc
 import json
-import shutil
+import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from benchmarks import side_by_side
+from benchmarks import full_size_models, side_by_side
 
-_SDXL_UNET = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "layers_per_block": 2,
-    "transformer_layers_per_block": (1, 2, 10),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-}
-UNETS = {
-    "kolors": _SDXL_UNET
-    | {
-        "encoder_hid_dim": 4096,
-        "encoder_hid_dim_type": "text_proj",
-        "projection_class_embeddings_input_dim": 5632,
-    },
-    "sdxl": _SDXL_UNET | {"projection_class_embeddings_input_dim": 2816},
-    "sd15": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
-}
-VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "sample_size": 1024,
-}
-SCALING = {"kolors": 0.13025, "sdxl": 0.13025, "sd15": 0.18215}
-CHATGLM = {
-    "num_layers": 28,
-    "padded_vocab_size": 65024,
-    "hidden_size": 4096,
-    "ffn_hidden_size": 13696,
-    "kv_channels": 128,
-    "num_attention_heads": 32,
-    "seq_length": 32768,
-    "layernorm_epsilon": 1e-5,
-    "rmsnorm": True,
-    "apply_residual_connection_post_layernorm": False,
-    "post_layer_norm": True,
-    "add_bias_linear": False,
-    "add_qkv_bias": True,
-    "bias_dropout_fusion": True,
-    "multi_query_attention": True,
-    "multi_query_group_num": 2,
-    "attention_softmax_in_fp32": True,
-    "apply_query_key_layer_scaling": True,
-    "fp32_residual_connection": False,
-    "original_rope": True,
-}
-_CLIP = {
-    "vocab_size": 49408,
-    "max_position_embeddings": 77,
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-}
-CLIP_L = _CLIP | {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "projection_dim": 768,
-    "hidden_act": "quick_gelu",
-}
-CLIP_G = _CLIP | {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "projection_dim": 1280,
-    "hidden_act": "gelu",
-}
+PARTS = ("training", "drawing")
 
 
-def unet(name: str) -> torch.nn.Module:
-    """The UNet of the base ``name``, on torch's default device, in its default type, with random weights."""
-    from diffusers import UNet2DConditionModel
+def random_embedding(base, unet, dtype: torch.dtype):
+    """Random text embeddings of one prompt, of the shapes that ``unet`` takes."""
+    from storyboard.models.conditioning import Embedding
 
-    return UNet2DConditionModel(**UNETS[name])
-
-
-def vae(name: str) -> torch.nn.Module:
-    """The VAE of the base ``name``, as ``unet``."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(**VAE, scaling_factor=SCALING[name])
-
-
-def chatglm() -> torch.nn.Module:
-    """Kolors' text encoder, as ``unet``."""
-    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
-
-    model = ChatGLMModel(ChatGLMConfig(**CHATGLM), empty_init=False)
-    for name, parameter in model.named_parameters():
-        if "layernorm" in name:
-            parameter.data.fill_(1.0)  # its RMSNorm starts from uninitialised memory
-    return model
-
-
-def clip(config: dict, kind: str) -> torch.nn.Module:
-    """A text encoder of transformers' class ``kind``, as ``unet``."""
-    import transformers
-
-    return getattr(transformers, kind)(transformers.CLIPTextConfig(**config))
-
-
-@contextlib.contextmanager
-def made_on(device: str, dtype: torch.dtype) -> Iterator[None]:
-    """Modules come into being on ``device`` in ``dtype``, from seed 0."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device), torch.random.fork_rng():
-            torch.manual_seed(0)
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def write(name: str, root: Path, device: str = "cpu", components: tuple[str, ...] = ()) -> Path:
-    """Write the base ``name`` in fp16 below ``root``, in the place its id at the hubs says; returns the folder.
-
-    Args:
-        components: Only these of unet, vae, text_encoder, text_encoder_2, the others in tiny; none is all.
-    """
-    from tests import tiny
-
-    makers = {"unet": lambda: unet(name), "vae": lambda: vae(name)}
-    if name == "kolors":
-        makers["text_encoder"] = chatglm
-    else:
-        makers["text_encoder"] = lambda: clip(CLIP_L, "CLIPTextModel")
-    if name == "sdxl":
-        makers["text_encoder_2"] = lambda: clip(CLIP_G, "CLIPTextModelWithProjection")
-    unfinished = root.with_name(
-        f".{root.name}.unfinished"
-    )  # a break must not leave a tiny component that passes for a large one
-    shutil.rmtree(unfinished, ignore_errors=True)
-    folder = tiny.build(
-        name, unfinished
-    )  # tokenizers, scheduler and model_index.json of the same classes
-    for component, make in makers.items():
-        if components and component not in components:
-            continue
-        shutil.rmtree(folder / component)
-        with made_on(device, torch.float16):
-            model = make()
-        model.save_pretrained(folder / component, variant="fp16", max_shard_size="5GB")
-        del model
-        if device == "cuda":
-            torch.cuda.empty_cache()
-    target = root / folder.relative_to(unfinished)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    return folder.rename(target)
+    config = unet.config
+    width = config.encoder_hid_dim or config.cross_attention_dim
+    pooled = 0
+    if config.addition_embed_type:
+        time_ids = 6 * config.addition_time_embed_dim
+        pooled = config.projection_class_embeddings_input_dim - time_ids
+    return Embedding(
+        torch.randn(base.text_length, width, dtype=dtype), torch.randn(pooled, dtype=dtype)
+    )
 
 
 def random_cache(pipe, resolution: int, pictures: int):
-    """Random latents and embeddings of ``pictures`` pictures, as ``training.cache.prepare`` gives them."""
-    import torch
-
-    from storyboard.models.conditioning import Embedding
+    """Random latents and embeddings of ``pictures``, as ``training.cache.prepare`` gives them."""
     from storyboard.training.cache import Cache
 
-    config, bucket = pipe.unet.config, (resolution, resolution)
-    width = config.encoder_hid_dim or config.cross_attention_dim
-    pooled = (
-        config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        if config.addition_embed_type
-        else 0
-    )
-    said = Embedding(
-        torch.randn(pipe.base.text_length, width, dtype=pipe.torch_dtype),
-        torch.randn(pooled, dtype=pipe.torch_dtype),
-    )
+    bucket = (resolution, resolution)
+    time_ids = torch.tensor([[*bucket, 0, 0, *bucket]] * pictures, dtype=torch.float32)
     return Cache(
         latents={bucket: torch.randn(pictures, 4, resolution // 8, resolution // 8)},
-        time_ids={bucket: torch.tensor([[*bucket, 0, 0, *bucket]] * pictures, dtype=torch.float32)},
+        time_ids={bucket: time_ids},
         captions={bucket: torch.zeros(pictures, dtype=torch.int64)},
-        embeddings=[said],
+        embeddings=[random_embedding(pipe.base, pipe.unet, pipe.torch_dtype)],
     )
 
 
-def run(work: Path, side: int) -> dict[str, float]:
-    """One training step and two drawing steps of Kolors at ``side`` pixels in bf16 -> seconds and GiB, the plan's needs beside."""
-    import os
+def train(work: Path, side: int) -> dict[str, float]:
+    """One training step of Kolors' UNet at ``side`` pixels: seconds, GiB measured and planned."""
+    from benchmarks import lora_step
+    from storyboard.models import memory
 
-    from storyboard import Settings
-    from storyboard.models import bases, memory
+    run = _run(work, side)
+    planned = memory.training_need(run.base, run.plan.precision, side)
+    numbers = _PrintedNumbers({"training planned GiB": planned})
+    began = time.perf_counter()
+    with _peak(numbers, "training"):
+        pipe = lora_step.load(run)
+        pipe.unet.enable_gradient_checkpointing()
+        numbers["training loaded s"] = time.perf_counter() - began
+        run.folder.mkdir(parents=True, exist_ok=True)
+        cache = random_cache(pipe, side, 1)
+        lora_step.optimise(pipe, cache, run, run.folder, _ignore, micro_batch_size=1)
+    numbers["training step and loading s"] = time.perf_counter() - began
+    return dict(numbers)
+
+
+def draw(work: Path, side: int) -> dict[str, float]:
+    """Two drawing steps of Kolors at ``side`` pixels and the decoded picture, as ``train``."""
+    from storyboard.models import memory
     from storyboard.rendering import sampling
-    from storyboard.training import loop
-    from storyboard.training.pipeline import TrainingPipeline
-    from storyboard.training.stage import inject
 
-    os.environ["STORYBOARD_HUB"] = str(work / "hub")
-    if not (work / "hub" / bases.get("kolors").modelscope / "unet").is_dir():
-        write("kolors", work / "hub", components=("unet", "vae"))
-    base = replace(bases.get("kolors"), folder=work / "hub" / bases.get("kolors").modelscope)
+    run = _run(work, side)
+    planned = memory.drawing_need(run.base, run.plan.precision, side)
+    numbers = _PrintedNumbers({"drawing planned GiB": planned})
+    began = time.perf_counter()
+    with _peak(numbers, "drawing"):
+        pipe = sampling.load_pipeline(run.base, run.plan)
+        numbers["drawing loaded s"] = time.perf_counter() - began
+        embeddings = [random_embedding(run.base, pipe.unet, run.plan.dtype)]
+        (picture,) = sampling.draw(pipe, embeddings, embeddings, [0], side, 2, 5.0)
+    numbers["two drawing steps and loading s"] = time.perf_counter() - began
+    picture.save(work / "picture.png")
+    return dict(numbers)
+
+
+def _ignore(_step) -> None:
+    """Watch nothing."""
+
+
+def _run(work: Path, side: int):
+    """The run of this benchmark on the base below ``work``, written if it is not there."""
+    from storyboard import Settings
+    from storyboard.models import bases
+    from storyboard.models.run import run_on
+
+    hub, kolors = work / "hub", bases.get("kolors")
+    os.environ["STORYBOARD_HUB"] = str(hub)
+    if not (hub / kolors.modelscope / "unet").is_dir():
+        full_size_models.write("kolors", hub, components=("unet", "vae"))
     settings = Settings(
         base="kolors",
         resolution=side,
@@ -232,42 +115,15 @@ def run(work: Path, side: int) -> dict[str, float]:
         train_steps=1,
         output=str(work / "run"),
     )
-    plan, found = memory.plan(base, settings), _Told()
-
-    began = time.perf_counter()
-    with _peak(found, "training"):
-        pipe = TrainingPipeline.load(base, ("unet",), plan.device, plan.dtype)
-        inject(pipe, settings)
-        pipe.unet.enable_gradient_checkpointing()
-        found["UNet loaded s"] = time.perf_counter() - began
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        loop.optimise(
-            pipe,
-            random_cache(pipe, side, 1),
-            settings,
-            settings.folder,
-            settings.folder / "none.safetensors",
-            1,
-            lambda _step: None,
-        )
-    found["training step and loading s"] = time.perf_counter() - began
-    said = random_cache(pipe, side, 1).embeddings
-    del pipe
-    gc.collect()
-
-    began = time.perf_counter()
-    with _peak(found, "drawing"):
-        pipe = sampling.load_pipeline(base, plan)
-        (picture,) = sampling.draw(pipe, said, said, [0], side, 2, 5.0)
-    found["two drawing steps and loading s"] = time.perf_counter() - began
-    picture.save(work / "picture.png")
-    found["training planned GiB"] = memory.training_need(base, plan.precision, side)
-    found["drawing planned GiB"] = memory.drawing_need(base, plan.precision, side)
-    return found
+    return run_on(replace(kolors, folder=hub / kolors.modelscope), settings)
 
 
-class _Told(dict):
-    """Numbers that are printed as soon as they are known: a run takes long, and may be cut off."""
+class _PrintedNumbers(dict):
+    """Numbers that are printed as soon as they are known: a run takes long, and may be stopped."""
+
+    def __init__(self, known: dict[str, float]) -> None:
+        for name, value in known.items():
+            self[name] = value
 
     def __setitem__(self, name: str, value: float) -> None:
         super().__setitem__(name, value)
@@ -275,26 +131,26 @@ class _Told(dict):
 
 
 @contextlib.contextmanager
-def _peak(found: dict[str, float], name: str) -> Iterator[None]:
-    """Note how far this process's memory rises inside above what it had before, in GiB (Linux)."""
-    status = Path("/proc/self/status")
-    read = lambda field: (
-        next(
-            int(line.split()[1])
-            for line in status.read_text().splitlines()
-            if line.startswith(field)
-        )
-        / 2**20
-    )
+def _peak(numbers: dict[str, float], name: str) -> Iterator[None]:
+    """Note in GiB how far this process's memory rises inside, above what it had before (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew (man 5 proc)
-    before = read("VmRSS")
+    before = _memory("VmRSS")
     yield
-    found[f"{name} measured GiB"] = read("VmHWM") - before
+    numbers[f"{name} measured GiB"] = _memory("VmHWM") - before
+
+
+def _memory(field: str) -> float:
+    """``field`` of this process's status, in GiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 2**20
+    raise ValueError(f"/proc/self/status has no {field}.")
 
 
 def main() -> int:
-    """``python -m benchmarks.full_size``: Kolors at full size on this machine's processor; ends with an error where the plan's needs are exceeded."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--work",
         type=Path,
@@ -303,14 +159,20 @@ def main() -> int:
     )
     parser.add_argument("--resolution", type=int, default=512)
     arguments = parser.parse_args()
-    found = run(arguments.work, arguments.resolution)
-    print(side_by_side.table([{"": name, "value": value} for name, value in found.items()]))
+
+    numbers: dict[str, float] = {}
+    for part in (train, draw):
+        # a process each: what the allocator kept of one half would hide the need of the other
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            numbers |= process.submit(part, arguments.work, arguments.resolution).result()
+    rows = [{"": name, "value": value} for name, value in numbers.items()]
+    print(side_by_side.table(rows))
+
     over = [
-        name
-        for name in ("training", "drawing")
-        if found[f"{name} measured GiB"] > found[f"{name} planned GiB"]
+        part for part in PARTS if numbers[f"{part} measured GiB"] > numbers[f"{part} planned GiB"]
     ]
-    print(json.dumps({name: round(value, 2) for name, value in found.items()} | {"over": over}))
+    rounded = {name: round(value, 2) for name, value in numbers.items()}
+    print(json.dumps(rounded | {"over": over}))
     return 1 if over else 0
 
 

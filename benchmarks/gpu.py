@@ -1,20 +1,22 @@
 """What a CUDA card does, measured in eight minutes:  python -m benchmarks.gpu
 
-Sections, the best first, each with a time budget; numbers lie in ``<output>/<section>.json`` as soon as they are known, and a
-section that is whole there is not measured again. Weights are random, made on the card from the real configs; a LoRA, its
-pictures and the cleaned list of a CPU run come from ``--pack``, which ``python -m benchmarks.gpu --make-pack outputs`` fills.
-The last lines are a table and one JSON line. ``--dry`` does all of it in tiny on the CPU.
+Sections, the most important first, each with a time budget; numbers lie in
+``<output>/<section>.json`` as soon as they are known, and a section that is whole there is not
+measured again. Weights are random, made on the card from the real configs; a LoRA, its pictures and
+the cleaned list of a CPU run come from ``--pack``, which ``python -m benchmarks.gpu --make-pack
+outputs`` fills. The last lines are a table and one JSON line. ``--dry`` does all of it in tiny on
+the CPU.
 """
 
 import argparse
 import json
-import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -22,10 +24,12 @@ from statistics import median
 from benchmarks import side_by_side
 
 TOTAL = 480.0  # seconds for all sections
+MIN_SECONDS = 5  # a section with less time left is not begun
+WORK_BYTES = 30e9  # of memory for random weights, with room to spare
 
 
 class OutOfTime(BaseException):
-    """A section used up its budget; no library's ``except Exception`` shall hold it up."""
+    """A section used up its budget; not an Exception, so that no library catches it."""
 
 
 class Card:
@@ -39,9 +43,14 @@ class Card:
     """
 
     def __init__(self, output: Path, work: Path, pack: Path, dry: bool) -> None:
-        self.output, self.work, self.pack, self.dry = output, work, pack, dry
+        self.output = output
+        self.work = work
+        self.pack = pack
+        self.dry = dry
         self.device = "cpu" if dry else "cuda"
-        self.section, self.notes, self.ends = "", {}, 0.0
+        self.section = ""
+        self.notes: dict[str, dict] = {}
+        self.ends = 0.0
 
     def note(self, name: str, value: object, unit: str = "") -> None:
         """Keep a number, on disk at once."""
@@ -78,7 +87,7 @@ class Card:
     def seconds(self, work: Callable[[], object], repeats: int = 5, warm: int = 2) -> float:
         """Median seconds of ``work`` after ``warm`` calls that do not count."""
         times = []
-        for place in range(warm + (1 if self.dry else repeats)):
+        for _ in range(warm + (1 if self.dry else repeats)):
             self.synchronize()
             began = time.perf_counter()
             work()
@@ -117,9 +126,8 @@ def within(seconds: float):
         raise OutOfTime(f"stopped after {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(
-        signal.ITIMER_REAL, seconds, 2
-    )  # again, should it fall into a destructor, which swallows it
+    # again every 2 s: Python swallows an exception in a destructor
+    signal.setitimer(signal.ITIMER_REAL, seconds, 2)
     try:
         yield
     finally:
@@ -128,66 +136,77 @@ def within(seconds: float):
 
 
 def measure(card: Card, sections: dict[str, tuple[float, Callable]], total: float) -> list[str]:
-    """Run ``sections`` (name -> share of the time in seconds, function); returns the names of those that failed."""
+    """Run ``sections`` (name -> seconds at most, function).
+
+    Returns:
+        The names of those that failed.
+    """
     began, failed = time.perf_counter(), []
     for name, (budget, run) in sections.items():
-        path = card.output / f"{name}.json"
-        before = (
-            json.loads(path.read_text(encoding="utf-8"))
-            if path.is_file()
-            else {"complete": False, "notes": {}}
-        )
+        before = _read(card.output / f"{name}.json")
         if before["complete"]:
             print(f"{name}: measured before", flush=True)
             continue
+
         allowed = min(budget, total - (time.perf_counter() - began))
-        card.section, card.notes, card.ends = name, before["notes"], time.perf_counter() + allowed
-        if allowed < 5:
+        card.section, card.notes = name, before["notes"]
+        card.ends = time.perf_counter() + allowed
+        if allowed < MIN_SECONDS:
             print(f"{name}: no time left", flush=True)
             failed.append(name)
             continue
         print(f"{name}: at most {allowed:.0f} s", flush=True)
-        try:
-            with within(allowed):
-                run(card)
-            card.note("section", time.perf_counter() - card.ends + allowed, "s")
-            card.write(complete=True)
-        except (
-            Exception,
-            OutOfTime,
-        ) as error:  # one section's fault must not cost the numbers of the others; it is told, and the exit code is 1
-            traceback.print_exc()
-            card.write(
-                complete=False,
-                failure=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            )
+        if not _measured(card, run, allowed):
             failed.append(name)
         card.free()
     return failed
 
 
+def _measured(card: Card, run: Callable[[Card], None], allowed: float) -> bool:
+    """Run one section; whether it came to its end."""
+    try:
+        with within(allowed):
+            run(card)
+        card.note("section", time.perf_counter() - card.ends + allowed, "s")
+        card.write(complete=True)
+    except (Exception, OutOfTime) as error:
+        # the other sections' numbers must not be lost; it is reported, and the exit code is 1
+        traceback.print_exc()
+        message = str(error).splitlines()[0] if str(error) else ""
+        card.write(complete=False, failure=f"{type(error).__name__}: {message}")
+        return False
+    return True
+
+
+def _read(path: Path) -> dict:
+    """What a section wrote, if anything."""
+    if not path.is_file():
+        return {"complete": False, "failure": None, "notes": {}}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def report(output: Path, names: list[str]) -> dict[str, dict[str, object]]:
     """Print the table of what lies in ``output``; returns section -> name -> value."""
-    found = {}
+    results: dict[str, dict[str, object]] = {}
     for name in names:
         path = output / f"{name}.json"
         if not path.is_file():
             continue
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found[name] = {key: note["value"] for key, note in content["notes"].items()} | (
-            {} if content["complete"] else {"incomplete": content["failure"] or "cut off"}
-        )
+        content = _read(path)
+        notes = content["notes"]
+        results[name] = {key: note["value"] for key, note in notes.items()}
+        title = name
+        if not content["complete"]:
+            results[name]["incomplete"] = content["failure"] or "cut off"
+            title = f"{name} (incomplete: {content['failure']})"
         rows = [
-            {"": key, "value": note["value"], "unit": note["unit"]}
-            for key, note in content["notes"].items()
+            {"": key, "value": note["value"], "unit": note["unit"]} for key, note in notes.items()
         ]
-        print(
-            f"\n{name}{'' if content['complete'] else ' (incomplete: ' + str(content['failure']) + ')'}\n{side_by_side.table(rows) if rows else ''}"
-        )
-    return found
+        print(f"\n{title}\n{side_by_side.table(rows) if rows else ''}")
+    return results
 
 
-def main() -> int:
+def command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -214,47 +233,52 @@ def main() -> int:
     parser.add_argument("--sections", nargs="*", help="only these")
     parser.add_argument("--seconds", type=float, default=TOTAL, help="for all sections together")
     parser.add_argument("--dry", action="store_true", help="everything in tiny, on the CPU")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
     from benchmarks import gpu_sections
 
+    arguments = command_line()
     if arguments.make_pack:
         gpu_sections.make_pack(arguments.make_pack, arguments.pack)
         return 0
-    import torch
+    if message := _refusal(arguments, gpu_sections.SECTIONS):
+        print(message, file=sys.stderr)
+        return 2
 
-    if not arguments.dry and not torch.cuda.is_available():
-        print(
-            "torch finds no CUDA card here: run it where there is one, or with --dry.",
-            file=sys.stderr,
-        )
-        return 2
-    unknown = set(arguments.sections or []) - gpu_sections.SECTIONS.keys()
-    if unknown:
-        print(
-            f"There is no section {min(unknown)!r}: choose from {', '.join(gpu_sections.SECTIONS)}.",
-            file=sys.stderr,
-        )
-        return 2
-    sections = {
-        name: entry
-        for name, entry in gpu_sections.SECTIONS.items()
-        if name in (arguments.sections or gpu_sections.SECTIONS)
-    }
+    chosen = arguments.sections or gpu_sections.SECTIONS
+    sections = {name: entry for name, entry in gpu_sections.SECTIONS.items() if name in chosen}
     arguments.output.mkdir(parents=True, exist_ok=True)
-    memory = Path("/dev/shm")
-    roomy = (
-        not arguments.dry
-        and memory.is_dir()
-        and os.statvfs(memory).f_bavail * os.statvfs(memory).f_frsize > 30e9
-    )
-    with tempfile.TemporaryDirectory(dir=arguments.work or (memory if roomy else None)) as work:
+    with tempfile.TemporaryDirectory(dir=arguments.work or _memory(arguments.dry)) as work:
         card = Card(arguments.output, Path(work), arguments.pack, arguments.dry)
         print(side_by_side.machine(), flush=True)
         failed = measure(card, sections, arguments.seconds)
+
     print(f"\n{side_by_side.machine()}")
-    found = report(arguments.output, list(gpu_sections.SECTIONS))
-    print(json.dumps(found | {"failed": failed}, ensure_ascii=False))
+    results = report(arguments.output, list(gpu_sections.SECTIONS))
+    print(json.dumps(results | {"failed": failed}, ensure_ascii=False))
     return 1 if failed else 0
+
+
+def _refusal(arguments: argparse.Namespace, sections: Collection[str]) -> str | None:
+    """Why it cannot run, or None."""
+    import torch
+
+    if not arguments.dry and not torch.cuda.is_available():
+        return "torch finds no CUDA card here: run it where there is one, or with --dry."
+    unknown = set(arguments.sections or []) - set(sections)
+    if unknown:
+        return f"There is no section {min(unknown)!r}: choose from {', '.join(sections)}."
+    return None
+
+
+def _memory(dry: bool) -> Path | None:
+    """A folder in memory that has room for the weights, or None."""
+    memory = Path("/dev/shm")
+    if dry or not memory.is_dir():
+        return None
+    return memory if shutil.disk_usage(memory).free > WORK_BYTES else None
 
 
 if __name__ == "__main__":

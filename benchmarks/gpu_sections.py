@@ -1,15 +1,15 @@
-"""The sections of ``gpu.py``: the card's rates, mini, and (gpu_full.py) what is of full size."""
+"""Sections of ``benchmarks.gpu``: rates of the card and mini; the list of all sections."""
 
 import json
 import shutil
 import time
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks import gpu_full
+from benchmarks import gpu_drawing, gpu_levers, gpu_training
 
 SIDE = 8192  # of the matrices whose product is timed
 COPIED = 4 * 2**30  # bytes
@@ -31,46 +31,42 @@ def rates(card) -> None:
     ):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        card.note(
-            f"matrix {name}", 2e-12 * side**3 / card.seconds(lambda: left @ right, 10), "TFLOP/s"
-        )
+        rate = 2e-12 * side**3 / card.seconds(partial(torch.matmul, left, right), 10)
+        card.note(f"matrix {name}", rate, "TFLOP/s")
     torch.backends.cuda.matmul.allow_tf32 = False
-    source = torch.randint(
-        0, 255, (COPIED // (4096 if card.dry else 1),), dtype=torch.uint8, device=device
-    )
+    size = COPIED // 4096 if card.dry else COPIED
+    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    card.note(
-        "copy",
-        2e-12 * len(source) / card.seconds(lambda: target.copy_(source), 10),
-        "TB/s read and written",
-    )
+    rate = 2e-12 * len(source) / card.seconds(lambda: target.copy_(source), 10)
+    card.note("copy", rate, "TB/s read and written")
+    _convolutions(card)
+
+
+def _convolutions(card) -> None:
+    import torch
+
     channels, pixels = (32, 16) if card.dry else (320, 128)
-    convolution = torch.nn.Conv2d(
-        channels, channels, 3, padding=1, device=device, dtype=torch.bfloat16
-    )
-    pictures = torch.randn(8, channels, pixels, pixels, device=device, dtype=torch.bfloat16)
-    for name, layout in (
-        ("channels first", torch.contiguous_format),
-        ("channels last", torch.channels_last),
-    ):
+    like = {"device": card.device, "dtype": torch.bfloat16}
+    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, **like)
+    inputs = torch.randn(8, channels, pixels, pixels, **like)
+    flops = 2 * 9 * inputs.numel() * channels
+    layouts = {
+        "channels first": torch.contiguous_format,
+        "channels last": torch.channels_last,
+    }
+    for name, layout in layouts.items():
         convolution.to(memory_format=layout)
-        shown = pictures.contiguous(memory_format=layout)
+        work = partial(convolution, inputs.contiguous(memory_format=layout))
         with torch.no_grad():
-            card.note(
-                f"convolution bf16 {name}",
-                1e-12
-                * 8
-                * 2
-                * 9
-                * channels**2
-                * pixels**2
-                / card.seconds(lambda: convolution(shown), 10),
-                "TFLOP/s",
-            )
+            rate = 1e-12 * flops / card.seconds(work, 10)
+        card.note(f"convolution bf16 {name}", rate, "TFLOP/s")
 
 
 def make_pack(outputs: Path, pack: Path) -> None:
-    """Put into ``pack`` what a card's machine needs of the run in ``outputs``: LoRA, story, pictures, captions that were kept, scores."""
+    """Put into ``pack`` what a card's machine needs of the run in ``outputs``.
+
+    The LoRA, the story with its pictures, the captions that were kept, the scores.
+    """
     pack.mkdir(parents=True, exist_ok=True)
     shutil.copy(outputs / "lora" / "lora.safetensors", pack)
     shutil.copy(outputs / "story" / "story.json", pack)
@@ -94,56 +90,69 @@ def make_pack(outputs: Path, pack: Path) -> None:
 
 
 def mini(card) -> None:
-    """The carried LoRA draws the CPU's pictures; a LoRA trained on the card scores as the CPU's does."""
-    from storyboard import Panel, Story, collect, render, score, train
+    """The carried LoRA draws the CPU's pictures; a LoRA trained on the card scores as the CPU's."""
+    from storyboard import Panel, Story, collect, render, score
 
     if card.dry:
         _dry_pack(card)
     settings = _mini_settings(card)
-    entries = json.loads((card.pack / "story.json").read_text(encoding="utf-8"))["panels"]
+    panels = json.loads((card.pack / "story.json").read_text(encoding="utf-8"))["panels"]
     story = Story(
-        [Panel(entry["prompt"], entry["negative_prompt"], entry["seed"]) for entry in entries]
+        [Panel(panel["prompt"], panel["negative_prompt"], panel["seed"]) for panel in panels]
     )
-    captions = _kept(
-        collect(settings), json.loads((card.pack / "cleaned.json").read_text(encoding="utf-8"))
-    )
+    kept = json.loads((card.pack / "cleaned.json").read_text(encoding="utf-8"))
+    captions = _kept(collect(settings), kept)
     card.note("pictures kept on the CPU", len(captions))
-    shown = {}
-    for precision in ("fp32", "bf16"):
-        drawn = settings.but(precision=precision, output=str(card.work / precision))
-        render(story, drawn, card.pack / "lora.safetensors")  # once to load libraries and kernels
-        shutil.rmtree(drawn.folder / "story")
-        began = time.perf_counter()
-        pictures = render(story, drawn, card.pack / "lora.safetensors")
-        shown[precision] = pictures
-        card.note(
-            f"eight panels {precision}",
-            time.perf_counter() - began,
-            "s, loading counted, text encoded before",
-        )
-        largest, mean = _differences(
-            pictures.paths, [card.pack / path.name for path in pictures.paths]
-        )
-        card.note(f"largest difference from the CPU {precision}", largest, "of 255")
-        card.note(f"mean difference from the CPU {precision}", mean, "of 255")
-    carried = score(shown["fp32"], settings, captions)
+
+    carried = score(_drawn_as_on_the_cpu(card, story, settings), settings, captions)
     trained = settings.but(output=str(card.work / "trained"))
-    began = time.perf_counter()
-    with card.peak("peak training"):
-        lora = train(captions, trained, story)
-    card.note(
-        "training",
-        time.perf_counter() - began,
-        f"s, {trained.train_steps} steps of {trained.train_batch_size}, caching and previews counted",
-    )
-    last = max(1, len(lora.losses) // 10)
-    card.note("loss", sum(lora.losses[-last:]) / last, "mean of the last tenth")
-    pictures = render(story, trained, lora)
-    found = score(pictures, trained, captions)
+    pictures = render(story, trained, _trained(card, captions, trained, story))
+    here = score(pictures, trained, captions)
     for measure in ("match", "style", "coherence"):
-        card.note(f"{measure}, trained here", found.value(measure))
+        card.note(f"{measure}, trained here", here.value(measure))
         card.note(f"{measure}, carried LoRA", carried.value(measure))
     shutil.copy(pictures.grid, card.output / "mini-story.png")
+
+
+def _drawn_as_on_the_cpu(card, story, settings):
+    """Draw with the carried LoRA in both precisions and compare; the pictures in fp32."""
+    from storyboard import render
+
+    lora = card.pack / "lora.safetensors"
+    by_precision = {}
+    for precision in ("fp32", "bf16"):
+        own = settings.but(precision=precision, output=str(card.work / precision))
+        render(story, own, lora)  # once to load libraries and kernels
+        shutil.rmtree(own.folder / "story")
+        began = time.perf_counter()
+        pictures = render(story, own, lora)
+        seconds = time.perf_counter() - began
+        unit = "s, loading counted, text encoded before"
+        card.note(f"eight panels {precision}", seconds, unit)
+
+        on_the_cpu = [card.pack / path.name for path in pictures.paths]
+        largest, mean = _differences(pictures.paths, on_the_cpu)
+        card.note(f"largest difference from the CPU {precision}", largest, "of 255")
+        card.note(f"mean difference from the CPU {precision}", mean, "of 255")
+        by_precision[precision] = pictures
+    return by_precision["fp32"]
+
+
+def _trained(card, captions, settings, story):
+    """A LoRA trained on the card, its time and loss noted."""
+    from storyboard import train
+    from storyboard.models.run import resolve
+
+    run = resolve(settings)
+    began = time.perf_counter()
+    with card.peak("peak training"):
+        lora = train(captions, settings, story)
+    seconds = time.perf_counter() - began
+    steps = f"{run.train_steps} steps of {run.train_batch_size}"
+    card.note("training", seconds, f"s, {steps}, caching and previews counted")
+    last = max(1, len(lora.losses) // 10)
+    card.note("loss", sum(lora.losses[-last:]) / last, "mean of the last tenth")
+    return lora
 
 
 def _mini_settings(card):
@@ -154,7 +163,12 @@ def _mini_settings(card):
 
 
 def _kept(collected, texts: dict[str, str]):
-    """The collected pictures that the CPU's cleaning kept, with its captions: Data-Juicer is not on a card's machine."""
+    """The collected pictures that the CPU's cleaning kept, with its captions.
+
+    Data-Juicer may not be on the card's machine.
+    """
+    from dataclasses import replace
+
     from storyboard.data.captions import Captions, digest_of
 
     rows = [replace(row, text=texts[row.id]) for row in collected.rows if row.id in texts]
@@ -164,7 +178,6 @@ def _kept(collected, texts: dict[str, str]):
 def _dry_pack(card) -> None:
     """A pack from a short run without cleaning."""
     from storyboard import Panel, Story, collect, render, train
-    from storyboard.data.captions import write_rows
 
     settings = _mini_settings(card).but(output=str(card.work / "dry"))
     captions = collect(settings)
@@ -178,7 +191,10 @@ def _dry_pack(card) -> None:
     )
     render(story, settings, train(captions, settings))
     (settings.folder / "cleaned").mkdir()
-    write_rows(settings.folder / "cleaned", captions.rows)
+    (settings.folder / "cleaned" / "metadata.jsonl").write_text(
+        "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in captions.rows),
+        encoding="utf-8",
+    )
     card.pack = card.work / "pack"
     make_pack(settings.folder, card.pack)
 
@@ -192,12 +208,12 @@ def _differences(paths: list[Path], others: list[Path]) -> tuple[int, float]:
     return int(max(each.max() for each in apart)), float(np.mean([each.mean() for each in apart]))
 
 
-SECTIONS = {  # name -> seconds at most, function; the best first
+SECTIONS = {  # name -> seconds at most, function; the most important first
     "rates": (30, rates),
     "mini": (110, mini),
-    "training": (190, gpu_full.training),
-    "drawing": (150, gpu_full.drawing),
-    "levers": (80, gpu_full.levers),
-    "text": (40, gpu_full.text),
-    "others": (90, gpu_full.others),
+    "training": (190, gpu_training.training),
+    "drawing": (150, gpu_drawing.drawing),
+    "levers": (80, gpu_levers.levers),
+    "text": (40, gpu_drawing.text),
+    "others": (90, gpu_drawing.others),
 }

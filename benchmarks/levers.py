@@ -1,9 +1,10 @@
 """What does each lever bring?  python -m benchmarks.levers [--repeats 7] [--compile]
 
-Ours on ``mini`` with its defaults, then the same with one lever at a time taken away: seconds of a training step for a
-picture, and of eight panels. Medians; a lever's factor is the median without it over the median with it, measured in
-turns so that a slow minute meets both. ``--compile`` adds diffusers' regional ``torch.compile``, its compilation
-counted and shown apart. The last line is JSON.
+Ours on ``mini`` with its defaults, then the same with one lever at a time taken away: seconds of a
+training step for a picture, and of eight panels. Medians; a lever's factor is the median without it
+over the median with it, measured in turns so that a slow minute meets both. ``--compile`` adds
+diffusers' regional ``torch.compile``, its compilation counted and shown apart. The last line is
+JSON.
 """
 
 import argparse
@@ -11,155 +12,180 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks import side_by_side
-from storyboard.models.run import run_on
+from storyboard.models.run import resolve
 
 PANELS = 8
 
 
 def training(output: Path, repeats: int, compiled: bool) -> list[dict]:
+    """Seconds of a training step for a picture, with and without each lever."""
+    import torch
+
+    from benchmarks import lora_step
+    from storyboard import Settings, clean, collect
+    from storyboard.training import cache
+
+    settings = Settings(base="mini", output=str(output))
+    run = resolve(settings)
+    captions = clean(collect(settings), settings).captions
+    cached = cache.prepare(captions, run)
+    bucket, indices = lora_step.first_batch(cached, run.train_batch_size)
+
+    def step(pipe, some=indices, layout: torch.memory_format = torch.channels_last) -> float:
+        began = time.perf_counter()
+        lora_step.backward(pipe, cached, bucket, some, layout)
+        return (time.perf_counter() - began) / len(some)
+
+    ours = lora_step.load(run)
+    texts = [captions.rows[index].text for index in range(len(indices))]
+    encode = _encoder(run, texts, bucket)
+    without: dict[str, Callable[[], float]] = {
+        "cached latents and embeddings": lambda: encode() + step(ours),
+        f"batches of {len(indices)}": partial(step, ours, indices[:1]),
+        "LoRA in the drawing half of the UNet alone": partial(step, _on_the_whole_unet(run)),
+        "channels last": partial(step, _channels_first(run), layout=torch.contiguous_format),
+        "no gradient checkpointing": partial(step, _checkpointing(run)),
+        "LoRA inside the weights, not beside them (fp32)": partial(step, _as_branches(run)),
+        "equal padding tokens as one key (fp32)": partial(step, _padded(run)),
+    }
+    ours_step = partial(step, ours)
+    rows = _measured("training step, ms a picture", ours_step, without, repeats, 1000)
+    return rows + (_compiled(ours.unet, ours_step, repeats, 1000) if compiled else [])
+
+
+def _encoder(run, texts: list[str], bucket: tuple[int, int]) -> Callable[[], float]:
+    """What encodes a batch of pictures and captions; seconds a picture."""
     import torch
 
     from benchmarks import diffsynth_peer
-    from storyboard import Settings, clean, collect
-    from storyboard.models import bases, memory
-    from storyboard.training import cache, loop
     from storyboard.training.pipeline import TrainingPipeline
-    from storyboard.training.stage import inject
 
-    settings = Settings(base="mini", output=str(output))
-    base = bases.get("mini")
-    plan = memory.plan(base, settings)
-    captions = clean(collect(settings), settings).captions
-    cached = cache.prepare(captions, replace(run_on(base, settings), plan=plan))
-    bucket, indices = loop.batches(cached, settings.train_batch_size, 0, 0)[0]
+    plan = run.plan
+    vae = TrainingPipeline.load(run.base, ("vae",), plan.device, plan.dtype)
+    text_pipeline = diffsynth_peer.text_pipeline(run.base, plan.dtype, plan.device)
 
-    def unet(**changes: object) -> TrainingPipeline:
-        pipe = TrainingPipeline.load(replace(base, **changes), ("unet",), plan.device, plan.dtype)
-        inject(pipe, settings)
-        return pipe
-
-    def step(
-        pipe: TrainingPipeline, chosen=indices, layout: torch.memory_format = torch.channels_last
-    ) -> float:
+    def encode() -> float:
         began = time.perf_counter()
-        drawn = loop.draw_batch(cached, bucket, chosen, pipe, 0, 0)
-        drawn["latents"] = drawn["latents"].contiguous(memory_format=layout)
-        loop.diffusion_loss(pipe, **drawn).backward()
-        return (time.perf_counter() - began) / len(chosen)
-
-    ours, plain, saving = unet(), unet(), unet()
-    plain.unet.to(memory_format=torch.contiguous_format)
-    for module in plain.unet.modules():
-        module._forward_hooks.clear()
-    whole = unet(lora_targets=(base.lora_targets[0].replace(r"(mid_block|up_blocks)\.", ""),))
-    saving.unet.enable_gradient_checkpointing()
-    branches, padded = unet(), unet()
-    for module in branches.unet.modules():
-        module.__dict__.pop("forward", None)  # back to peft's own
-    for module in padded.unet.modules():
-        module._forward_pre_hooks.clear()
-    vae, words = (
-        TrainingPipeline.load(base, ("vae",), plan.device, plan.dtype),
-        diffsynth_peer.text_pipeline(base, plan.dtype, plan.device),
-    )
-    texts = [captions.rows[place].text for place in range(len(indices))]
-
-    def uncached() -> float:
-        began = time.perf_counter()
-        vae.encode_images(torch.zeros(len(indices), 3, *bucket))
+        vae.encode_images(torch.zeros(len(texts), 3, *bucket))
         with torch.no_grad():
-            words.encode_prompt(
+            text_pipeline.encode_prompt(
                 prompt=texts,
                 device=torch.device(plan.device),
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=False,
             )
-        return (time.perf_counter() - began) / len(indices) + step(ours)
+        return (time.perf_counter() - began) / len(texts)
 
-    without: dict[str, Callable[[], float]] = {
-        "cached latents and embeddings": uncached,
-        f"batches of {len(indices)}": lambda: step(ours, indices[:1]),
-        "LoRA in the drawing half of the UNet alone": lambda: step(whole),
-        "channels last": lambda: step(plain, layout=torch.contiguous_format),
-        "no gradient checkpointing": lambda: step(saving),
-        "LoRA inside the weights, not beside them (fp32)": lambda: step(branches),
-        "equal padding tokens as one key (fp32)": lambda: step(padded),
-    }
-    return _measured("training step, ms a picture", lambda: step(ours), without, repeats, 1000) + (
-        _compiled(ours.unet, lambda: step(ours), repeats, 1000) if compiled else []
-    )
+    return encode
+
+
+def _on_the_whole_unet(run):
+    from benchmarks import lora_step
+
+    targets = run.base.lora_targets[0].replace(r"(mid_block|up_blocks)\.", "")
+    return lora_step.load(replace(run, base=replace(run.base, lora_targets=(targets,))))
+
+
+def _channels_first(run):
+    import torch
+
+    from benchmarks import lora_step
+
+    pipe = lora_step.load(run)
+    pipe.unet.to(memory_format=torch.contiguous_format)
+    for module in pipe.unet.modules():
+        module._forward_hooks.clear()
+    return pipe
+
+
+def _checkpointing(run):
+    from benchmarks import lora_step
+
+    pipe = lora_step.load(run)
+    pipe.unet.enable_gradient_checkpointing()
+    return pipe
+
+
+def _as_branches(run):
+    from benchmarks import lora_step
+
+    pipe = lora_step.load(run)
+    for module in pipe.unet.modules():
+        module.__dict__.pop("forward", None)  # peft's own again
+    return pipe
+
+
+def _padded(run):
+    from benchmarks import lora_step
+
+    pipe = lora_step.load(run)
+    for module in pipe.unet.modules():
+        module._forward_pre_hooks.clear()
+    return pipe
 
 
 def rendering(output: Path, repeats: int, compiled: bool) -> list[dict]:
+    """Seconds of eight panels, with and without each lever."""
     import torch
 
-    from storyboard import Settings, Story
-    from storyboard.models import bases, conditioning, memory
+    from storyboard import Settings
+    from storyboard.lora.attaching import attach
+    from storyboard.models import conditioning
     from storyboard.rendering import sampling
 
-    settings = Settings(base="mini", output=str(output))
-    base = bases.get("mini")
-    plan = memory.plan(base, settings)
-    panels = Story(
-        ["二次元，紫色短发女孩，微笑，白色衣服，教室"] * PANELS, "模糊，低质量"
-    ).resolved(0)
-    said = conditioning.encode(
-        replace(run_on(base, settings), plan=plan),
-        {text for panel in panels for text in (panel.prompt, panel.negative_prompt)},
-    )
-    lora = next(iter(sorted(output.glob("lora/lora.safetensors"))), None)
-    load = lambda: sampling.load_pipeline(base, plan, lora)
-    ours, plain, wide = load(), load(), load()
+    run = resolve(Settings(base="mini", output=str(output)))
+    prompt, negative = "二次元，紫色短发女孩，微笑，白色衣服，教室", "模糊，低质量"
+    embeddings = conditioning.encode(run, [prompt, negative])
+    lora = output / "lora" / "lora.safetensors"
+    lora = lora if lora.is_file() else None
+    ours, plain, wide = (sampling.load_pipeline(run.base, run.plan, lora) for _ in range(3))
     plain.unet.to(memory_format=torch.contiguous_format)
     wide.vae.to(memory_format=torch.contiguous_format)
 
     def eight(
         pipe=ours,
-        steps: int = settings.num_inference_steps,
-        end: float = settings.guidance_end,
-        size: int = settings.render_batch_size,
+        steps: int = run.num_inference_steps,
+        end: float = run.guidance_end,
+        size: int = run.render_batch_size,
     ) -> float:
         began = time.perf_counter()
         for start in range(0, PANELS, size):
-            some = panels[start : start + size]
-            positive = [said[panel.prompt] for panel in some]
-            negative = [said[panel.negative_prompt] for panel in some]
-            list(
-                sampling.draw(
-                    pipe,
-                    positive,
-                    negative,
-                    [panel.seed for panel in some],
-                    settings.resolution,
-                    steps,
-                    settings.guidance_scale,
-                    end,
-                )
+            seeds = list(range(start, min(start + size, PANELS)))
+            positive = [embeddings[prompt]] * len(seeds)
+            negatives = [embeddings[negative]] * len(seeds)
+            drawn = sampling.draw(
+                pipe,
+                positive,
+                negatives,
+                seeds,
+                run.resolution,
+                steps,
+                run.guidance_scale,
+                end,
             )
+            list(drawn)
         return time.perf_counter() - began
 
+    steps = f"{run.num_inference_steps} steps of DPM-Solver++ 2M instead of 50"
+    early = "guidance only in the first 60 % of the steps (not used: softer lines)"
     without = {
-        f"{settings.num_inference_steps} steps of DPM-Solver++ 2M instead of 50": lambda: eight(
-            steps=50
-        ),
-        "guidance only in the first 60 % of the steps (not used: softer lines)": lambda: eight(
-            end=0.6
-        ),
-        f"{settings.render_batch_size} panels at once": lambda: eight(size=1),
-        "UNet channels last": lambda: eight(plain),
-        "VAE channels last": lambda: eight(wide),
+        steps: partial(eight, steps=50),
+        early: partial(eight, end=0.6),
+        f"{run.render_batch_size} panels at once": partial(eight, size=1),
+        "UNet channels last": partial(eight, plain),
+        "VAE channels last": partial(eight, wide),
     }
     if lora:
-        branches = sampling.load_pipeline(base, plan)
-        sampling.attach(branches, base, lora)
-        without["LoRA added to the weights"] = lambda: eight(branches)
-    return _measured("eight panels, s", eight, without, repeats, 1) + (
-        _compiled(ours.unet, eight, repeats, 1) if compiled else []
-    )
+        branches = sampling.load_pipeline(run.base, run.plan)
+        attach(branches, run.base, lora)
+        without["LoRA added to the weights"] = partial(eight, branches)
+    rows = _measured("eight panels, s", eight, without, repeats, 1)
+    return rows + (_compiled(ours.unet, eight, repeats, 1) if compiled else [])
 
 
 def _measured(
@@ -173,7 +199,7 @@ def _measured(
     rows = []
     for lever, slower in without.items():
         pairs = [(ours(), slower()) for _ in range(repeats + 1)][1:]  # the first of each warms up
-        with_it, without_it = (median(side) * unit for side in zip(*pairs))
+        with_it, without_it = (median(side) * unit for side in zip(*pairs, strict=True))
         rows.append(
             {
                 "lever": lever,

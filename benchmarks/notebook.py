@@ -1,7 +1,7 @@
 """How long does the notebook take?  python -m benchmarks.notebook [-p NAME VALUE ...]
 
-Runs ``python -m storyboard`` into an empty folder and then once more, and shows the seconds of every cell. The
-packages are installed already; starting the kernel counts. The last line is JSON.
+Runs ``python -m storyboard`` into an empty folder and then once more, and shows the seconds of
+every cell. The packages are installed already; starting the kernel counts. The last line is JSON.
 """
 
 import argparse
@@ -16,32 +16,31 @@ from benchmarks.side_by_side import ROOT
 
 
 def run(output: Path, parameters: list[list[str]]) -> tuple[float, dict[str, float]]:
-    """Wall seconds of the whole, seconds of each cell by its first words."""
-    passed = [
-        word
-        for name, value in [*parameters, ["output", str(output)]]
-        for word in ("-p", name, value)
-    ]
+    """Wall seconds of the whole, seconds of each cell by its first line that is no import."""
+    options = []
+    for name, value in [*parameters, ["output", str(output)]]:
+        options += ["-p", name, value]
     began = time.perf_counter()
     process = subprocess.run(
-        [sys.executable, "-m", "storyboard", *passed], cwd=ROOT, stdout=sys.stderr
+        [sys.executable, "-m", "storyboard", *options], cwd=ROOT, stdout=sys.stderr, check=False
     )
     seconds = time.perf_counter() - began
     if process.returncode:
-        sys.exit(f"The notebook ended with exit code {process.returncode}; what it said is above.")
-    cells = json.loads((output / "baseline.executed.ipynb").read_text(encoding="utf-8"))["cells"]
-    named = {}
-    for cell in cells:
-        if cell["cell_type"] == "code" and (
-            duration := cell["metadata"].get("papermill", {}).get("duration")
-        ):
-            lines = [
-                line
-                for line in "".join(cell["source"]).splitlines()
-                if line.strip() and not line.startswith(("from ", "#", "import "))
-            ]
-            named[lines[0].strip()[:48]] = duration
-    return seconds, named
+        sys.exit(f"The notebook ended with exit code {process.returncode}; its output is above.")
+
+    notebook = json.loads((output / "baseline.executed.ipynb").read_text(encoding="utf-8"))
+    by_cell = {}
+    for cell in notebook["cells"]:
+        duration = cell["metadata"].get("papermill", {}).get("duration")
+        if cell["cell_type"] == "code" and duration:
+            by_cell[_title("".join(cell["source"]))] = duration
+    return seconds, by_cell
+
+
+def _title(source: str) -> str:
+    lines = [line.strip() for line in source.splitlines()]
+    named = [line for line in lines if line and not line.startswith(("from ", "#", "import "))]
+    return named[0][:48]
 
 
 def main() -> None:

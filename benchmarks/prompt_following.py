@@ -1,10 +1,11 @@
-"""Does a picture show what its prompt asks for?  python -m benchmarks.prompt_following [--quick] [--lora FILE]
+"""Does a picture show its prompt?  python -m benchmarks.prompt_following [--quick] [--lora FILE]
 
-120 held-out combinations of attributes (``prompts.json``; no training picture of ``mini`` or of the sample set has
-one of them), each in Chinese and in English, are drawn by the base alone and with a LoRA: the one that the pipeline's
-defaults train on the sample set, or ``--lora FILE``. A classifier that saw real renders only reads the attributes
-back; its own accuracy on real renders that it never saw stands beside. ``--quick``: 40 prompts, fewer denoising steps,
-the base alone unless a LoRA is named. The last line is JSON, all numbers percent.
+120 held-out combinations of attributes (``prompts.json``; no training picture of ``mini`` or of the
+sample set has one of them), each in Chinese and in English, are drawn by the base alone and with a
+LoRA: the one that the pipeline's defaults train on the sample set, or ``--lora FILE``. A classifier
+that saw real renders only reads the attributes back; its own accuracy on real renders that it never
+saw stands beside. ``--quick``: 40 prompts, fewer denoising steps, the base alone unless a LoRA is
+named. The last line is JSON, all numbers percent.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from statistics import mean
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-
 from storyboard import Panel, Settings, Story, clean, collect, render, train
+from storyboard.models.run import resolve
 from storyboard.scoring import classifier
 from tools.captions import caption
 
+HERE = Path(__file__).resolve().parent
 LANGUAGES = ("zh", "en")
 REPORTED = ("hair_color", "background", "clothes_color", "expression", "hair_length", "style")
 NEGATIVE = {"zh": "模糊，低质量", "en": "blurry, low quality"}
@@ -34,17 +35,17 @@ def prompts(quick: bool = False) -> list[dict]:
 
 def real_renders() -> tuple[np.ndarray, list[dict]]:
     """uint8 (n, 128, 128, 3) held-out pictures of the art itself, and what they show."""
-    rows = json.loads((HERE / "renders" / "meta.json").read_text(encoding="utf-8"))
-    return np.stack(
-        [classifier.pixels(HERE / "renders" / f"{row['id']}.webp") for row in rows]
-    ), rows
+    folder = HERE / "renders"
+    rows = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    pixels = [classifier.pixels(folder / f"{row['id']}.webp") for row in rows]
+    return np.stack(pixels), rows
 
 
 def drawn(
-    asked: list[dict], language: str, settings: Settings, lora: Path | None, folder: Path
+    rows: list[dict], language: str, settings: Settings, lora: Path | None, folder: Path
 ) -> np.ndarray:
-    """Pictures of ``asked`` as uint8 (n, 128, 128, 3); the pair of a prompt in the other language shares its seed."""
-    panels = [Panel(caption(row, language), seed=1000 + place) for place, row in enumerate(asked)]
+    """Pictures of ``rows`` as uint8 (n, 128, 128, 3), with the same seeds in all languages."""
+    panels = [Panel(caption(row, language), seed=1000 + index) for index, row in enumerate(rows)]
     paths = []
     for start in range(0, len(panels), STORY):
         story = Story(panels[start : start + STORY], NEGATIVE[language])
@@ -53,19 +54,18 @@ def drawn(
 
 
 def score(
-    asked: list[dict],
+    rows: list[dict],
     settings: Settings,
     lora: Path | None,
     folder: Path,
     model: classifier.Classifier,
 ) -> dict[str, dict[str, float]]:
-    """language -> attribute -> percent as asked."""
-    return {
-        language: classifier.accuracy(
-            classifier.read(model, drawn(asked, language, settings, lora, folder)), asked
-        )
-        for language in LANGUAGES
-    }
+    """language -> attribute -> percent as prompted."""
+    scores = {}
+    for language in LANGUAGES:
+        read = classifier.read(model, drawn(rows, language, settings, lora, folder))
+        scores[language] = classifier.accuracy(read, rows)
+    return scores
 
 
 def both(by_language: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -75,12 +75,15 @@ def both(by_language: dict[str, dict[str, float]]) -> dict[str, float]:
     }
 
 
+def reported(scores: dict[str, float]) -> dict[str, float]:
+    return {name: scores[name] for name in REPORTED}
+
+
 def table(columns: dict[str, dict[str, float]]) -> str:
     lines = [f"{'percent as asked':<18}" + "".join(f"{title:>14}" for title in columns)]
     for name in classifier.VALUES:
-        lines.append(
-            f"{name:<18}" + "".join(f"{column[name]:>14.1f}" for column in columns.values())
-        )
+        cells = "".join(f"{column[name]:>14.1f}" for column in columns.values())
+        lines.append(f"{name:<18}{cells}")
     return "\n".join(lines)
 
 
@@ -91,36 +94,32 @@ def measure(quick: bool, lora: Path | None, output: Path, **changes: object) -> 
     settings = Settings(output=str(output), **changes)
     if lora is None and not quick:
         lora = train(clean(collect(settings), settings).captions, settings).path
+
     model = classifier.load()
-    pixels, rows = real_renders()
-    columns = {"classifier": classifier.accuracy(classifier.read(model, pixels), rows)}
-    asked = prompts(quick)
-    base = score(asked, settings, None, output / "benchmark" / "base", model)
+    pixels, real_rows = real_renders()
+    columns = {"classifier": classifier.accuracy(classifier.read(model, pixels), real_rows)}
+    rows = prompts(quick)
+    base = score(rows, settings, None, output / "benchmark" / "base", model)
     columns |= {f"base {language}": base[language] for language in LANGUAGES}
     tuned = None
     if lora is not None:
-        style = "lorelei"
-        tuned = score(
-            [row | {"style": style} for row in asked],
-            settings,
-            lora,
-            output / "benchmark" / "lora",
-            model,
-        )
+        styled = [row | {"style": "lorelei"} for row in rows]
+        tuned = score(styled, settings, lora, output / "benchmark" / "lora", model)
         columns |= {f"LoRA {language}": tuned[language] for language in LANGUAGES}
-    print(
-        f"\n{2 * len(asked)} prompts, {settings.num_inference_steps} steps, {settings.resolution} x {settings.resolution}; classifier on {len(rows)} real renders\n\n{table(columns)}\n"
-    )
-    reported = lambda scores: {name: scores[name] for name in REPORTED}
-    result = {
-        "base": reported(both(base)),
-        "lora": reported(both(tuned)) if tuned else None,
-        "classifier": reported(columns["classifier"]),
-    }
-    return result | {
+
+    run = resolve(settings)
+    size = f"{run.num_inference_steps} steps, {run.resolution} x {run.resolution}"
+    print(f"\n{2 * len(rows)} prompts, {size}; classifier on {len(real_rows)} real renders\n")
+    print(f"{table(columns)}\n")
+    means = {
         language: round(mean(base[language][name] for name in REPORTED), 1)
         for language in LANGUAGES
     }
+    return {
+        "base": reported(both(base)),
+        "lora": reported(both(tuned)) if tuned else None,
+        "classifier": reported(columns["classifier"]),
+    } | means
 
 
 def main() -> None:

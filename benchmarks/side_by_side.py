@@ -1,5 +1,6 @@
-"""What the speed benchmarks share: a process for each contender, the machine and what it can do at most."""
+"""What the benchmarks share: a process for each contender, the machine, tables."""
 
+import argparse
 import json
 import os
 import platform
@@ -18,22 +19,42 @@ BEGAN = time.perf_counter()  # of this process, Python's own start left out
 
 
 def contender(module: str, name: str, *arguments: str) -> dict:
-    """Run one contender alone in a process of its own -> the JSON of its last line, and ``wall_s`` with Python's start."""
+    """Run one contender alone in a process of its own.
+
+    Returns:
+        The JSON of its last line, and ``wall_s``, Python's start included.
+    """
     began = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-m", module, "--contender", name, *arguments],
         stdout=subprocess.PIPE,
         text=True,
+        check=False,
     )
     if process.returncode:
-        sys.exit(f"{name} ended with exit code {process.returncode}; what it said is above.")
-    return json.loads(process.stdout.splitlines()[-1]) | {
-        "wall_s": round(time.perf_counter() - began, 2)
-    }
+        sys.exit(f"{name} ended with exit code {process.returncode}; its output is above.")
+    wall = round(time.perf_counter() - began, 2)
+    return json.loads(process.stdout.splitlines()[-1]) | {"wall_s": wall}
+
+
+def options(arguments: argparse.Namespace) -> list[str]:
+    """``arguments`` as a command line for a contender."""
+    given = {name: value for name, value in vars(arguments).items() if name != "contender"}
+    words = []
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words.append(f"{option}={value}")
+    return words
 
 
 def matrix_rate(dtype: str = "float32") -> float:
-    """Floating point operations a second of a product of two 2048 x 2048 matrices, the median of ten."""
+    """Floating point operations a second of a matrix product, the median of ten.
+
+    Sides are 2,048 on the CPU and 8,192 on a card.
+    """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,30 +77,27 @@ def machine() -> str:
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     packages = ", ".join(_versions("torch", "diffusers", "diffsynth", "py-data-juicer"))
-    return f"{date.today()}, {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {packages}"
+    return f"{date.today()}, {name}, {cores}, {packages}"
 
 
 def _versions(*packages: str) -> Iterator[str]:
-    """Name and version of those that are installed: a machine lent for its card has no Data-Juicer."""
+    """Name and version of those that are installed."""
     for package in packages:
         try:
             yield f"{package} {version(package)}"
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # a machine with a card may have no Data-Juicer
             continue
 
 
 def _processor() -> str:
-    names = (
-        [
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if Path("/proc/cpuinfo").is_file()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def fresh(folder: Path) -> Path:
@@ -90,33 +108,34 @@ def fresh(folder: Path) -> Path:
 
 
 def base_named(name: str, folder: Path) -> str:
-    """What ``Settings`` takes for ``--base``: a name, a path, or ``kolors-tiny``, ``sdxl-tiny``, ``sd15-tiny`` built below ``folder`` with random weights."""
+    """What ``Settings`` takes for ``--base``.
+
+    Args:
+        name: A name, a path, or ``kolors-tiny``, ``sdxl-tiny``, ``sd15-tiny``, which are built
+            below ``folder`` with random weights.
+    """
     if not name.endswith("-tiny"):
         return name
     from tests import tiny
 
-    path = folder / tiny.HUB[name.removesuffix("-tiny")]
-    return str(path if path.is_dir() else tiny.build(name.removesuffix("-tiny"), folder))
+    family = name.removesuffix("-tiny")
+    path = folder / tiny.HUB[family]
+    return str(path if path.is_dir() else tiny.build(family, folder))
 
 
 def table(rows: list[dict]) -> str:
-    """Rows of the same keys, the first left, numbers right."""
-    heads = list(rows[0])
-    cells = [
-        heads,
-        *(
-            [
-                f"{value:,.2f}" if isinstance(value, float) else "" if value is None else str(value)
-                for value in row.values()
-            ]
-            for row in rows
-        ),
-    ]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths))
-        )
-        for line in cells
-    )
+    """Rows of the same keys, the first column left, the others right."""
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = []
+    for first, *others in lines:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        aligned.append("  ".join(cells))
+    return "\n".join(aligned)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)

@@ -1,8 +1,9 @@
-"""One row of the table of training settings: python -m benchmarks.sweep OUT rank=8 base.high_noise_weight=0.1
+"""One row of the table of training settings: python -m benchmarks.sweep OUT rank=8
 
-Trains a LoRA on the sample set with the given settings (``base.`` names a field of the base), draws every third
-held-out prompt in Chinese and reads the attributes back. Called again with other settings of rendering it trains
-nothing anew. The last line is JSON.
+Trains a LoRA on the sample set with the given settings (``base.`` names a field of the base, as in
+``base.high_noise_weight=0.1``), draws every third held-out prompt in Chinese and reads the
+attributes back. Called again with other settings of rendering it trains nothing anew. The last line
+is JSON.
 """
 
 import json
@@ -19,39 +20,29 @@ from storyboard.scoring import classifier
 
 
 def main() -> None:
-    output, *changes = sys.argv[1:]
-    changed = {
-        name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)
+    output, *words = sys.argv[1:]
+    pairs = (word.split("=", 1) for word in words)
+    changes = {name: json.loads(value) for name, value in pairs}
+    of_base = {
+        name.removeprefix("base."): value
+        for name, value in changes.items()
+        if name.startswith("base.")
     }
-    mini = replace(
-        bases.MINI,
-        **{
-            name.removeprefix("base."): value
-            for name, value in changed.items()
-            if name.startswith("base.")
-        },
-    )
-    bases.register(mini)
-    settings = Settings(
-        output=output,
-        **{name: value for name, value in changed.items() if not name.startswith("base.")},
-    )
+    others = {name: value for name, value in changes.items() if not name.startswith("base.")}
+    bases.register(replace(bases.MINI, **of_base))
+    settings = Settings(base="mini", output=output, **others)
+
     captions = clean(collect(settings), settings).captions
     began = time.perf_counter()
     lora = train(captions, settings)
     seconds = time.perf_counter() - began
-    asked = [row | {"style": "lorelei"} for row in prompt_following.prompts()[::3]]
-    pictures = prompt_following.drawn(asked, "zh", settings, lora.path, Path(output) / "benchmark")
-    scores = classifier.accuracy(classifier.read(classifier.load(), pictures), asked)
+
+    rows = [row | {"style": "lorelei"} for row in prompt_following.prompts()[::3]]
+    pictures = prompt_following.drawn(rows, "zh", settings, lora.path, Path(output) / "benchmark")
+    scores = classifier.accuracy(classifier.read(classifier.load(), pictures), rows)
+    loss = round(mean(lora.losses[-100:]), 4)
     print(
-        json.dumps(
-            {
-                "settings": changed,
-                "training_seconds": round(seconds),
-                "loss": round(mean(lora.losses[-100:]), 4),
-            }
-            | scores
-        )
+        json.dumps({"settings": changes, "training_seconds": round(seconds), "loss": loss} | scores)
     )
 
 

@@ -1,41 +1,49 @@
-"""Storyboard: from a folder of pictures to an eight-picture story in your own style, in one notebook.
+"""Storyboard: from a folder of pictures to an eight-picture story in your own style, in a notebook.
 
-Names are imported when they are first used, so that importing the package takes no time.
+A name is imported when it is first used, so that importing the package takes no time.
+``lazy_loader`` would do the same, but the notebook's first cell imports this package before its
+requirements are installed.
 """
 
 from importlib import import_module
 
-_WHERE = {
-    "Settings": "settings",
-    "Story": "story",
+_MODULES = {  # as in __init__.pyi, which type checkers and editors read
+    "Pair": "scoring.comparison",
     "Panel": "story",
     "Reference": "reference",
-    "check": "machine",
-    "files": "machine",
-    "installed": "machine",
-    "collect": "data.collecting",
-    "clean": "data.cleaning",
-    "train": "training.stage",
-    "render": "notebook",
-    "import_lora": "lora.importing",
-    "score": "scoring.stage",
-    "best": "scoring.stage",
-    "Pair": "scoring.comparison",
+    "Settings": "settings",
+    "Story": "story",
     "StoryboardError": "errors",
+    "best": "scoring.stage",
     "bundle": "exporting.bundle",
-    "reproduce": "exporting.reproduce",
-    "publish": "exporting.publish",
+    "check": "machine",
+    "clean": "data.cleaning",
+    "collect": "data.collecting",
     "convert": "lora.conversion",
+    "files": "machine",
+    "import_lora": "lora.importing",
+    "installed": "machine",
     "merge": "lora.merging",
-    "workflow": "exporting.comfyui.graph",
+    "publish": "exporting.publish",
+    "render": "notebook",
+    "reproduce": "exporting.reproduce",
     "save_workflow": "exporting.comfyui.graph",
+    "score": "scoring.stage",
+    "train": "training.stage",
+    "workflow": "exporting.comfyui.graph",
 }
-__all__ = sorted(_WHERE)
 
 
-def __getattr__(name: str):
-    if name not in _WHERE:
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
         raise AttributeError(f"module 'storyboard' has no attribute {name!r}")
-    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    value = getattr(import_module(f"storyboard.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _MODULES.keys())
+
+
+__all__ = sorted(_MODULES)  # noqa: PLE0605 (a list, though not a literal)

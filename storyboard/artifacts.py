@@ -1,13 +1,13 @@
-"""What a stage leaves behind: a folder that is either whole or absent, and says what it was made from.
+"""What a stage writes: a folder that is either whole or absent, and says what it was made from.
 
-Every stage writes ``manifest.json`` with a *fingerprint*: the hash of the inputs it read, the settings it used
-and the package versions that matter. A stage whose fingerprint is already on disk has nothing to do.
+Every stage writes ``manifest.json`` with a *fingerprint*: the hash of the inputs it read, the
+settings it used and the package versions that matter. A stage whose fingerprint is already on disk
+has nothing to do.
 """
 
 import errno
 import hashlib
 import json
-import os
 import shutil
 import time
 import uuid
@@ -17,18 +17,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 MANIFEST = "manifest.json"
-RELEASE = 8  # part of every fingerprint: raise it when a stage comes to give another result for the same inputs
+RELEASE = 8  # in every fingerprint: raise it when a stage gives another result for equal inputs
 STALE = 6 * 3600  # seconds after which a temporary folder belongs to a run that was killed
 
 
 def digest_of_file(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(**inputs: object) -> str:
-    """SHA-256 over the canonical JSON of ``inputs``: equal inputs, equal fingerprint, in any process."""
+    """SHA-256 over the canonical JSON of ``inputs``, the same in every process."""
     canonical = json.dumps(
         inputs | {"release": RELEASE},
         sort_keys=True,
@@ -49,7 +49,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,14 +59,20 @@ def write_json(path: Path, content: object) -> None:
     write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_manifest(folder: Path, stage: str, mark: str, **facts: object) -> dict:
-    """List every file of ``folder`` with its size under the fingerprint ``mark``, and any further ``facts``."""
+def write_manifest(folder: Path, stage: str, fingerprint: str, **facts: object) -> dict:
+    """Write ``fingerprint``, any further ``facts``, and every file of ``folder`` with its size."""
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    manifest = {"stage": stage, "fingerprint": mark, "release": RELEASE, **facts, "files": files}
+    manifest = {
+        "stage": stage,
+        "fingerprint": fingerprint,
+        "release": RELEASE,
+        **facts,
+        "files": files,
+    }
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -78,18 +84,19 @@ def read_manifest(folder: Path) -> dict | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except json.JSONDecodeError:
-        return None  # an edited or foreign file: the stage is simply done again
+        return None  # edited by hand: the stage is done again
 
 
-def finished(folder: Path, mark: str) -> dict | None:
-    """The manifest, if ``folder`` was made under the fingerprint ``mark`` and every file is still as long as it was.
+def finished(folder: Path, fingerprint: str) -> dict | None:
+    """The manifest, if ``folder`` was made with ``fingerprint`` and all its files are whole.
 
-    A folder of another fingerprint that an earlier release made is named in a printed line.
+    A file is whole if its size is the manifest's. A folder of another fingerprint that an earlier
+    release made is named in a printed line.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         return None
-    if manifest.get("fingerprint") != mark:
+    if manifest.get("fingerprint") != fingerprint:
         if manifest.get("release") != RELEASE:
             print(f"{manifest.get('stage')}: {folder} is of an earlier release, it is made anew")
         return None
@@ -102,30 +109,32 @@ def finished(folder: Path, mark: str) -> dict | None:
 
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of ``folder`` and, if nothing went wrong, put it in that place.
+    """Yield a temporary folder; without an error in between it then replaces ``folder``.
 
-    What stood there before stays untouched until the new one is whole.
+    The old folder stays untouched until the new one is whole.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        if time.time() - left.stat().st_mtime > STALE:
-            shutil.rmtree(left, ignore_errors=True)
+    for abandoned in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - abandoned.stat().st_mtime > STALE:
+            shutil.rmtree(abandoned, ignore_errors=True)
+
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:
         yield temporary
+
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
+            folder.replace(old)
+        temporary.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def free_space_needed(folder: Path, needed: int) -> int | None:
-    """Bytes that are missing on the disk of ``folder`` if ``needed`` are to be written, or None if they fit."""
+    """Bytes that the disk of ``folder`` lacks for ``needed`` bytes, or None if they fit."""
     free = free_space(folder)
     return needed - free if free < needed else None
 
@@ -136,7 +145,7 @@ def free_space(folder: Path) -> int:
 
 
 def disk_of(folder: Path) -> int:
-    """Number of the disk that ``folder``, which need not exist yet, lies on."""
+    """Device number of the disk of ``folder``, which need not exist yet."""
     return _existing(folder).stat().st_dev
 
 
@@ -146,8 +155,9 @@ def _existing(folder: Path) -> Path:
 
 def disk_is_full(error: BaseException) -> bool:
     """Whether ``error``, or one that it was raised from, says that a disk or a quota is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, OSError) and current.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        error = error.__cause__ or error.__context__
+        current = current.__cause__ or current.__context__
     return False

@@ -1,16 +1,19 @@
-"""One exception for each kind of failure. Every message is one sentence that names the mend."""
+"""One exception for each kind of failure.
+
+Every message is one sentence: what is wrong, where, what to do.
+"""
 
 
 class StoryboardError(Exception):
     """Base class: catch this to catch everything the package raises on purpose."""
 
     def _render_traceback_(self) -> list[str]:
-        """IPython's hook: a notebook's reader gets the sentence, not the stack."""
+        """IPython's hook: a notebook shows the message without the stack."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class SettingsError(StoryboardError):
-    """A setting, prompt or recipe that cannot work, found before anything expensive began."""
+    """A setting, prompt or recipe that cannot work, raised before anything expensive begins."""
 
 
 class DatasetError(StoryboardError):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -180,7 +181,7 @@ class Live:
         self.seconds_left = math.nan
         self.drawn_at = 0.0
         self.tenths_printed = 0
-        self.handle = None
+        self.handle: Any = None  # IPython's, of the output that is redrawn
 
     def __enter__(self) -> "Live":
         if "ipykernel" in sys.modules:

@@ -1,22 +1,28 @@
-"""Fixtures: a small captioned folder, settings that write into a temporary folder, one short real training run."""
+"""The rule for ``full``, and fixtures: a captioned folder, settings, a short training, a hub."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
+import storyboard  # its names are imported when a fixture uses them: collecting stays quick
+
 ROOT = Path(__file__).resolve().parents[1]
 
-from storyboard import Settings, Story, clean, collect, train
 
-
+# The markers are defined in pyproject.toml; this is the only rule that pytest does not have itself.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Tests of the mark ``full`` run where ``-m`` asks for them by name."""
-    if "full" in config.getoption("markexpr"):
-        return
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
-    items[:] = [item for item in items if not item.get_closest_marker("full")]
+    """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full"."""
+    full = [item for item in items if item.get_closest_marker("full")]
+    for item in full:
+        item.add_marker("slow")
+
+    if not re.search(r"(?<!not )\bfull\b", config.getoption("markexpr")):
+        config.hook.pytest_deselected(items=full)
+        items[:] = [item for item in items if item not in full]
 
 
 def picture(seed: int, side: int = 256) -> Image.Image:
@@ -39,8 +45,8 @@ def picture(seed: int, side: int = 256) -> Image.Image:
 def make_settings(tmp_path):
     """Settings that write under the test's own folder."""
 
-    def make(**changes) -> Settings:
-        return Settings(
+    def make(**changes) -> "storyboard.Settings":
+        return storyboard.Settings(
             **{
                 "output": str(tmp_path / "out"),
                 "resolution": 64,
@@ -56,26 +62,26 @@ def make_settings(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Ten good pictures with captions beside them in .txt files, kohya's way."""
-    found = tmp_path / "pictures"
-    found.mkdir()
+    """Ten pictures with captions in .txt files of the same names, as kohya's scripts read them."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
     for seed in range(10):
-        picture(seed).save(found / f"{seed}.png")
-        (found / f"{seed}.txt").write_text(f"画 {seed}", encoding="utf-8")
-    return found
+        picture(seed).save(pictures / f"{seed}.png")
+        (pictures / f"{seed}.txt").write_text(f"画 {seed}", encoding="utf-8")
+    return pictures
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """(settings, story, captions, lora) of a short but real run on the sample set."""
-    settings = Settings(
+    settings = storyboard.Settings(
         output=str(tmp_path_factory.mktemp("trained")),
         resolution=64,
         train_steps=12,
         train_batch_size=4,
         num_inference_steps=4,
     )
-    story = Story(
+    story = storyboard.Story(
         [
             "二次元，紫色短发女孩，微笑",
             "二次元，绿色长发女孩，难过",
@@ -83,8 +89,8 @@ def trained(tmp_path_factory):
         ],
         negative_prompt="模糊",
     )
-    captions = clean(collect(settings), settings).captions
-    return settings, story, captions, train(captions, settings, story)
+    captions = storyboard.clean(storyboard.collect(settings), settings).captions
+    return settings, story, captions, storyboard.train(captions, settings, story)
 
 
 @pytest.fixture(scope="session")
@@ -126,4 +132,6 @@ def single(hub, tmp_path, monkeypatch):
 @pytest.fixture
 def captions(folder, make_settings, tmp_path):
     """The ten pictures of ``folder``, collected."""
-    return collect(make_settings(dataset=str(folder), output=str(tmp_path / "collected")))
+    return storyboard.collect(
+        make_settings(dataset=str(folder), output=str(tmp_path / "collected"))
+    )

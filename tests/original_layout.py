@@ -49,7 +49,8 @@ def unet_key(key, step, up_with_attention):
         n, name = block * step + layer + 1, "input_blocks"
     else:
         if kind == "upsamplers":
-            return f"output_blocks.{block * step + step - 1}.{2 if block in up_with_attention else 1}.conv.{leaf}"
+            index = 2 if block in up_with_attention else 1
+            return f"output_blocks.{block * step + step - 1}.{index}.conv.{leaf}"
         n, name = block * step + layer, "output_blocks"
     if kind == "attentions":
         return ".".join([name, str(n), "1", *part[4:]])
@@ -92,16 +93,17 @@ def vae(sd, config, prefix="first_stage_model."):
                     .replace("to_", "")
                 )
                 new = f"{part[0]}.mid.attn_1.{rest}"
-                if value.ndim == 2:  # a 1x1 convolution in the original
-                    value = value[:, :, None, None]
         else:
             new = key.replace("conv_norm_out", "norm_out")
-        out[prefix + new] = value.contiguous()
+
+        # attention is a 1x1 convolution in the original
+        is_linear = ".attn_1." in new and value.ndim == 2
+        out[prefix + new] = (value[:, :, None, None] if is_linear else value).contiguous()
     return out
 
 
 def clip(sd, prefix, position_ids=None):
-    """HF CLIP below cond_stage_model. / conditioner.embedders.0.; transformers 5 has no ``text_model.`` in CLIPTextModel."""
+    """transformers' CLIP below ``prefix``; version 5 has no ``text_model.`` in CLIPTextModel."""
     out = {
         f"{prefix}transformer.text_model.{k.removeprefix('text_model.')}": v for k, v in sd.items()
     }
@@ -158,7 +160,7 @@ def single_file(pipe, ids=True):
 def write(
     base, path: Path, more: Mapping[str, torch.Tensor] | None = None, dtype=torch.float32
 ) -> Path:
-    """Write ``base`` of the family of SD 1.5 or SDXL as one file at ``path``, with ``more`` tensors."""
+    """Write ``base``, an SD 1.5 or SDXL, as one file at ``path``, with ``more`` tensors."""
     parts = {component: loading.load(base, component, dtype) for component in base.components}
     tensors = single_file(SimpleNamespace(**parts)) | dict(more or {})
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)

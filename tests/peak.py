@@ -1,4 +1,7 @@
-"""What loading takes in a process of its own: python -m tests.peak draw|train|convert PATH PRECISION prints bytes above the start."""
+"""What loading takes in a process of its own, printed in bytes above the start.
+
+python -m tests.peak draw|train|convert PATH PRECISION
+"""
 
 import gc
 import sys

@@ -1,7 +1,6 @@
 import errno
 import json
-
-import pytest
+from contextlib import suppress
 
 from storyboard import artifacts
 
@@ -19,7 +18,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with artifacts.building(target) as folder:
         (folder / "one.txt").write_text("1")
         assert not target.exists()
-    with pytest.raises(RuntimeError), artifacts.building(target) as folder:
+    with suppress(RuntimeError), artifacts.building(target) as folder:
         (folder / "two.txt").write_text("2")
         raise RuntimeError("broken off")
     assert [path.name for path in target.iterdir()] == ["one.txt"]
@@ -48,9 +47,8 @@ def test_a_damaged_manifest_means_not_made(tmp_path):
 
 def test_json_is_readable_utf8(tmp_path):
     artifacts.write_json(tmp_path / "a.json", {"提示": "词"})
-    assert "提示" in (tmp_path / "a.json").read_text(encoding="utf-8") and json.loads(
-        (tmp_path / "a.json").read_text(encoding="utf-8")
-    )
+    written = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "提示" in written and json.loads(written) == {"提示": "词"}
 
 
 def test_missing_space_is_counted(tmp_path):
@@ -66,5 +64,5 @@ def test_a_full_disk_is_known_through_what_was_raised_from_it():
     )
 
 
-def test_folders_of_one_disk_are_told(tmp_path):
+def test_folders_of_one_disk_have_its_number(tmp_path):
     assert artifacts.disk_of(tmp_path / "not" / "yet") == artifacts.disk_of(tmp_path)

@@ -2,12 +2,10 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
 
 from benchmarks import prompt_following
 from storyboard.scoring import classifier
+from tests.conftest import ROOT
 from tools import captions
 
 
@@ -16,35 +14,31 @@ def combination(row):
 
 
 def test_prompts_are_many_and_even():
-    asked = prompt_following.prompts()
-    assert len({combination(row) for row in asked}) == len(asked) and 2 * len(asked) >= 200
+    prompts = prompt_following.prompts()
+    assert len({combination(row) for row in prompts}) == len(prompts) and 2 * len(prompts) >= 200
     for name, values in classifier.VALUES.items():
-        counts = Counter(row[name] for row in asked)
+        counts = Counter(row[name] for row in prompts)
         assert all(counts[value] >= 5 for value in values if value != "lorelei"), name
     assert 2 * len(prompt_following.prompts(quick=True)) == 40
 
 
-def test_no_caption_of_the_sample_set_has_a_combination_that_is_asked_for():
-    said = [
-        json.loads(line)["text"]
-        for line in (ROOT / "data/sample/metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+def test_no_caption_of_the_sample_set_has_a_combination_of_the_prompts():
+    lines = (ROOT / "data/sample/metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
     for row in prompt_following.prompts():
-        for language, comma, hair in ("zh", "，", "{}{}发"), ("en", ", ", "with {1} {0} hair"):
+        for language, comma, hair, lengths in (
+            ("zh", "，", "{}{}发", ("长", "短")),
+            ("en", ", ", "with {1} {0} hair", ("long", "short")),
+        ):
             parts = captions.parts(row, language)
-            rest = {
-                parts[2],
-                next(part for part in parts if "衣服" in part or "clothes" in part),
-                parts[-1],
-            }
-            heads = [
-                hair.format(captions.HAIR[row["hair_color"]][language == "en"], length)
-                for length in (("长", "短") if language == "zh" else ("long", "short"))
-            ]
+            clothes = next(part for part in parts if "衣服" in part or "clothes" in part)
+            others = {parts[2], clothes, parts[-1]}
+            color = captions.HAIR[row["hair_color"]][language == "en"]
+            heads = [hair.format(color, length) for length in lengths]
             assert not [
                 text
-                for text in said
-                if any(head in text for head in heads) and rest <= set(text.split(comma))
+                for text in texts
+                if any(head in text for head in heads) and others <= set(text.split(comma))
             ]
 
 
@@ -84,7 +78,7 @@ def test_quick_run_ends_in_json(tmp_path):
 
 
 def benchmark(name, *arguments):
-    """What the benchmark's last line says; its table must have come before."""
+    """The JSON of the benchmark's last line; its table must have come before."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
     lines = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=900
@@ -176,7 +170,7 @@ def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
     assert written["complete"] and written["notes"]["copy"]["unit"] == "TB/s read and written"
 
 
-def test_the_card_benchmark_measures_nothing_twice_and_tells_a_failure(tmp_path):
+def test_the_card_benchmark_measures_nothing_twice_and_reports_a_failure(tmp_path):
     (tmp_path / "rates.json").write_text(
         json.dumps(
             {
@@ -201,11 +195,11 @@ def test_the_card_benchmark_measures_nothing_twice_and_tells_a_failure(tmp_path)
         "--output",
         str(tmp_path),
     ]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert found["rates"] == {"copy": 4.2} and "rates: measured before" in ran.stdout
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    results = json.loads(ran.stdout.splitlines()[-1])
+    assert results["rates"] == {"copy": 4.2} and "rates: measured before" in ran.stdout
     assert (
         ran.returncode == 1
-        and found["failed"] == ["mini"]
-        and "stopped after" in found["mini"]["incomplete"]
+        and results["failed"] == ["mini"]
+        and "stopped after" in results["mini"]["incomplete"]
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from storyboard import Story, bundle, clean, collect, render
 from storyboard.errors import BundleError
-from storyboard.exporting import cards, page
+from storyboard.exporting import data_card, page
 from storyboard.exporting.bundle import check_private
 
 
@@ -66,8 +66,8 @@ def test_a_bundles_cards_say_what_was_done(made):
     )
     assert [example["output"]["url"] for example in front["widget"]] == [
         path.name for path in pictures.paths
-    ] and front["widget"][0]["text"] == pictures.panels[0]["prompt"]
-    assert "紫色短发女孩，微笑" in card and pictures.panels[0]["lora"] in card
+    ] and front["widget"][0]["text"] == pictures.panels[0].prompt
+    assert "紫色短发女孩，微笑" in card and pictures.panels[0].lora.digest in card
     data = json.loads(files["data_card.json"])
     assert (
         data["pictures"]["found"]
@@ -80,8 +80,11 @@ def test_a_bundles_cards_say_what_was_done(made):
     assert "Wischofsky" in files["LICENSES.md"].decode()
 
 
-def said(name, content):
-    """The text of a bundle's file: all of JSON and Markdown, the header of safetensors, a PNG's chunks (iTXt may be compressed), nothing of a PDF."""
+def text_of(name, content):
+    """The text of a bundle's file, nothing of a PDF.
+
+    All of JSON and Markdown, the header of safetensors, a PNG's chunks (iTXt may be compressed).
+    """
     if name.endswith(".png"):
         with Image.open(io.BytesIO(content)) as image:
             return "\n".join(image.text.values())
@@ -91,15 +94,15 @@ def said(name, content):
 
 
 def names(user, text, ours):
-    """Does ``text`` hold the user's name as part of a path, or as a word that is none of ``ours``?"""
+    """Whether ``text`` holds the user's name in a path, or as a word that is none of ``ours``."""
     text = re.sub(r"https?://[^\s\"')>]+", "", text)
-    word = rf"(?<![A-Za-z0-9_]){re.escape(user)}(?![A-Za-z0-9_])"  # a Chinese sign beside it makes it no other word
-    paths = lambda text: set(
-        re.findall(rf"[\w.-]*[/\\]{word}", text)
-    )  # with the folder before it: models/mini is ours where /home/mini is not
-    return bool(paths(text) - paths(ours)) or (
-        bool(re.search(word, text)) and not re.search(word, ours)
-    )
+    # a Chinese character next to it makes it no other word
+    word = rf"(?<![A-Za-z0-9_]){re.escape(user)}(?![A-Za-z0-9_])"
+    # with the folder before it: models/mini is ours where /home/mini is not
+    path = re.compile(rf"[\w.-]*[/\\]{word}")
+    if set(path.findall(text)) - set(path.findall(ours)):
+        return True
+    return bool(re.search(word, text)) and not re.search(word, ours)
 
 
 def test_a_bundle_gives_away_no_path_name_or_token(made):
@@ -115,10 +118,10 @@ def test_a_bundle_gives_away_no_path_name_or_token(made):
         if path.suffix in (".py", ".yaml", ".json", ".jsonl", ".md")
     )
     ours += (here / "NOTICE.md").read_text(encoding="utf-8") + "\n".join(
-        panel["prompt"] + " " + panel["negative_prompt"] for panel in pictures.panels
+        panel.prompt + " " + panel.negative_prompt for panel in pictures.panels
     )
     for name, content in contents(found.path).items():
-        text = said(name, content)
+        text = text_of(name, content)
         assert not [word for word in private if word.encode() in content or word in text], name
         assert not names(user, text, ours), name
 
@@ -174,12 +177,8 @@ def test_what_a_bundle_must_not_give_away(content):
 
 
 def test_what_a_bundle_may_say():
-    check_private(
-        {
-            "a.json": "https://example.com/home/anna, sample, /tmp, hf_hub, 女孩/home, ms-dos, /mnt/settings".encode()
-        },
-        ("/mnt/set", "sample"),
-    )
+    text = "https://example.com/home/anna, sample, /tmp, hf_hub, 女孩/home, ms-dos, /mnt/settings"
+    check_private({"a.json": text.encode()}, ("/mnt/set", "sample"))
 
 
 def test_a_bundles_data_card_names_models_of_a_recipe_without_their_folders(made, tmp_path):
@@ -188,7 +187,7 @@ def test_a_bundles_data_card_names_models_of_a_recipe_without_their_folders(made
     recipe.write_text(
         "process:\n  - image_text_similarity_filter:\n      hf_clip: /data/anna/clip-vit\n"
     )
-    card = json.dumps(cards.data_card(settings.but(recipe=str(recipe)), lora.path, report))
+    card = json.dumps(data_card.build(settings.but(recipe=str(recipe)), lora.path, report))
     assert '"clip-vit"' in card and "anna" not in card and "mine.yaml" in card
 
 

@@ -156,6 +156,21 @@ def test_comfy_tells_a_folder_of_ones_own_from_the_hubs(hub, make_settings, tmp_
     )
 
 
+def test_comfy_takes_the_strength_that_the_pictures_were_drawn_with():
+    some = [changed(panel, lora={"strength": 0.7}) for panel in panels("sdxl")]
+    made = workflow(some)
+    assert made["api"]["2"]["inputs"]["strength_model"] == 0.7
+    assert workflow(some, strength=0.5)["api"]["2"]["inputs"]["strength_model"] == 0.5
+    for form in made.values():
+        assert workflow(**read_again(form)) == made
+
+
+def test_comfy_refuses_panels_of_two_loras():
+    one, other = panels("sdxl", count=1), panels("sdxl", lora="other", count=1)
+    with pytest.raises(SettingsError, match="one base, one LoRA and one clip_skip"):
+        workflow(one + other)
+
+
 def test_comfy_arguments_are_checked():
     with pytest.raises(SettingsError, match="at most 64 panels, not 65"):
         workflow(panels("sdxl", count=65))

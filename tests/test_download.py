@@ -17,7 +17,7 @@ from tests import hub_server, huggingface_server
 
 @pytest.fixture
 def both(tmp_path, monkeypatch):
-    """(ModelScope, Hugging Face): two hubs over HTTP that serve what ``put`` writes below their roots."""
+    """(ModelScope, Hugging Face): two hubs that serve what ``put`` writes below their roots."""
     modelscope, huggingface = (
         hub_server.Hub(tmp_path / "ms"),
         huggingface_server.HuggingFace(tmp_path / "hf"),

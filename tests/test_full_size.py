@@ -6,7 +6,7 @@ from diffsynth.core.loader.file import hash_state_dict_keys
 from peft import LoraConfig, inject_adapter_in_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import full_size
+from benchmarks import full_size_models as full_size
 from storyboard.models import bases
 from tests.test_real_layouts import HASHES
 

@@ -9,6 +9,8 @@ from storyboard.models import layout, loading
 from storyboard.training.pipeline import TrainingPipeline
 from tests import tiny
 
+OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
 
 def renamed(base, component, name_of):
     """``component`` of ``base`` with other names in its files."""
@@ -45,18 +47,19 @@ def old_vae(base, tmp_path):
     path = base.weight_files("vae")[0]
     old = {}
     for name, tensor in load_file(path).items():
-        if ".attentions." in name:
-            for now, before in (
-                ("to_q", "query"),
-                ("to_k", "key"),
-                ("to_v", "value"),
-                ("to_out.0", "proj_attn"),
-            ):
-                name = name.replace(now, before)
-            tensor = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
-        old[name] = tensor.contiguous()
+        is_linear = ".attentions." in name and tensor.ndim == 2
+        old_tensor = tensor[:, :, None, None] if is_linear else tensor
+        old[old_name(name)] = old_tensor.contiguous()
     save_file(old, path)
     return base
+
+
+def old_name(name):
+    """What diffusers before 0.18 called a tensor of the VAE."""
+    if ".attentions." in name:
+        for now, before in OLD_ATTENTION.items():
+            name = name.replace(now, before)
+    return name
 
 
 def test_old_attention_as_convolutions_is_read_in_training_and_drawing(hub, tmp_path):
@@ -76,7 +79,7 @@ def test_old_attention_as_convolutions_is_read_in_training_and_drawing(hub, tmp_
             lambda tensors: {
                 name: tensor for name, tensor in tensors.items() if name != "conv_in.weight"
             },
-            r"1 of \d+ tensors are missing or differ .conv_in.weight should be \[32, 4, 3, 3\] and is absent",
+            r"1 of \d+ tensors are missing or differ .conv_in.weight should be .* and is absent",
         ),
         (
             lambda tensors: (

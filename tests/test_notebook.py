@@ -1,5 +1,6 @@
-"""The real notebook, run the way a person without a browser runs it, small; then again; then with one prompt edited."""
+"""The real notebook, small, run from a terminal; then again; then with one prompt edited."""
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from storyboard.__main__ import attach_pictures, value_of
 from tests import original_layout
 from tests.conftest import ROOT
 
@@ -26,22 +28,45 @@ SMALL = {
 
 
 def test_the_terminal_reads_numbers_as_numbers():
-    from storyboard.__main__ import value_of
+    texts = {"8": 8, "1e-4": 1e-4, "None": None, "True": True, "mini": "mini", "二次元": "二次元"}
+    assert {text: value_of(text, default="None") for text in texts} == texts
+    assert value_of("2024", default='"outputs"') == "2024", "a folder may be called so"
 
-    assert [value_of(text) for text in ("8", "1e-4", "None", "mini", "二次元")] == [
-        8,
-        1e-4,
-        None,
-        "mini",
-        "二次元",
+
+def test_the_executed_notebook_holds_the_pictures_of_its_text(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    cells = [
+        nbformat.v4.new_markdown_cell("![one](one.png) ![two](https://hub/two.png)"),
+        nbformat.v4.new_code_cell("'![one](one.png)'"),
     ]
+    executed = tmp_path / "outputs" / "executed.ipynb"
+    executed.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), executed)
+    attach_pictures(executed, tmp_path)
+
+    notebook = nbformat.read(executed, 4)
+    nbformat.validate(notebook)
+    markdown, code = notebook.cells
+    assert markdown.source == "![one](attachment:one.png) ![two](https://hub/two.png)"
+    attached = base64.b64decode(markdown.attachments["one.png"]["image/png"])
+    assert attached == (tmp_path / "one.png").read_bytes()
+    assert code.source == "'![one](one.png)'"
+
+
+def test_every_link_of_the_notebook_holds_in_the_executed_one(first):
+    output, _ = first
+    title = nbformat.read(output / "baseline.executed.ipynb", 4).cells[0]
+    assert "(attachment:story.png)" in title.source and "docs/story.png" not in title.source
+    assert "image/png" in title.attachments["story.png"]
 
 
 def run(output, notebook=NOTEBOOK, **parameters):
     command = [sys.executable, "-m", "storyboard", "--notebook", str(notebook)]
     for name, value in (SMALL | {"output": str(output)} | parameters).items():
         command += ["-p", name, str(value)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+    )
 
 
 def contents(output):
@@ -83,8 +108,8 @@ def test_it_runs_to_eight_different_pictures(first):
     )
     assert "train: " in result.stdout and "render: drew 8 of 8 panels" in result.stdout
     shown = []
-    for place in range(1, 9):
-        with Image.open(output / "story" / f"panel-{place}.png") as image:
+    for number in range(1, 9):
+        with Image.open(output / "story" / f"panel-{number}.png") as image:
             shown.append(np.asarray(image.convert("RGB"), int))
     assert all(one.std() > 10 for one in shown)
     assert min(np.abs(a - b).mean() for i, a in enumerate(shown) for b in shown[:i]) > 3
@@ -94,10 +119,10 @@ def test_it_runs_to_eight_different_pictures(first):
 
 def test_the_lora_changes_all_eight(first):
     output, _ = first
-    for place in range(1, 9):
+    for number in range(1, 9):
         with (
-            Image.open(output / "story" / f"panel-{place}.png") as one,
-            Image.open(output / "base" / f"panel-{place}.png") as other,
+            Image.open(output / "story" / f"panel-{number}.png") as one,
+            Image.open(output / "base" / f"panel-{number}.png") as other,
         ):
             assert (
                 np.abs(
@@ -189,16 +214,11 @@ def test_it_runs_to_the_end_on_a_base_by_its_path(hub, folder, tmp_path, monkeyp
     )
 
 
-@pytest.mark.parametrize(
-    ("parameters", "said"),
-    [
-        ({"base": "flux"}, "SettingsError: There is no base called 'flux'"),
-        ({"dataset": "/no/such/folder"}, "DatasetError: There is no folder"),
-    ],
-)
-def test_bad_input_ends_with_one_sentence_and_an_exit_code(tmp_path, parameters, said):
-    result = run(tmp_path, **parameters)
-    assert result.returncode == 1 and said in result.stderr.strip().splitlines()[-1]
+def test_bad_input_ends_with_one_sentence_and_an_exit_code(tmp_path):
+    """A base that does not exist: in test_packaging.py, which runs the same from a wheel."""
+    result = run(tmp_path, dataset="/no/such/folder")
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 1 and "DatasetError: There is no folder" in last
 
 
 def test_an_unknown_setting_is_named():
@@ -207,5 +227,6 @@ def test_an_unknown_setting_is_named():
         cwd=ROOT,
         capture_output=True,
         text=True,
+        check=False,
     )
     assert result.returncode == 2 and "no setting 'stepz'" in result.stderr

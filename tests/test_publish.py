@@ -28,7 +28,10 @@ def bundle(tmp_path):
 
 
 class Hub:
-    """Both hubs' APIs for uploads as far as their clients ask: keeps what is sent, refuses all but ``TOKEN``."""
+    """Both hubs' APIs for uploads as far as their clients call them.
+
+    Keeps what is sent, refuses all but ``TOKEN``.
+    """
 
     def __init__(self):
         self.files, self.blobs, self.asked, self.lfs, hub = {}, {}, [], False, self
@@ -225,6 +228,15 @@ def test_a_failure_that_quotes_the_token_publishes_none_of_it(bundle, monkeypatc
     ]
 
 
+def test_an_error_of_ours_keeps_its_sentence_when_publishing(bundle, monkeypatch):
+    def refusing(*_):
+        raise SettingsError("a sentence of its own.")
+
+    monkeypatch.setattr("storyboard.exporting.publish._huggingface", refusing)
+    with pytest.raises(SettingsError, match="^a sentence of its own.$"):
+        publish(bundle, "me/story", "huggingface", TOKEN, dry_run=False)
+
+
 def test_a_token_that_is_no_token_is_refused_without_showing_it(bundle):
     for wrong in ("hf_se cret", "hf_se\ncret", "hf_secret密", " "):
         with pytest.raises(SettingsError, match="one word") as caught:
@@ -233,14 +245,9 @@ def test_a_token_that_is_no_token_is_refused_without_showing_it(bundle):
 
 
 def test_a_bundle_with_a_home_folder_in_it_is_not_published(tmp_path):
-    (tmp_path / "story.zip").write_bytes(
-        zipped(
-            FILES
-            | {
-                "lora.safetensors": b'{"__metadata__": {"ss_sd_model_name": "C:\\\\Users\\\\anna\\\\sdxl.safetensors"}}'
-            }
-        )
-    )
+    header = {"__metadata__": {"ss_sd_model_name": r"C:\Users\anna\sdxl.safetensors"}}
+    files = FILES | {"lora.safetensors": json.dumps(header).encode()}
+    (tmp_path / "story.zip").write_bytes(zipped(files))
     with pytest.raises(BundleError, match="lora.safetensors holds a path"):
         publish(tmp_path / "story.zip", "me/story")
 

@@ -1,4 +1,4 @@
-"""What hubs really have: every name by its published rule, in small through the whole of Storyboard."""
+"""What hubs really have: names by their published rules, in small through all of Storyboard."""
 
 import math
 
@@ -13,16 +13,19 @@ from storyboard.models import bases, weights
 from storyboard.models import loading as models
 from storyboard.rendering import controlnet
 from storyboard.scoring import metric_models
-from tests import layouts, published
+from tests import layouts, published, published_configs, published_encoders
 from tests.conftest import picture
 
 NAMES = ("kolors", "sdxl", "sd15")
-FULL_VAE = layouts.VAE | {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
-FULL_15 = layouts.UNET_15 | {
+FULL_VAE = published_configs.VAE | {
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+}
+FULL_15 = published_configs.UNET_15 | {
     "block_out_channels": [320, 640, 1280, 1280],
     "cross_attention_dim": 768,
 }
-FULL_XL = layouts.UNET_XL | {
+FULL_XL = published_configs.UNET_XL | {
     "block_out_channels": [320, 640, 1280],
     "cross_attention_dim": 2048,
     "projection_class_embeddings_input_dim": 2816,
@@ -58,7 +61,7 @@ VISION_L = CLIP_H | {"image_size": 224, "patch_size": 14, "projection_dim": 768}
 
 def of_open_clip(shapes):
     """Names and shapes by OpenCLIP's rule."""
-    there = published.open_clip(
+    there = published_encoders.open_clip(
         {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     )
     return {name: tuple(tensor.shape) for name, tensor in there.items()}
@@ -74,17 +77,20 @@ HASHES = {  # of names and shapes in the real files, as DiffSynth's registry has
     "vae of sd15": (published.vae(FULL_VAE, old=True), "f86d5683ed32433be8ca69969c67ba69"),
     "vae of sdxl": (published.vae(FULL_VAE), "13115dd45a6e1c39860f91ab073b8a78"),
     "clip of sd15": (
-        published.clip_text(CLIP_L, position_ids=True),
+        published_encoders.clip_text(CLIP_L, position_ids=True),
         "ffd1737ae9df7fd43f5fbed653bdad67",
     ),
-    "clip of sdxl": (published.clip_text(CLIP_L), "94eefa3dac9cec93cb1ebaf1747d7b78"),
+    "clip of sdxl": (published_encoders.clip_text(CLIP_L), "94eefa3dac9cec93cb1ebaf1747d7b78"),
     "second clip of sdxl": (
-        published.clip_text(CLIP_G, projection=True),
+        published_encoders.clip_text(CLIP_G, projection=True),
         "98cc34ccc5b54ae0e56bdea8688dcd5a",
     ),
-    "clip h": (published.clip(CLIP_H, VISION_H), "b5e2c0bfcbf4085ccdb2feb8f0ba408a"),
-    "hps v2": (of_open_clip(published.clip(CLIP_H, VISION_H)), "f79e72cec8ae5a540cff0304bfb21b00"),
-    "aesthetic": (published.aesthetic(VISION_L), "306981222ec94302794e07cf676c84cc"),
+    "clip h": (published_encoders.clip(CLIP_H, VISION_H), "b5e2c0bfcbf4085ccdb2feb8f0ba408a"),
+    "hps v2": (
+        of_open_clip(published_encoders.clip(CLIP_H, VISION_H)),
+        "f79e72cec8ae5a540cff0304bfb21b00",
+    ),
+    "aesthetic": (published_encoders.aesthetic(VISION_L), "306981222ec94302794e07cf676c84cc"),
 }
 
 
@@ -104,9 +110,12 @@ def test_real_layouts_have_the_names_of_the_real_files_by_hash(what):
 
 
 def test_real_layouts_of_kolors_are_as_large_as_the_hub_says():
-    """The index of its text encoder says 200 tensors and 12,487,168,064 bytes; its ControlNets are of 2.53 GB."""
-    size = lambda shapes: 2 * sum(map(math.prod, shapes.values()))
-    text = published.chatglm(FULL_CHATGLM)
+    """The index of its text encoder says 12,487,168,064 bytes; its ControlNets are of 2.53 GB."""
+
+    def size(shapes):
+        return 2 * sum(map(math.prod, shapes.values()))
+
+    text = published_encoders.chatglm(FULL_CHATGLM)
     assert len(text) == 200 and size(text) == 12_487_168_064
     beside = published.controlnet(
         FULL_KOLORS | {"conditioning_embedding_out_channels": [16, 32, 96, 256]}
@@ -148,7 +157,7 @@ def test_real_layouts_are_read_as_their_libraries_read_them_parity(real, name):
 
 
 def test_real_layout_of_the_old_vae_is_read_by_its_old_names(real):
-    """Not by what diffusers makes of it: ``proj_attn`` is the output's projection, ``query`` the query's."""
+    """Not by what diffusers makes of it: ``proj_attn`` projects the output."""
     base = real("sd15")
     (file,) = base.weight_files("vae")
     old, ours = load_file(file), models.load(base, "vae", torch.float32).state_dict()
@@ -166,7 +175,7 @@ def test_real_layout_of_the_old_vae_is_read_by_its_old_names(real):
 def test_real_layouts_train_and_draw_with_everything_beside_the_base(
     real, captions, make_settings, tmp_path, name
 ):
-    """Two steps; then panels with the LoRA, with a ControlNet and with the IP-Adapter, each unlike the plain one."""
+    """Two steps; then panels with LoRA, with ControlNet and with IP-Adapter, all different."""
     real(name)
     picture(3).save(tmp_path / "sketch.png")
     plain = Story(["a girl with (purple:1.3) hair", "二次元，女孩"], "blurry")
@@ -202,7 +211,7 @@ def test_real_layouts_of_controlnets_are_accepted_whatever_their_class_is_called
 
 @pytest.fixture
 def scorers(tmp_path):
-    """Folder and tensors of a CLIP by transformers' names, and of the same by OpenCLIP's, as HPS v2 is published."""
+    """Folders of a CLIP by transformers' names and by OpenCLIP's, as HPS v2 is; its tensors."""
     tensors = layouts.clip(tmp_path / "CLIP")
     layouts.clip(tmp_path / "HPSv2", open_clip=True)
     return tmp_path / "CLIP", tmp_path / "HPSv2", tensors
@@ -232,7 +241,7 @@ def test_real_layouts_of_scorers_score_by_the_weights_in_their_files(scorers):
 
 
 def test_real_layouts_of_aesthetics_leave_nothing_to_chance():
-    """At full size on the meta device: what DiffSynth makes of the published names is all that its class has."""
+    """At full size on the meta device: DiffSynth's converter gives all that its class has."""
     from accelerate import init_empty_weights
     from diffsynth.models.aesthetic import AestheticModel
     from diffsynth.utils.state_dict_converters.image_metrics import (
@@ -243,4 +252,6 @@ def test_real_layouts_of_aesthetics_leave_nothing_to_chance():
         expected = {
             name: tuple(tensor.shape) for name, tensor in AestheticModel().state_dict().items()
         }
-    assert ImageMetricsAestheticStateDictConverter(published.aesthetic(VISION_L)) == expected
+    assert (
+        ImageMetricsAestheticStateDictConverter(published_encoders.aesthetic(VISION_L)) == expected
+    )

@@ -83,7 +83,7 @@ def test_a_pickle_is_not_opened(tmp_path):
             "kolors",
             "model_index.json",
             {"_class_name": "StableDiffusionXLPipeline"},
-            r'Kolors in its original layout.*set base="kolors", which fetches Kwai-Kolors/Kolors-diffusers',
+            r'original layout.*set base="kolors", which fetches Kwai-Kolors/Kolors-diffusers',
         ),
     ],
 )

@@ -8,6 +8,10 @@ from storyboard.errors import BaseError
 from storyboard.models import bases, download, loading, weights
 
 
+def plain(name):
+    return name.removeprefix("text_model.")
+
+
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_a_single_file_is_the_folder_it_was_made_from_parity(single, name, capsys):
     path, folder = single(name)
@@ -24,7 +28,6 @@ def test_a_single_file_is_the_folder_it_was_made_from_parity(single, name, capsy
             for file in sorted((folder / component).glob("*.safetensors"))
             for key, tensor in load_file(file).items()
         }
-        plain = lambda name: name.removeprefix("text_model.")
         theirs = {plain(key): tensor for key, tensor in theirs.items()}
         assert all(
             torch.equal(tensor, theirs[plain(key)])
@@ -44,8 +47,8 @@ def test_a_cut_off_file_is_named(single):
         weights.fetch(bases.get(str(path)))
 
 
-def test_another_width_than_the_config_is_named(single, hub_root, tmp_path, monkeypatch):
-    path, folder = single("sd15")
+def test_another_width_than_the_config_is_named(single):
+    path, _ = single("sd15")
     tensors = load_file(path)
     name = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     save_file(tensors | {name: torch.zeros(32, 48)}, path)

@@ -1,4 +1,4 @@
-"""Kolors, SDXL and SD 1.5 in tiny: the real classes and file layouts, random weights, laid out as a hub's folder."""
+"""Kolors, SDXL and SD 1.5 in tiny: the real classes and layouts, random weights."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def copied(base, target: Path):
 
 
 def edited(base, target: Path, file: str, changes: dict) -> Path:
-    """A copy of the folder of ``base`` at ``target`` in which the JSON ``file`` has these values."""
+    """A copy of the folder of ``base`` in which the JSON ``file`` has these values."""
     path = copied(base, target).folder / file
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     path.write_text(json.dumps(content | changes), encoding="utf-8")
@@ -86,7 +86,7 @@ TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 def whole_lora(base, path: Path, alphas=(3.0,), ranks=(4,), facts: bool = True) -> None:
-    """Write a LoRA of the UNet and all text encoders of ``base`` in kohya's form; alphas and ranks take turns."""
+    """Write a LoRA of UNet and text encoders in kohya's form; alphas and ranks alternate."""
     from storyboard.lora import file as lora
     from storyboard.lora.names import kohya_name, module_path
     from storyboard.models import loading as models
@@ -99,13 +99,13 @@ def whole_lora(base, path: Path, alphas=(3.0,), ranks=(4,), facts: bool = True) 
         for name, layer in models.skeleton(base, component).named_modules()
         if name.endswith(("attn2.to_q", "conv1") if component == "unet" else TEXT_LAYERS)
     ]
-    for place, (name, layer) in enumerate(layers):
-        rank, (outputs, *inputs) = ranks[place % len(ranks)], layer.weight.shape
+    for index, (name, layer) in enumerate(layers):
+        rank, (outputs, *inputs) = ranks[index % len(ranks)], layer.weight.shape
         tensors[f"{name}.lora_down.weight"] = torch.randn(rank, *inputs, generator=generator) * 0.3
         tensors[f"{name}.lora_up.weight"] = (
             torch.randn(outputs, rank, *[1] * (len(inputs) - 1), generator=generator) * 0.3
         )
-        tensors[f"{name}.alpha"] = torch.tensor(alphas[place % len(alphas)])
+        tensors[f"{name}.alpha"] = torch.tensor(alphas[index % len(alphas)])
     path.write_bytes(
         lora.serialised(tensors, {"ss_base_model_version": base.kohya_name} if facts else {})
     )
@@ -123,7 +123,7 @@ def clip_tokenizer(folder: Path):
     signs = list(bytes_to_unicode().values())
     words = [*signs, *(sign + "</w>" for sign in signs), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(
-        json.dumps({word: place for place, word in enumerate(words)}), encoding="utf-8"
+        json.dumps({word: index for index, word in enumerate(words)}), encoding="utf-8"
     )
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="<|endoftext|>")
@@ -225,7 +225,7 @@ def _sdxl(root: Path):
         hidden_act="gelu",
         **CLIP,
     )
-    pipe = StableDiffusionXLPipeline(
+    return StableDiffusionXLPipeline(
         vae=_vae(0.13025),
         text_encoder=CLIPTextModel(config),
         text_encoder_2=CLIPTextModelWithProjection(large),
@@ -235,7 +235,6 @@ def _sdxl(root: Path):
         unet=_sdxl_unet(cross_attention_dim=64, projection_class_embeddings_input_dim=32 + 6 * 8),
         add_watermarker=False,
     )
-    return pipe
 
 
 def _sd15(root: Path):
@@ -252,7 +251,7 @@ def _sd15(root: Path):
         attention_head_dim=4,
         cross_attention_dim=32,
     )
-    pipe = StableDiffusionPipeline(
+    return StableDiffusionPipeline(
         vae=_vae(0.18215),
         text_encoder=CLIPTextModel(
             CLIPTextConfig(
@@ -269,4 +268,3 @@ def _sd15(root: Path):
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return pipe

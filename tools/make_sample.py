@@ -1,7 +1,8 @@
 """Make the sample set: python -m tools.make_sample ART data/sample
 
-ART is ``node tools/render_art.mjs ART 360 2024 512 lorelei``. 300 good pictures of one style, and further ones each
-spoilt in a way that real sets are; ``flaws.json`` says which is which, for tests alone. Every third caption is English.
+ART is ``node tools/render_art.mjs ART 360 2024 512 lorelei``. 300 good pictures of one style, and
+further ones each spoilt in a way that real sets are; ``flaws.json`` says which is which, for tests
+alone. Every third caption is English.
 """
 
 import argparse
@@ -73,6 +74,10 @@ def palette(image, path, rng):
     save(image.resize((320, 320), Image.LANCZOS).quantize(64), path)
 
 
+def unspoilt(image, path, rng):
+    save(image.resize((320, 320), Image.LANCZOS), path)
+
+
 FLAWS = {  # name: (how many, file type, what becomes of it, how it is made)
     "too_small": (6, ".png", "dropped", too_small),
     "extreme_ratio": (6, ".png", "dropped", extreme_ratio),
@@ -83,77 +88,76 @@ FLAWS = {  # name: (how many, file type, what becomes of it, how it is made)
     "exif_rotated": (5, ".jpg", "mended", exif_rotated),
     "rgba": (4, ".png", "mended", rgba),
     "palette": (4, ".png", "mended", palette),
-    "empty_caption": (
-        4,
-        ".jpg",
-        "dropped",
-        lambda image, path, rng: save(image.resize((320, 320), Image.LANCZOS), path),
-    ),
+    "empty_caption": (4, ".jpg", "dropped", unspoilt),
     "missing_file": (4, ".png", "dropped", None),
 }
 
 
+def shuffled_jobs(pictures: list[dict], rng: random.Random) -> list[tuple[str, dict]]:
+    """("good" or a flaw, attributes of the picture), in the order of the set."""
+    jobs = [("good", row) for row in pictures[:GOOD]]
+    spare = iter(pictures[GOOD:])
+    for flaw, (count, *_) in FLAWS.items():
+        for _ in range(count):
+            repeated = flaw == "near_duplicate"
+            jobs.append((flaw, pictures[rng.randrange(GOOD)] if repeated else next(spare)))
+    rng.shuffle(jobs)
+
+    first = {row["id"]: index for index, (flaw, row) in enumerate(jobs) if flaw == "good"}
+    for index, (flaw, row) in enumerate(jobs):
+        original = first[row["id"]] if flaw == "near_duplicate" else index
+        if original > index:  # a repetition comes after what it repeats
+            jobs[index], jobs[original] = jobs[original], jobs[index]
+    return jobs
+
+
+def write_picture(flaw: str, row: dict, stem: Path, art: Path, rng: random.Random) -> Path:
+    """Write one picture, if the flaw leaves any; its path."""
+    suffix = rng.choice((".jpg", ".jpg", ".png")) if flaw == "good" else FLAWS[flaw][1]
+    path = stem.with_suffix(suffix)
+    make = None if flaw == "good" else FLAWS[flaw][3]
+    if flaw == "good" or make:
+        image = Image.open(art / f"{row['id']}.png").convert("RGB")
+        if flaw == "good":
+            side = rng.choice(SIDES)
+            save(image.resize((side, side), Image.LANCZOS), path)
+        else:
+            make(image, path, rng)
+    return path
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("art", type=Path)
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
 
-    rng = random.Random(2024)
+    rng, target = random.Random(2024), arguments.target
     pictures = json.loads((arguments.art / "meta.json").read_text())
-    open_art = lambda row: Image.open(arguments.art / f"{row['id']}.png").convert("RGB")
-    (arguments.target / "images").mkdir(parents=True, exist_ok=True)
-    jobs = [("good", row) for row in pictures[:GOOD]]
-    spare = iter(pictures[GOOD:])
-    for flaw, (count, *_) in FLAWS.items():
-        jobs += [
-            (flaw, pictures[rng.randrange(GOOD)] if flaw == "near_duplicate" else next(spare))
-            for _ in range(count)
-        ]
-    order = list(range(len(jobs)))
-    rng.shuffle(order)
-    original = {
-        jobs[index][1]["id"]: place for place, index in enumerate(order) if jobs[index][0] == "good"
-    }
-    for place, index in enumerate(order):  # a repetition comes after what it repeats
-        if jobs[index][0] == "near_duplicate" and (first := original[jobs[index][1]["id"]]) > place:
-            order[place], order[first] = order[first], order[place]
-
-    rows, flaws, name_of = [], {}, {}
-    for place, index in enumerate(order):
-        flaw, attributes = jobs[index]
-        suffix = rng.choice((".jpg", ".jpg", ".png")) if flaw == "good" else FLAWS[flaw][1]
-        name = f"images/{place:04d}{suffix}"
-        path = arguments.target / name
+    (target / "images").mkdir(parents=True, exist_ok=True)
+    rows, flaws, name_of, repeated = [], {}, {}, {}
+    for index, (flaw, row) in enumerate(shuffled_jobs(pictures, rng)):
+        path = write_picture(flaw, row, target / "images" / f"{index:04d}", arguments.art, rng)
+        name = path.relative_to(target).as_posix()
         if flaw == "good":
-            side = rng.choice(SIDES)
-            save(open_art(attributes).resize((side, side), Image.LANCZOS), path)
-            name_of[attributes["id"]] = name
-        elif FLAWS[flaw][3]:
-            FLAWS[flaw][3](open_art(attributes), path, rng)
-        if flaw != "good":
-            flaws[name] = {"flaw": flaw, "outcome": FLAWS[flaw][2], "art": attributes["id"]}
-        rows.append(
-            {
-                "file_name": name,
-                "text": ""
-                if flaw == "empty_caption"
-                else caption(attributes, "en" if place % 3 == 2 else "zh"),
-            }
-        )
-    for entry in flaws.values():
-        art = entry.pop("art")
-        if entry["flaw"] == "near_duplicate":
-            entry["of"] = name_of[art]
-    (arguments.target / "metadata.jsonl").write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
-    (arguments.target / "flaws.json").write_text(
-        json.dumps(flaws, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
-    print(
-        f"{len(rows)} rows, {len(flaws)} flawed, {sum(p.stat().st_size for p in arguments.target.rglob('*') if p.is_file()) / 1e6:.1f} MB"
-    )
+            name_of[row["id"]] = name
+        else:
+            flaws[name] = {"flaw": flaw, "outcome": FLAWS[flaw][2]}
+            if flaw == "near_duplicate":
+                repeated[name] = row["id"]
+        text = caption(row, "en" if index % 3 == 2 else "zh")
+        rows.append({"file_name": name, "text": "" if flaw == "empty_caption" else text})
+
+    for name, identity in repeated.items():
+        flaws[name]["of"] = name_of[identity]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (target / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    listing = json.dumps(flaws, ensure_ascii=False, indent=1) + "\n"
+    (target / "flaws.json").write_text(listing, encoding="utf-8")
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6
+    print(f"{len(rows)} rows, {len(flaws)} flawed, {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The text encoder of ``mini`` and the short way to train it.
 
-Kolors pads every prompt on the left to 256 tokens, and its UNet attends to all of them. All pads of a prompt
-have the same hidden state, so ``n`` of them weigh in a softmax as one with ``log n`` added to its score: training
-runs on ``LENGTH`` tokens and gives what 256 would give.
+Kolors pads every prompt on the left to 256 tokens, and its UNet attends to all of them. All pads of
+a prompt have the same hidden state, so ``n`` of them weigh in a softmax as one with ``log n`` added
+to its score: training runs on ``LENGTH`` tokens and gives what 256 would give.
 """
 
 import torch
@@ -43,7 +43,7 @@ def build(tokenizer: ChatGLMTokenizer) -> ChatGLMModel:
 
 
 class WeightedAttention(torch.nn.Module):
-    """Stands in for ChatGLM's CoreAttention: adds a float bias (batch, 1, query, key) instead of a boolean mask."""
+    """ChatGLM's CoreAttention with a float bias (batch, 1, query, key) for its boolean mask."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -66,7 +66,11 @@ def weigh_pads(model: ChatGLMModel) -> ChatGLMModel:
 def encode_short(
     model: ChatGLMModel, tokens: dict
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """tokens padded to a short length -> prompt_embeds (b, l, d), pooled (b, d), key bias (b, l) for the UNet."""
+    """Encode tokens that are padded to a short length.
+
+    Returns:
+        prompt_embeds (b, l, d), pooled (b, d), the UNet's key bias (b, l).
+    """
     real = tokens["attention_mask"].bool()
     batch, length = real.shape
     count = real.sum(1, keepdim=True)

@@ -1,11 +1,12 @@
-"""Reads the attributes of a picture back: python -m tools.train_classifier ART [ART ...]
+"""Train what reads the attributes of a picture: python -m tools.train_classifier ART [ART ...]
 
-A small convolutional network, trained on real renders of the art alone (``tools/render_art.mjs``, packed by
-``tools/pack_art.py ART 128``) and never on generated pictures. Blur, noise, shifts and changed brightness while
-training stand for what a VAE does to a drawing. Writes ``models/mini-classifier/model.safetensors``.
+A small convolutional network, trained on real renders of the art alone (``tools/render_art.mjs``,
+packed by ``python -m tools.pack_art ART 128``) and never on generated pictures. Blur, noise, shifts
+and changed brightness while training stand for what a VAE does to a drawing. Writes
+``models/mini-classifier/model.safetensors``.
 
-ART was ``render_art.mjs art 12000 7`` and ``render_art.mjs lorelei 3000 2025 256 lorelei``; the renders it is tested on,
-``benchmarks/renders``, came of other seeds.
+ART was ``render_art.mjs art 12000 7`` and ``render_art.mjs lorelei 3000 2025 256 lorelei``; the
+renders it is tested on, ``benchmarks/renders``, came of other seeds.
 """
 
 import argparse
@@ -23,7 +24,10 @@ from storyboard.scoring.classifier import SIDE, VALUES, WEIGHTS, Classifier, as_
 
 def spoil(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shift, blur, noise and brightness at random, the same for a batch but for noise."""
-    draw = lambda low, high: low + (high - low) * torch.rand((), generator=generator).item()
+
+    def draw(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator).item()
+
     shift = [round(draw(-4, 4)) for _ in range(2)]
     pictures = F.pad(pictures, (4,) * 4, mode="replicate")[
         :, :, 4 + shift[0] : 4 + shift[0] + SIDE, 4 + shift[1] : 4 + shift[1] + SIDE

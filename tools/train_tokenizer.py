@@ -1,7 +1,8 @@
 """Make the SentencePiece vocabulary of ``mini``: python -m tools.train_tokenizer ART WORK
 
-Every word of the captions becomes one piece in Chinese and in English; pieces never join two attributes
-(a piece such as 紫色短发 could not be told apart again). Anything else falls back to characters and bytes.
+Every word of the captions becomes one piece in Chinese and in English; pieces never join two
+attributes (a piece such as 紫色短发 could not be told apart again). Anything else falls back to
+characters and bytes.
 """
 
 import argparse
@@ -27,7 +28,10 @@ from tools.captions import (
     caption,
 )
 
-EXTRA = "的在着和与穿一个里有她他正坐站看开心哭走向去来上下天大小很人物角色风格背景衣服头发眼睛戴眼镜，。、！？"
+EXTRA = (
+    "的在着和与穿一个里有她他正坐站看开心哭走向去来上下"
+    "天大小很人物角色风格背景衣服头发眼睛戴眼镜，。、！？"
+)
 
 
 def zh_words() -> list[str]:
@@ -55,9 +59,8 @@ def main() -> None:
     for attributes in json.loads((arguments.art / "meta.json").read_text()):
         zh, en = (caption(attributes, language, rng, 0.1) for language in ("zh", "en"))
         lines += [words.sub(lambda m: f"\t{m[0]}\t", zh), re.sub(r"([ ,])", r"\t\1", en)]
-    lines += [STYLE["lorelei"][1]] * 50 + list(
-        EXTRA
-    ) * 5  # the held-out style's word, though no picture of the base carries it
+    # the held-out style's word, though no picture of the base carries it
+    lines += [STYLE["lorelei"][1]] * 50 + list(EXTRA) * 5
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),

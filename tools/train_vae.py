@@ -1,18 +1,20 @@
 """Train the VAE of ``mini``: python -m tools.train_vae ART WORK --steps 5000 --lines LINES
 
-SDXL's layout (f8, four latent channels) with narrow layers. Crops first, for their many colours a step; then
-whole pictures, because GroupNorm's statistics of a crop are not those of a picture. With ``--decoder-only`` the
-encoder stays as it is, so that latents already cached for the UNet remain valid.
+SDXL's layout (f8, four latent channels) with narrow layers. Crops first, for their many colours a
+step; then whole pictures, because GroupNorm's statistics of a crop are not those of a picture. With
+``--decoder-only`` the encoder stays as it is, so that latents already cached for the UNet remain
+valid.
 
-``--lines`` names a folder of ink drawings: every third batch comes from there, so that outlines stay sharp in styles
-that the base never draws. ``--warm models/mini/vae`` goes on from weights that are there already.
+``--lines`` names a folder of ink drawings: every third batch comes from there, so that outlines
+stay sharp in styles that the base never draws. ``--warm models/mini/vae`` goes on from weights that
+are there already.
 
 Resumable: run the same command again and it goes on from ``WORK/vae.ckpt``.
 """
 
 import argparse
-import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from tools import muon
+from tools import optimisation
 
 CONFIG = {
     "block_out_channels": (16, 32, 64, 96),
@@ -32,6 +34,9 @@ CONFIG = {
     "sample_size": 256,
 }
 CROP = 64
+HELD_OUT = 48  # pictures at the start of each set
+WARM_STEPS = 50
+MEASURE_EVERY = 250
 
 
 def as_batch(pixels: np.ndarray) -> torch.Tensor:
@@ -57,21 +62,41 @@ def psnr(vae: AutoencoderKL, pixels: np.ndarray) -> float:
     return sum(values) / len(values)
 
 
-def draw_batch(
-    pixels: np.ndarray, held_out: int, area: int, crop: bool, rng: np.random.Generator
-) -> torch.Tensor:
-    """About ``area`` pixels of pictures after the first ``held_out``: whole ones, or crops of CROP x CROP."""
+def draw_batch(pixels: np.ndarray, area: int, crop: bool, rng: np.random.Generator) -> torch.Tensor:
+    """About ``area`` pixels of pictures that are not held out: whole, or crops of CROP x CROP."""
     side = CROP if crop else pixels.shape[1]
     size = max(1, round(area / side**2))
-    rows = rng.integers(held_out, len(pixels), size)
+    rows = rng.integers(HELD_OUT, len(pixels), size)
     tops, lefts = rng.integers(0, pixels.shape[1] - side + 1, (2, size))
-    return as_batch(
-        np.stack([pixels[r, y : y + side, x : x + side] for r, y, x in zip(rows, tops, lefts)])
+    crops = [
+        pixels[row, top : top + side, left : left + side]
+        for row, top, left in zip(rows, tops, lefts, strict=True)
+    ]
+    return as_batch(np.stack(crops))
+
+
+def loss_of(decoded: torch.Tensor, target: torch.Tensor, divergence: torch.Tensor) -> torch.Tensor:
+    """L1, L2 and edges of pictures (n, 3, h, w); a little of the latents' divergence."""
+    error = F.l1_loss(decoded, target) + F.mse_loss(decoded, target)
+    return error + 0.5 * edge_loss(decoded, target) + 1e-6 * divergence
+
+
+def build(arguments: argparse.Namespace) -> AutoencoderKL:
+    vae = AutoencoderKL(**CONFIG)
+    if arguments.warm:
+        vae.load_state_dict(AutoencoderKL.from_pretrained(arguments.warm).state_dict())
+    vae.to(memory_format=torch.channels_last)
+    if arguments.decoder_only:
+        vae.load_state_dict(torch.load(arguments.work / "vae.ckpt", weights_only=True)["vae"])
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    return vae
+
+
+def command_line() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("art", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--lines", type=Path)
@@ -90,90 +115,73 @@ def main() -> None:
         "--bf16", action="store_true", help="autocast; faster where there is bf16 arithmetic"
     )
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
-    torch.manual_seed(arguments.seed)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    folders = (
-        [arguments.art, arguments.art, arguments.lines] if arguments.lines else [arguments.art]
+
+def train(
+    vae: AutoencoderKL, packed: list[np.ndarray], arguments: argparse.Namespace
+) -> Iterator[tuple[int, float, optimisation.Optimizers]]:
+    """Train step by step; yields after each its number and its loss, and the optimizers."""
+    optimizers = optimisation.Optimizers(
+        vae,
+        ("conv_in", "conv_out", "quant_conv"),
+        arguments.lr,
+        muon_factor=2.5,
+        betas=(0.9, 0.99),
     )
-    packed = [
-        np.load(folder / f"pixels-{r}.npy", mmap_mode="r")
-        for r in arguments.resolutions
-        for folder in folders
-    ]
-    held_out = 48
-
-    vae = AutoencoderKL(**CONFIG)
-    if arguments.warm:
-        vae.load_state_dict(AutoencoderKL.from_pretrained(arguments.warm).state_dict())
-    vae.to(memory_format=torch.channels_last)
-    checkpoint = arguments.work / ("vae-decoder.ckpt" if arguments.decoder_only else "vae.ckpt")
-    if arguments.decoder_only:
-        vae.load_state_dict(torch.load(arguments.work / "vae.ckpt", weights_only=True)["vae"])
-        vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
-    matrices, rest = muon.split(vae, ("conv_in", "conv_out", "quant_conv"))
-    optimizers = [
-        muon.Muon(matrices, 2.5 * arguments.lr),
-        torch.optim.AdamW(rest, lr=arguments.lr, betas=(0.9, 0.99), weight_decay=0),
-    ]
-    peaks, start = [2.5 * arguments.lr, arguments.lr], 0
+    start, checkpoint = 0, checkpoint_of(arguments)
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         vae.load_state_dict(state["vae"])
-        for optimizer, saved in zip(optimizers, state["optimizers"]):
-            optimizer.load_state_dict(saved)
+        optimizers.load(state["optimizers"])
         start = state["step"]
     rng = np.random.default_rng([arguments.seed, start])
 
-    began, mean = time.time(), None
     for step in range(start, arguments.steps):
-        factor = min(1, (step + 1) / 50) * (
-            0.5 * (1 + math.cos(math.pi * step / arguments.steps)) + 0.01
-        )
-        for optimizer, peak in zip(optimizers, peaks):
-            optimizer.param_groups[0]["lr"] = peak * factor
-        target = draw_batch(
-            packed[step % len(packed)],
-            held_out,
-            arguments.area,
-            step < arguments.crops * arguments.steps,
-            rng,
-        )
+        optimizers.set_learning_rates(optimisation.decay(step, arguments.steps, WARM_STEPS))
+        crop = step < arguments.crops * arguments.steps
+        target = draw_batch(packed[step % len(packed)], arguments.area, crop, rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
             posterior = vae.encode(target).latent_dist
             decoded = vae.decode(posterior.sample()).sample.float()
-        loss = (
-            F.l1_loss(decoded, target)
-            + F.mse_loss(decoded, target)
-            + 0.5 * edge_loss(decoded, target)
-            + 1e-6 * posterior.kl().mean()
-        )
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(decoded, target, posterior.kl().mean())
+        optimizers.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(matrices + rest, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        mean = loss.item() if mean is None else 0.99 * mean + 0.01 * loss.item()
-        if (step + 1) % 250 == 0 or step + 1 == arguments.steps:
-            values = [
-                round(psnr(vae, np.asarray(pixels[:held_out])), 2)
-                for pixels in packed[len(folders) // 3 :]
-            ]
-            print(
-                f"step {step + 1}  {time.time() - began:.0f} s  loss {mean:.4f}  PSNR {values}",
-                flush=True,
-            )
-            torch.save(
-                {
-                    "vae": vae.state_dict(),
-                    "optimizers": [o.state_dict() for o in optimizers],
-                    "step": step + 1,
-                },
-                checkpoint.with_suffix(".tmp"),
-            )
-            checkpoint.with_suffix(".tmp").replace(checkpoint)
+        torch.nn.utils.clip_grad_norm_(optimizers.parameters, 1.0)
+        optimizers.step()
+        yield step + 1, loss.item(), optimizers
+
+
+def checkpoint_of(arguments: argparse.Namespace) -> Path:
+    return arguments.work / ("vae-decoder.ckpt" if arguments.decoder_only else "vae.ckpt")
+
+
+def main() -> None:
+    arguments = command_line()
+    torch.manual_seed(arguments.seed)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    art, lines = arguments.art, arguments.lines
+    folders = [art, art, lines] if lines else [art]
+    packed = [
+        np.load(folder / f"pixels-{resolution}.npy", mmap_mode="r")
+        for resolution in arguments.resolutions
+        for folder in folders
+    ]
+
+    vae = build(arguments)
+    began, mean = time.time(), None
+    for step, loss, optimizers in train(vae, packed, arguments):
+        mean = loss if mean is None else 0.99 * mean + 0.01 * loss
+        if step % MEASURE_EVERY and step != arguments.steps:
+            continue
+        values = [
+            round(psnr(vae, np.asarray(pixels[:HELD_OUT])), 2)
+            for pixels in packed[len(folders) // 3 :]
+        ]
+        seconds = f"{time.time() - began:.0f} s"
+        print(f"step {step}  {seconds}  loss {mean:.4f}  PSNR {values}", flush=True)
+        state = {"vae": vae.state_dict(), "optimizers": optimizers.state_dicts(), "step": step}
+        optimisation.save_whole(state, checkpoint_of(arguments))
 
 
 if __name__ == "__main__":

@@ -77,17 +77,19 @@ def postpone_executors() -> None:
     if CORE in sys.modules:
         return
     spec = importlib.util.find_spec(CORE)
-    guard.require(PACKAGE, spec, "loader")
+    if spec is None or spec.loader is None:
+        raise guard.changed(PACKAGE, f"there is no package {CORE}")
+    loader = spec.loader
     package = data_juicer.core = sys.modules[CORE] = importlib.util.module_from_spec(spec)
 
     def load(attribute: str):
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         del package.__getattr__
-        spec.loader.exec_module(package)
+        loader.exec_module(package)
         return getattr(package, attribute)
 
-    package.__getattr__ = load
+    vars(package)["__getattr__"] = load
 
 
 @contextlib.contextmanager
@@ -128,12 +130,11 @@ def parameters_of(operator_class: type) -> set[str]:
     from data_juicer.ops.base_op import OP
 
     guard.require(PACKAGE, OP, "_BASE_PARAMS")
-    signatures = [
-        inspect.signature(each.__init__) for each in operator_class.__mro__ if each is not object
-    ]
-    return {name for signature in signatures for name in signature.parameters} | set(
-        OP._BASE_PARAMS
-    )
+    names = set(OP._BASE_PARAMS)
+    for each in operator_class.__mro__:
+        if "__init__" in vars(each) and each is not object:
+            names |= inspect.signature(vars(each)["__init__"]).parameters.keys()
+    return names
 
 
 def shares_pictures(operator) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from storyboard.compat import guard
 
@@ -29,7 +30,7 @@ def offline() -> Iterator[None]:
     import datasets.config
     import huggingface_hub.constants
 
-    holders = (datasets.config, huggingface_hub.constants)
+    holders: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
     for package, holder in zip(("datasets", "huggingface-hub"), holders, strict=True):
         guard.require(package, holder, "HF_HUB_OFFLINE")
     before = [holder.HF_HUB_OFFLINE for holder in holders]

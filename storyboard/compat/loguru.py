@@ -16,7 +16,7 @@ def sinks_kept() -> Iterator[None]:
     from loguru import logger
 
     guard.require("loguru", logger, "add", "remove")
-    logger.add = logger.remove = _do_nothing
+    vars(logger).update(add=_do_nothing, remove=_do_nothing)
     try:
         yield
     finally:
@@ -33,7 +33,7 @@ def silenced(package: str) -> Iterator[None]:
     from loguru import logger
 
     guard.require("loguru", logger, "_core")
-    core = logger._core
+    core = vars(logger)["_core"]
     guard.require("loguru", core, "lock", "activation_list", "enabled")
     with core.lock:
         before = (list(core.activation_list), dict(core.enabled))

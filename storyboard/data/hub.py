@@ -200,10 +200,13 @@ def _local(folder: Path) -> Iterator[Source]:
     )
 
 
-def _undecoded(rows: Iterable[dict]) -> tuple[Iterable[dict], list[str]]:
+def _undecoded(rows) -> tuple[Iterable[dict], list[str]]:
     """A stream's rows with pictures as they are stored, and the names of the pictures' columns.
 
     A broken picture would end a stream that decodes.
+
+    Args:
+        rows: datasets' ``IterableDataset``, or a plain iterable without columns of pictures.
     """
     from datasets import Image
 

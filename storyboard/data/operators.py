@@ -67,7 +67,9 @@ class ImageSharpnessFilter(Filter):
 def _sharpness(image: Image.Image) -> float:
     image = image.convert("L")
     scale = SHARPNESS_SIDE / min(image.size)
-    image = image.resize([max(8, round(side * scale)) for side in image.size], Image.BICUBIC)
+    image = image.resize(
+        [max(8, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC
+    )
 
     down, right = np.gradient(np.asarray(image, np.float32))
     # the root of a percentile is the percentile of the roots
@@ -100,7 +102,7 @@ class ImageNearDeduplicator(Deduplicator):
     def compute_hash(self, sample, context=False):
         if "thumbnail" not in sample:
             picture = _picture(self, sample, context)
-            thumbnail = picture.resize((THUMBNAIL, THUMBNAIL), Image.BOX)
+            thumbnail = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
             sample["thumbnail"] = thumbnail.tobytes().hex()
         return sample
 

@@ -74,8 +74,8 @@ def upright(image: Image.Image) -> Image.Image:
     ``ImageOps.exif_transpose`` also writes the EXIF anew, and fails at a damaged entry that has
     nothing to do with it.
     """
-    turn = TURNS.get(image.getexif().get(ORIENTATION))
-    return image if turn is None else image.transpose(turn)
+    orientation = image.getexif().get(ORIENTATION)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -93,7 +93,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         ValueError: The profile cannot be read.
     """
     try:
-        return ImageCms.profileToProfile(
+        converted = ImageCms.profileToProfile(
             image,
             ImageCms.ImageCmsProfile(io.BytesIO(profile)),
             ImageCms.createProfile("sRGB"),
@@ -101,6 +101,8 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         )
     except ImageCms.PyCMSError as error:
         raise ValueError(f"its colour profile cannot be read ({error})") from error
+    assert converted is not None  # None is for conversion in place
+    return converted
 
 
 def eight_bits(image: Image.Image) -> Image.Image:

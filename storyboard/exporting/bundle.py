@@ -19,7 +19,7 @@ from storyboard.lora.file import Lora
 from storyboard.rendering.stage import Pictures
 from storyboard.settings import Settings
 
-FORMAT = 2  # of story.json; 1 held records of version 1 and settings beside them
+FORMAT = 2  # of story.json; 1 held records of version 1, and settings apart
 TOKENS = (  # environment variables of the hubs' clients
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",

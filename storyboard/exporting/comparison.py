@@ -1,4 +1,4 @@
-"""Pictures that were made again beside those of before: how far they differ, and what that means."""
+"""How far pictures that were made again differ from those of before, and the verdict."""
 
 import io
 from collections.abc import Iterator

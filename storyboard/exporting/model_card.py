@@ -137,7 +137,7 @@ def _prompt_rows(panels: Sequence[PanelRecord]) -> list[tuple]:
 
 
 def _followed(panel: PanelRecord) -> str:
-    """What a panel follows beside its prompt."""
+    """What a panel follows other than its prompt."""
     text = ""
     if panel.reference:
         text += f" · 参考图 reference: [{panel.reference.control}]({panel.reference.file})"

@@ -60,16 +60,16 @@ def read(path: Path) -> OpenedBundle:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = entries(path, archive)
-            story = json.loads(_content(path, archive, found, "story.json", LIMITS["story.json"]))
+            files = entries(path, archive)
+            story = json.loads(_content(path, archive, files, "story.json", LIMITS["story.json"]))
             panels = _checked_panels(path, story)
             pictures = {
-                name: _content(path, archive, found, name, PICTURE_LIMIT)
+                name: _content(path, archive, files, name, PICTURE_LIMIT)
                 for name in sorted({name for panel in panels for name in _files(panel)})
             }
             name = "lora.safetensors"
             return OpenedBundle(
-                panels, _content(path, archive, found, name, LIMITS[name]), pictures
+                panels, _content(path, archive, files, name, LIMITS[name]), pictures
             )
     except (
         OSError,
@@ -110,17 +110,17 @@ def entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _content(
-    path: Path, archive: zipfile.ZipFile, found: dict[str, zipfile.ZipInfo], name: str, limit: int
+    path: Path, archive: zipfile.ZipFile, files: dict[str, zipfile.ZipInfo], name: str, limit: int
 ) -> bytes:
-    if name not in found:
+    if name not in files:
         raise BundleError(f"{path} lacks {name}: it is no whole story bundle, get it again.")
-    size = found[name].file_size
+    size = files[name].file_size
     if size > limit:  # zipfile reads no more than what the entry announces
         raise BundleError(
             f"{path} holds a {name} of {size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB "
             "that are read: it was not made by bundle()."
         )
-    return archive.read(found[name])
+    return archive.read(files[name])
 
 
 def _files(panel: PanelRecord) -> list[str]:
@@ -168,7 +168,7 @@ def _panels(story: object) -> list[PanelRecord]:
 
 
 def _with_settings(contents: list, settings: object) -> list:
-    """Panels of format 1 with what stood beside them."""
+    """Panels of format 1 with what stood in ``settings``."""
     if not isinstance(settings, dict):
         raise ValueError("settings must be an object")
     names = ("text_encoder_bits", "text_encoder_on_cpu")

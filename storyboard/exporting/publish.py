@@ -102,10 +102,10 @@ def _unpack(path: Path, folder: Path) -> dict[str, int]:
     """The bundle's files and the bundle in ``folder``; returns their sizes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            found = entries(path, archive)
-            if missing := {"README.md", "lora.safetensors", "story.json"} - found.keys():
+            files = entries(path, archive)
+            if missing := {"README.md", "lora.safetensors", "story.json"} - files.keys():
                 raise BundleError(f"{path} lacks {min(missing)}: make the bundle again.")
-            for name, entry in found.items():
+            for name, entry in files.items():
                 is_hidden = "/" in name or name.startswith(".")
                 if is_hidden or entry.file_size > LIMITS.get(name, PICTURE_LIMIT):
                     raise BundleError(

@@ -12,6 +12,7 @@ from storyboard import artifacts
 from storyboard.errors import BundleError
 from storyboard.exporting import opened
 from storyboard.exporting.comparison import TOLERANCE, Reproduction, largest_difference, verdict
+from storyboard.exporting.opened import OpenedBundle
 from storyboard.models import bases
 from storyboard.models.run import Run, resolve
 from storyboard.records import PanelRecord
@@ -66,9 +67,7 @@ def reproduce(
 
     with artifacts.building(target) as folder:
         # 2. what it is drawn with
-        drawn_files = {panel.drawn.file for panel in panels}
-        for name in content.pictures.keys() - drawn_files:
-            (folder / name).write_bytes(content.pictures[name])
+        _write_followed(content, folder)
         references = [_reference(path, panel, folder, controlnets or {}) for panel in panels]
         run = resolve(_settings(panels, base or first.base.name, folder))
         lora = folder / "lora.safetensors"
@@ -85,17 +84,14 @@ def reproduce(
             for panel in panels
         ]
         tolerance = TOLERANCE[first.precision]
-        verdicts = [verdict(difference, tolerance) for difference in differences]
-        artifacts.write_manifest(
-            folder,
-            "reproduce",
-            "",
-            verdicts=verdicts,
-            differences=differences,
-            changed=changed,
-            tolerance=tolerance,
-        )
-    result = Reproduction(target, verdicts, differences, changed, tolerance)
+        facts = {
+            "verdicts": [verdict(difference, tolerance) for difference in differences],
+            "differences": differences,
+            "changed": changed,
+            "tolerance": tolerance,
+        }
+        artifacts.write_manifest(folder, "reproduce", "", **facts)
+    result = Reproduction(target, **facts)
     print(result)
     return result
 
@@ -105,6 +101,13 @@ def _check_target(target: Path) -> None:
     is_used = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if is_used and artifacts.read_manifest(target) is None:
         raise BundleError(f"{target} holds other files: set output to a new folder.")
+
+
+def _write_followed(content: OpenedBundle, folder: Path) -> None:
+    """Write what panels followed, references and the character's picture, into ``folder``."""
+    drawn = {panel.drawn.file for panel in content.panels}
+    for name in content.pictures.keys() - drawn:
+        (folder / name).write_bytes(content.pictures[name])
 
 
 def _settings(panels: Sequence[PanelRecord], base: str, folder: Path) -> Settings:

@@ -48,10 +48,7 @@ class ClipText:
 
 
 def without_last_layers(pipe, count: int) -> AbstractContextManager[None]:
-    """Inside, the CLIP encoders of ``pipe`` lack their last ``count`` layers.
-
-    What is read at the end is then read that much earlier, by compel as well.
-    """
+    """Inside, the CLIP encoders of ``pipe`` lack their last ``count`` layers."""
     encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
     present = [encoder for encoder in encoders if encoder is not None]
     return transformers.without_last_layers(present, count)

@@ -45,29 +45,31 @@ def choose(sets: Mapping[str, Mapping[str, Measure]]) -> tuple[str, str]:
     Raises:
         ScoringError: Neither match nor style was measured for all sets.
     """
-    names = list(sets)
-    measured = [
-        measure
-        for measure in ("match", "style")
-        if all(measures[measure].value is not None for measures in sets.values())
-    ]
-    if not measured:
-        reading = sets[names[0]]["style"].reading
+    match = _values(sets, "match")
+    distance = _values(sets, "style")
+    if not match and not distance:
+        reading = next(iter(sets.values()))["style"].reading
         raise ScoringError(
             "The checkpoints cannot be told apart, neither match nor style can be measured "
             f"({reading}): go on with the last."
         )
 
-    candidates = names
-    if "match" in measured:
-        match = {name: sets[name]["match"].value for name in candidates}
+    candidates = list(sets)
+    if match:
         least = max(match.values()) - TOLERANCE["match"]
         candidates = [name for name in candidates if match[name] >= least]
-    if "style" in measured:
-        distance = {name: sets[name]["style"].value for name in candidates}
-        most = min(distance.values()) + TOLERANCE["style"]
+    if distance:
+        most = min(distance[name] for name in candidates) + TOLERANCE["style"]
         candidates = [name for name in candidates if distance[name] <= most]
+    best = max(reversed(candidates), key=lambda name: match.get(name, 0.0))
 
-    best = max(reversed(candidates), key=lambda name: sets[name]["match"].value or 0.0)
+    measured = [name for name, values in (("match", match), ("style", distance)) if values]
     step = best.removeprefix("step ")
     return best, f"{best} is the best by {' and '.join(measured)} · 综合得分最好的是第 {step} 步"
+
+
+def _values(sets: Mapping[str, Mapping[str, Measure]], measure: str) -> dict[str, float]:
+    """The numbers of ``measure`` by set; none unless every set has one."""
+    values = {name: measures[measure].value for name, measures in sets.items()}
+    numbers = {name: value for name, value in values.items() if value is not None}
+    return numbers if len(numbers) == len(values) else {}

@@ -76,7 +76,7 @@ class Classifier(nn.Module):
 def pixels(path: Path) -> np.ndarray:
     """The picture at ``path`` as the classifier takes it: uint8 (128, 128, 3)."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.LANCZOS))
+        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:

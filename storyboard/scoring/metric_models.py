@@ -1,6 +1,7 @@
 """Loads DiffSynth's metrics from a folder, in fp32, with no weight missing."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def load_hps(folder: Path, device: str):
     return _load_on_clip(HPSv2Metric, HPSv2Model, folder, device)
 
 
-def _load_on_clip(metric_class: type, model_class: type, folder: Path, device: str):
+def _load_on_clip(metric_class: Any, model_class: Any, folder: Path, device: str):
     """DiffSynth's ``metric_class``, whose ``model_class`` wraps a CLIP.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import gc
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeVar
@@ -51,7 +51,7 @@ class MetricsJudge:
         preference: Also with PickScore and HPS v2, 3.9 GB each.
     """
 
-    feature_kinds: ClassVar[dict[str, str]] = {"coherence": "clip", "style": "inception"}
+    feature_kinds: ClassVar[Mapping[str, str]] = {"coherence": "clip", "style": "inception"}
 
     def __init__(self, device: str, preference: bool = False) -> None:
         self.device = device

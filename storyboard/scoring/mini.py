@@ -1,6 +1,6 @@
 """The judge of ``mini``: the repository's attribute classifier stands in for CLIP and Inception."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ LISTED = 6  # attributes that are missing, by name
 class MiniJudge:
     """A ``Judge`` that measures with the attribute classifier."""
 
-    feature_kinds: ClassVar[dict[str, str]] = {"coherence": "classifier", "style": "classifier"}
+    feature_kinds: ClassVar[Mapping[str, str]] = {"coherence": "classifier", "style": "classifier"}
     is_complete = True  # nothing has to be fetched
 
     @cached_property

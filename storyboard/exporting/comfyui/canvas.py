@@ -71,9 +71,9 @@ def from_ui(ui: dict) -> dict:
     return api
 
 
-def _values(class_type: str, kind: NodeType, shown: list) -> dict:
+def _values(class_type: str, kind: NodeType, widgets_values: list) -> dict:
     """What is typed in, by name, from the values that the page keeps."""
-    values, rest = {}, list(shown)
+    values, rest = {}, list(widgets_values)
     for name in widgets(kind):
         value = rest.pop(0)
         values[name] = syntax.from_canvas(value) if is_prompt(class_type, name) else value
@@ -153,7 +153,7 @@ def _note(number: int, order: int, text: str) -> dict:
 
 
 def _positions(numbers: Iterable[int]) -> dict[int, list[int]]:
-    """Left and top of each node, pixels; nodes of a row without a place of their own come last."""
+    """Left and top of each node, pixels; further nodes of a row come last."""
     positions, last_columns = {}, {}
     for number in sorted(numbers):
         row, column = panel_and_part(number)

@@ -21,6 +21,7 @@ from storyboard.exporting.comfyui.panel import (
 )
 from storyboard.models import bases
 from storyboard.records import PanelRecord
+from storyboard.rendering.pictures import Pictures
 from storyboard.story import MAX_PANELS
 
 # What rendering.sampling's scheduler is called in ComfyUI
@@ -31,7 +32,7 @@ LAST_STEP = 10000  # KSamplerAdvanced: to the end
 
 
 def workflow(
-    pictures,
+    pictures: Pictures | Sequence[PanelRecord],
     lora_name: str = LORA_FILE,
     strength: float | None = None,
     models: Mapping[str, str] | None = None,
@@ -56,7 +57,7 @@ def workflow(
         SettingsError: No panel, panels of different bases, one that no graph can draw, or a
             strength that ComfyUI refuses.
     """
-    panels = list(getattr(pictures, "panels", pictures))
+    panels = list(pictures.panels if isinstance(pictures, Pictures) else pictures)
     _check(panels)
     if strength is None:
         strength = panels[0].lora.strength if panels[0].lora else 1.0
@@ -85,7 +86,7 @@ def workflow(
 
 
 def save_workflow(
-    pictures,
+    pictures: Pictures,
     lora_name: str = LORA_FILE,
     strength: float | None = None,
     models: Mapping[str, str] | None = None,

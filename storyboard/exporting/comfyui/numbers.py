@@ -2,7 +2,7 @@
 
     1 to 9             the family's loaders, LoRA, ControlNets: what all panels share
     10 to 649          panel n: 10 n + part
-    900 to 999         what all panels share and found no number below 10
+    900 to 999         what all panels share and has no number below 10
     1010 to 64,999     panel n: 1000 n + part, for parts from 10
 
 Graphs of earlier versions have the same numbers.

@@ -1,0 +1,99 @@
+"""Latents of the art for the training of ``mini``'s UNet, and weights of an error in them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image, ImageFilter
+from safetensors.torch import load_file, save_file
+
+from tools import train_vae
+
+# one picture in so many also comes blurred, with a caption that says so, for negative prompts
+BLURRED_EVERY = 30
+MIN_PICTURES = 20  # of a style and expression, to take their mean
+
+
+def load_vae(work: Path) -> AutoencoderKL:
+    """The VAE that ``train_vae`` wrote; with its decoder as trained last."""
+    vae = AutoencoderKL(**train_vae.CONFIG)
+    newest = work / "vae-decoder.ckpt"
+    checkpoint = newest if newest.exists() else work / "vae.ckpt"
+    vae.load_state_dict(torch.load(checkpoint, weights_only=True)["vae"])
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pixels: np.ndarray | list[np.ndarray]) -> torch.Tensor:
+    """uint8 (n, r, r, 3) -> means (n, 4, r / 8, r / 8), 16 pictures at a time in bf16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = [
+            vae.encode(
+                train_vae.as_batch(np.asarray(pixels[start : start + 16]))
+            ).latent_dist.mean.float()
+            for start in range(0, len(pixels), 16)
+        ]
+    return torch.cat(parts)
+
+
+def cached_latents(art: Path, work: Path, resolution: int) -> tuple[torch.Tensor, float]:
+    """(n + n // BLURRED_EVERY, 4, r / 8, r / 8) of unit scale, and the factor that made them so."""
+    target = work / f"latents-{resolution}.safetensors"
+    if not target.exists():
+        pixels = np.load(art / f"pixels-{resolution}.npy", mmap_mode="r")
+        blur = ImageFilter.GaussianBlur(resolution / 80)
+        blurred = [
+            np.asarray(Image.fromarray(picture).filter(blur)) for picture in pixels[::BLURRED_EVERY]
+        ]
+        vae = load_vae(work)
+        latents = torch.cat([encode(vae, pixels), encode(vae, blurred)])
+        save_file({"latents": latents.contiguous()}, target.with_suffix(".tmp"))
+        target.with_suffix(".tmp").replace(target)
+
+    latents = load_file(target)["latents"]
+    scale_file = work / "scaling_factor.json"  # measured once, at the first resolution
+    if not scale_file.exists():
+        scale_file.write_text(json.dumps(1 / latents.std().item()))
+    factor = json.loads(scale_file.read_text())
+    return latents * factor, factor
+
+
+def expression_weights(
+    latents: torch.Tensor, rows: list[dict], strength: float
+) -> dict[str, torch.Tensor]:
+    """style -> (1, h, w) of mean 1, highest where the means of its expressions differ most."""
+    weights = {}
+    for style in sorted({row["style"] for row in rows}):
+        means = []
+        for expression in sorted({row["expression"] for row in rows}):
+            chosen = [
+                index
+                for index, row in enumerate(rows)
+                if (row["style"], row["expression"]) == (style, expression) and not row.get("prop")
+            ]
+            if len(chosen) > MIN_PICTURES:
+                means.append(latents[chosen].mean(0))
+        spread = torch.stack(means).var(0).sum(0, keepdim=True)
+        weight = 1 + strength * (spread / spread.max()).sqrt()
+        weights[style] = weight / weight.mean()
+    return weights
+
+
+def prop_weights(
+    latents: torch.Tensor, rows: list[dict], strength: float
+) -> dict[str | None, torch.Tensor]:
+    """prop -> (1, h, w) of mean 1, highest where the mean picture changes when it is there."""
+
+    def mean(prop: str | None) -> torch.Tensor:
+        chosen = [index for index, row in enumerate(rows) if row.get("prop") == prop]
+        return latents[chosen].mean(0)
+
+    without = mean(None)
+    weights: dict[str | None, torch.Tensor] = {None: torch.ones_like(without[:1])}
+    for prop in sorted({row["prop"] for row in rows if row.get("prop")}):
+        change = (mean(prop) - without).square().sum(0, keepdim=True)
+        weight = 1 + strength * (change / change.max()).sqrt()
+        weights[prop] = weight / weight.mean()
+    return weights
