@@ -61,7 +61,7 @@ def from_hubs(
             does not list what is wanted.
         needed: Files that a folder fetched earlier must hold to be used.
         kind: First word of what is printed.
-        complete: A folder that is ready for use, so that its place is noted.
+        complete: A folder that is ready for use, so that its path is noted.
 
     Raises:
         BaseError: No hub has it.

@@ -69,9 +69,9 @@ def check(model: torch.nn.Module, files: Sequence[Path]) -> None:
         shapes |= {names[old]: entry["shape"] for old, entry in header.items()}
 
     if wrong := differences(model, shapes):
-        place = files[0] if len(files) == 1 else files[0].parent
+        location = files[0] if len(files) == 1 else files[0].parent
         raise BaseError(
-            f"{place} does not hold the {type(model).__name__} that the config.json beside it "
+            f"{location} does not hold the {type(model).__name__} that the config.json beside it "
             f"describes: {len(wrong)} of {len(model.state_dict())} tensors are missing or differ "
             f"({wrong[0]}): get the weights and the config of the same model."
         )

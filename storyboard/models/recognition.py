@@ -83,10 +83,10 @@ def _single_file(path: Path, known: Sequence[Base]) -> Base:
 
 
 def _configs(path: Path) -> dict[str, dict]:
-    """The JSON files of a folder that families are told by; those that are absent are empty."""
-    told_by = [family.configs for family in families.known()]
-    told_by += [like.configs for family in families.known() for like in family.lookalikes]
-    names = {*REQUIRED, *(name for configs in told_by for name in configs)}
+    """The JSON files of a folder that families are recognised by; absent ones are empty."""
+    recognised_by = [family.configs for family in families.known()]
+    recognised_by += [like.configs for family in families.known() for like in family.lookalikes]
+    names = {*REQUIRED, *(name for configs in recognised_by for name in configs)}
 
     configs = {}
     for name in sorted(names):

@@ -42,7 +42,7 @@ def present(base: Base) -> bool:
 
 
 def disk(base: Base) -> tuple[Path, int, str] | None:
-    """Where ``fetch`` would write, how many bytes, and the variable that names another place.
+    """Where ``fetch`` would write, how many bytes, and the variable that names another folder.
 
     None where everything is present.
     """
@@ -52,11 +52,11 @@ def disk(base: Base) -> tuple[Path, int, str] | None:
         return cache(), base.checkpoint.stat().st_size, CACHE
     if base.modelscope:
         folder = hubs.modelscope_folder(base.modelscope)
-        place, variable = hubs.modelscope_cache(), "MODELSCOPE_CACHE"
+        location, variable = hubs.modelscope_cache(), "MODELSCOPE_CACHE"
     else:
         folder = hubs.huggingface_folder(base.huggingface)
-        place, variable = hubs.huggingface_cache(), "HF_HOME"
-    return place, max(base.download - hubs.fetched(folder), 0), variable
+        location, variable = hubs.huggingface_cache(), "HF_HOME"
+    return location, max(base.download - hubs.fetched(folder), 0), variable
 
 
 def fetch_module(model: str | Path | HubModel, title: str, names: tuple[str, ...] = ()) -> Path:
