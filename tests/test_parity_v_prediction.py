@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from storyboard.models import bases, conditioning, weights
 from storyboard.models.run import run_on
-from storyboard.training import loop
+from storyboard.training.loss import diffusion_loss, timestep_weights
 from storyboard.training.pipeline import TrainingPipeline
 from tests import original_layout
 from tests.parity import alone, of_diffusers, ours
@@ -94,11 +94,11 @@ def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, la
         "pooled_prompt_embeds": embedding.pooled.expand(3, -1),
     }
     time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 3)
-    weights_of_loss = loop.timestep_weights(
+    weights_of_loss = timestep_weights(
         torch.tensor(pipe.scheduler.alphas_cumprod), base.high_noise_weight, base.prediction_type
     )
     with torch.no_grad():
-        loss = loop.diffusion_loss(
+        loss = diffusion_loss(
             pipe, latents, noise, timesteps, weights_of_loss, add_time_ids=time_ids, **embeds
         ).item()
         theirs = of_diffusers(name, folder)
