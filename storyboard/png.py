@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo, iTXt
+from PIL.PngImagePlugin import PngImageFile, PngInfo, iTXt
 
 from storyboard.errors import SettingsError
 from storyboard.records import PanelRecord
@@ -91,7 +91,7 @@ def read(path: Path) -> PanelRecord | Infotext:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             image.load()  # chunks may follow the pixels
-            text = dict(image.text)
+            text = dict(image.text) if isinstance(image, PngImageFile) else {}
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SettingsError(
             f"{path} is no whole PNG ({type(error).__name__}): give a picture as it was saved, "

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from storyboard import artifacts
 
-VERSION = 2
 TEXTS = ("prompt", "negative_prompt")
 CHARACTER_FILE = "character.png"
 MAX_BATCH_SIZE = 64
@@ -131,7 +130,7 @@ class DrawnRecord(Record):
     """How a panel was drawn: with ``PanelRecord`` this makes the picture again, bit for bit.
 
     Attributes:
-        batch, row: Pictures that were denoised together, and the place of this one among them.
+        batch, row: Pictures that were denoised together, and the row of this one, from 0.
         text_length: Tokens that all prompts of the batch were repeated to.
         vae_tiling: Whether it was decoded in tiles.
         chunks: Of each prompt that is longer than CLIP reads, its parts; None where every prompt of
@@ -172,7 +171,7 @@ class PanelRecord(Record):
         drawn: None before it is drawn.
     """
 
-    version: Literal[2] = VERSION
+    version: Literal[2] = 2
     prompt: str
     negative_prompt: str
     seed: Annotated[int, Field(ge=0)]
@@ -259,7 +258,7 @@ def _of_version_1(content: Mapping[str, Any]) -> dict[str, Any]:
     if "batch" in drawn:  # its PNGs did not say how they were drawn
         record["drawn"] = drawn
 
-    return {"version": VERSION, **left, **record}
+    return {"version": 2, **left, **record}
 
 
 def _take(content: dict[str, Any], **names: str) -> dict[str, Any]:

@@ -164,9 +164,8 @@ class Story(Sequence[Panel]):
         Raises:
             SettingsError: A picture is no PNG or names no prompt.
         """
-        paths = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
         panels, settings = [], []
-        for path in paths:
+        for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
             content = png.read(path)
             try:
                 panels.append(Panel(content.prompt, content.negative_prompt, content.seed))

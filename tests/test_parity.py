@@ -1,65 +1,17 @@
 """Our path against the libraries alone, on tiny random weights of the real classes and layouts."""
 
-import json
-import shutil
-from dataclasses import replace
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from storyboard import train
-from storyboard.models import bases, conditioning, memory, weights
-from storyboard.models.run import run_on
+from storyboard.models import conditioning, memory
 from storyboard.rendering import sampling
-from storyboard.training import loop
+from storyboard.training.loss import diffusion_loss, timestep_weights
 from storyboard.training.pipeline import TrainingPipeline
-from tests import original_layout, tiny
+from tests.parity import NAMES, alone, encode, of_diffusers, ours
 
-NAMES = ("kolors", "sdxl", "sd15")
-
-
-def of_diffusers(name: str, folder, dtype=torch.float32):
-    """diffusers' own pipeline, with nothing of ours but the sampler's settings."""
-    import diffusers
-
-    pipe = getattr(diffusers, bases.get(name).pipeline).from_pretrained(
-        folder, variant="fp16", dtype=dtype, **({"safety_checker": None} if name == "sd15" else {})
-    )
-    pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(
-        pipe.scheduler.config,
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        use_karras_sigmas=True,
-        final_sigmas_type="zero",
-        timestep_spacing="leading",
-        beta_end=tiny.BETA_END[name],
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def alone(pipe, prompt: str, negative: str, steps: int = 3, side: int = 64) -> torch.Tensor:
-    """A picture (3, side, side) in [0, 1] drawn by diffusers from text to pixels."""
-    return pipe(
-        prompt=[prompt],
-        negative_prompt=[negative] if negative else None,
-        generator=[torch.Generator("cpu").manual_seed(7)],
-        num_inference_steps=steps,
-        guidance_scale=4.0,
-        height=side,
-        width=side,
-        output_type="pt",
-    ).images[0]
-
-
-def ours(base, settings, prompt: str, negative: str, lora=None, side: int = 64) -> torch.Tensor:
-    """The same by our path."""
-    plan = memory.plan(base, settings)
-    said = conditioning.encode(replace(run_on(base, settings), plan=plan), [prompt, negative])
-    pipe = sampling.load_pipeline(base, plan, lora)
-    latents = sampling.denoise(pipe, [said[prompt]], [said[negative]], [7], side, 3, 4.0)
-    return (sampling.decode(pipe, latents)[0] / 2 + 0.5).clamp(0, 1)
+# at 64 the deepest level of the tiny SD 1.5 is one pixel, whose normalisation magnifies rounding
+SIDE = 128
 
 
 @pytest.mark.parametrize("negative", ["", "模糊 blurry"])
@@ -71,9 +23,8 @@ def test_render_parity_with_diffusers_alone(hub, make_settings, name, negative):
         drawn[prompt] = alone(pipe, prompt, negative)
         assert (ours(base, settings, prompt, negative) - drawn[prompt]).abs().max() < 1e-4
     first, second = drawn.values()
-    assert (
-        first.std() > 0.05 and (first - second).abs().max() > 0.01
-    )  # a test that could fail: prompts do matter
+    assert first.std() > 0.05
+    assert (first - second).abs().max() > 0.01  # a test that could fail: prompts do matter
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,21 +33,21 @@ def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
     from diffusers.callbacks import SDCFGCutoffCallback, SDXLCFGCutoffCallback
 
     base, settings = hub(name), make_settings(base=name)
-    pipe, plan = of_diffusers(name, base.folder), memory.plan(base, settings)
+    pipe = of_diffusers(name, base.folder)
     prompts = ["a girl with short purple hair", "a boy in the rain"]
-    said = conditioning.encode(replace(run_on(base, settings), plan=plan), [*prompts, "blurry"])
-    mine, negative = sampling.load_pipeline(base, plan), [said["blurry"]] * 2
-    draw = lambda **end: sampling.decode(
-        mine,
-        sampling.denoise(
-            mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 30.0, **end
-        ),
-    )
+    embeddings = encode(base, settings, [*prompts, "blurry"])
+    mine = sampling.load_pipeline(base, memory.plan(base, settings))
+    positive, negative = [embeddings[prompt] for prompt in prompts], [embeddings["blurry"]] * 2
+
+    def draw(guidance_scale=30.0, **end):
+        latents = sampling.denoise(mine, positive, negative, [7, 8], 64, 4, guidance_scale, **end)
+        return sampling.decode(mine, latents)
+
     pictures, whole = draw(guidance_end=0.25), draw()
-    for picture, prompt, seed in zip(pictures, prompts, (7, 8)):
-        cutoff = (SDCFGCutoffCallback if name == "sd15" else SDXLCFGCutoffCallback)(
-            cutoff_step_ratio=None, cutoff_step_index=0
-        )  # the steps after this one go without
+    callback = SDCFGCutoffCallback if name == "sd15" else SDXLCFGCutoffCallback
+    for picture, prompt, seed in zip(pictures, prompts, (7, 8), strict=True):
+        # the steps after this one go without
+        cutoff = callback(cutoff_step_ratio=None, cutoff_step_index=0)
         latents = pipe(
             prompt=[prompt],
             negative_prompt=["blurry"],
@@ -111,30 +62,22 @@ def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
         ).images
         assert (sampling.decode(pipe, latents)[0] - picture).abs().max() < 1e-4
     assert (pictures - whole).abs().max() > 1e-3
-    without = sampling.decode(
-        mine,
-        sampling.denoise(mine, [said[prompt] for prompt in prompts], negative, [7, 8], 64, 4, 1.0),
-    )
-    assert (draw(guidance_end=0.0) - without).abs().max() < 1e-4
+    assert (draw(guidance_end=0.0) - draw(guidance_scale=1.0)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trained_lora_in_diffusers_alone_parity(hub, make_settings, captions, name):
-    base, settings = (
-        hub(name),
-        make_settings(base=name, train_steps=10, learning_rate=1e-2, rank=4, alpha=2.0),
-    )
+    base = hub(name)
+    settings = make_settings(base=name, train_steps=10, learning_rate=1e-2, rank=4, alpha=2.0)
     lora = train(captions, settings)
     prompt, negative = "a girl with short purple hair", "blurry"
     pipe = of_diffusers(name, base.folder)
-    plain = alone(
-        pipe, prompt, negative, side=128
-    )  # at 64 the deepest level of the tiny SD 1.5 is one pixel, whose normalisation magnifies rounding
+    plain = alone(pipe, prompt, negative, side=SIDE)
     pipe.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name)
-    changed = alone(pipe, prompt, negative, side=128)
-    assert (
-        ours(base, settings, prompt, negative, lora.path, side=128) - changed
-    ).abs().max() < 1e-4 and (changed - plain).abs().max() > 0.01
+    changed = alone(pipe, prompt, negative, side=SIDE)
+    mine = ours(base, settings, prompt, negative, lora.path, side=SIDE)
+    assert (mine - changed).abs().max() < 1e-4
+    assert (changed - plain).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,13 +90,13 @@ def test_loss_parity_with_diffusers_models_and_scheduler(hub, make_settings, nam
     latents, noise = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(2))
     timesteps = torch.tensor([3, 500, base.num_train_timesteps - 1])
     prompts = ["紫色短发女孩", "a cat", ""]
-    said = conditioning.encode(run_on(base, settings), prompts)
-    tokens, pooled = conditioning.stack(said[prompt] for prompt in prompts)
+    embeddings = encode(base, settings, prompts)
+    tokens, pooled = conditioning.stack(embeddings[prompt] for prompt in prompts)
     time_ids = torch.tensor(
         [[64.0, 64, 0, 0, 64, 64], [80, 64, 8, 0, 64, 64], [64, 80, 0, 8, 64, 64]]
     )
     with torch.no_grad():
-        loss = loop.diffusion_loss(
+        loss = diffusion_loss(
             pipe,
             latents,
             noise,
@@ -289,11 +232,11 @@ def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, la
         "pooled_prompt_embeds": said.pooled.expand(3, -1),
     }
     time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 3)
-    weights_of_loss = loop.timestep_weights(
+    weights_of_loss = timestep_weights(
         torch.tensor(pipe.scheduler.alphas_cumprod), base.high_noise_weight, base.prediction_type
     )
     with torch.no_grad():
-        loss = loop.diffusion_loss(
+        loss = diffusion_loss(
             pipe, latents, noise, timesteps, weights_of_loss, add_time_ids=time_ids, **embeds
         ).item()
         theirs = of_diffusers(name, folder)

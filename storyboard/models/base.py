@@ -51,7 +51,7 @@ class Base:
         lora_targets: Suffixes of UNet modules that get a LoRA; a single one is a regular
             expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss
-            (``training.loop.timestep_weights``); 0 weighs all timesteps alike.
+            (``training.loss.timestep_weights``); 0 weighs all timesteps alike.
         learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale,
             guidance_end: Defaults of ``Settings``.
         controlnets: By ``Reference``'s control, a ControlNet at the hubs or in a folder.

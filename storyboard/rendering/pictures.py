@@ -1,7 +1,8 @@
 """A story's pictures on disk: how files are called, and how they are written and read back."""
 
+import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,31 +68,38 @@ def reference_files(panel: PanelRecord) -> list[str]:
     return [each.file for each in followed if each and each.file]
 
 
-def drawn_before(folder: Path) -> tuple[dict[str, PanelRecord], bool]:
-    """Records of the panels that lie in ``folder``, by file; whether an earlier version drew some.
+def drawn_by_earlier_version(folder: Path) -> bool:
+    """Whether the manifest of ``folder`` has panels of an earlier form of records."""
+    return any(map(is_version_1, _entries(folder)))
 
-    A record that cannot be read is left out: its panel is drawn anew.
+
+def kept_panels(folder: Path, records: Sequence[PanelRecord]) -> dict[int, PanelRecord]:
+    """Those of ``records`` that are drawn in ``folder``, with how they were drawn, by index.
+
+    A panel whose record in the manifest cannot be read counts as not drawn.
     """
-    entries = (artifacts.read_manifest(folder) or {}).get("panels", [])
-    records = {}
-    for entry in entries:
-        try:
+    drawn = {}
+    for entry in _entries(folder):
+        with contextlib.suppress(RecordError):
             record = PanelRecord.from_json(entry)
-        except RecordError:
+            if record.drawn:
+                drawn[record.drawn.file] = record.drawn
+
+    kept = {}
+    for index, record in enumerate(records):
+        how = drawn.get(panel_file(index))
+        if how is None or how.fingerprint != record.fingerprint():
             continue
-        if record.drawn and record.drawn.file:
-            records[record.drawn.file] = record
-    return records, any(map(is_version_1, entries))
+        names = [panel_file(index), *reference_files(record)]
+        is_whole = all((folder / name).is_file() for name in names)
+        if is_whole and (folder / names[0]).stat().st_size == how.bytes:
+            kept[index] = record.model_copy(update={"drawn": how})
+    return kept
 
 
-def is_whole(folder: Path, drawn: PanelRecord) -> bool:
-    """Whether the picture of ``drawn`` and what it followed lie in ``folder``."""
-    path = folder / drawn.drawn.file
-    return (
-        path.is_file()
-        and path.stat().st_size == drawn.drawn.bytes
-        and all((folder / name).is_file() for name in reference_files(drawn))
-    )
+def _entries(folder: Path) -> list[object]:
+    """The panels in the manifest of ``folder``."""
+    return (artifacts.read_manifest(folder) or {}).get("panels", [])
 
 
 def save_panel(
@@ -104,7 +112,9 @@ def save_panel(
     """Write the PNG of panel ``index``; returns ``record`` with its file and bytes."""
     further = text_chunks(record) if text_chunks else None
     size = write_image(folder / panel_file(index), image, png.info(record, further))
-    drawn = record.drawn.model_copy(update={"file": panel_file(index), "bytes": size})
+    drawn = record.drawn and record.drawn.model_copy(
+        update={"file": panel_file(index), "bytes": size}
+    )
     return record.model_copy(update={"drawn": drawn})
 
 

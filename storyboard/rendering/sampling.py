@@ -205,20 +205,15 @@ def denoise(
             tensors |= {name: tensors[name].chunk(2)[1] for name in doubled}
         return tensors
 
-    device, dtype = diffusers.execution_device(pipe), pipe.unet.dtype
-    tokens, pooled = (part.to(device, dtype) for part in stack([*positive, *negative], text_length))
-    prompt_embeds, negative_prompt_embeds = tokens.chunk(2)
-    inputs = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds}
-    if pooled.shape[1]:
-        names = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-        inputs |= dict(zip(names, pooled.chunk(2), strict=True))
+    inputs = _embedding_inputs(pipe, positive, negative, text_length)
     for name in ("height", "width"):
         if name in inspect.signature(pipe.__call__).parameters:
             inputs[name] = resolution
     if image is not None:
-        inputs |= {"image": image.to(device, dtype), "strength": strength}
+        device = diffusers.execution_device(pipe)
+        inputs |= {"image": image.to(device, pipe.unet.dtype), "strength": strength}
 
-    with true_fp32(dtype):
+    with true_fp32(pipe.unet.dtype):
         return pipe(
             **inputs,
             **options,
@@ -229,6 +224,20 @@ def denoise(
             callback_on_step_end=after_step,
             callback_on_step_end_tensor_inputs=["latents", *doubled],
         ).images
+
+
+def _embedding_inputs(
+    pipe, positive: list[Embedding], negative: list[Embedding], text_length: int
+) -> dict[str, object]:
+    """Arguments of ``pipe`` for the prompts of a batch."""
+    device, dtype = diffusers.execution_device(pipe), pipe.unet.dtype
+    tokens, pooled = (part.to(device, dtype) for part in stack([*positive, *negative], text_length))
+    prompt_embeds, negative_prompt_embeds = tokens.chunk(2)
+    inputs = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds}
+    if pooled.shape[1]:
+        names = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        inputs |= dict(zip(names, pooled.chunk(2), strict=True))
+    return inputs
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from storyboard.errors import LoraError, ResourceError
 from storyboard.lora.file import Lora
 from storyboard.models.run import Run, resolve
 from storyboard.records import CHARACTER_FILE, PanelRecord
+from storyboard.reference import Reference
 from storyboard.rendering import pictures
 from storyboard.rendering.panels import panel_records
 from storyboard.rendering.pictures import Pictures, TextChunks
@@ -47,7 +48,7 @@ def render(
         RenderingError: A picture is blank or not finite; those already drawn stay.
         ResourceError: The disk is full, or the card too small for one picture.
     """
-    # 1. what is drawn with, checked before anything is drawn
+    # 1. what panels are drawn with, checked before anything is drawn
     run = resolve(settings)
     lora_path = _lora_path(lora)
     folder = folder or run.folder / ("story" if lora_path else "base")
@@ -61,19 +62,13 @@ def render(
     fingerprint = artifacts.fingerprint(stage="render", panels=fingerprints)
 
     # 3. what is drawn already
-    before, is_old = pictures.drawn_before(folder)
-    kept = {}
-    for index, record in enumerate(records):
-        drawn = before.get(pictures.panel_file(index))
-        same = drawn is not None and drawn.drawn.fingerprint == fingerprints[index]
-        if same and pictures.is_whole(folder, drawn):
-            kept[index] = record.model_copy(update={"drawn": drawn.drawn})
+    kept = pictures.kept_panels(folder, records)
     todo = [index for index in range(len(records)) if index not in kept]
     if not todo and artifacts.finished(folder, fingerprint):
-        found = Pictures(folder, list(kept.values()))
-        print(f"render: nothing to do, {found}")
-        return found
-    if is_old:
+        story_pictures = Pictures(folder, list(kept.values()))
+        print(f"render: nothing to do, {story_pictures}")
+        return story_pictures
+    if pictures.drawn_by_earlier_version(folder):
         print("render: made anew: an earlier version drew these", flush=True)
 
     # 4. draw what is not, and what shows the whole story
@@ -83,9 +78,10 @@ def render(
     panels = kept
     if todo:
         panels = _draw(run, lora_path, records, kept, folder, references, character, text_chunks)
-    found = pictures.finish(folder, fingerprint, [panels[index] for index in range(len(records))])
-    print(f"render: drew {len(todo)} of {len(records)} panels, {found}")
-    return found
+    drawn = [panels[index] for index in range(len(records))]
+    story_pictures = pictures.finish(folder, fingerprint, drawn)
+    print(f"render: drew {len(todo)} of {len(records)} panels, {story_pictures}")
+    return story_pictures
 
 
 def _lora_path(lora: Lora | Path | str | None) -> Path | None:
@@ -116,7 +112,7 @@ def _prepare_references(run: Run, story: Story) -> "list[PreparedReference | Non
 
     return [
         references.prepare(run.base, panel.reference, number, run.num_inference_steps)
-        if panel.reference
+        if isinstance(panel.reference, Reference)
         else None
         for number, panel in enumerate(story, 1)
     ]
@@ -159,7 +155,7 @@ def _draw(
     with show.Live("render", steps) as live, ThreadPoolExecutor(1) as writer:
         for drawing in renderer.draw(records, todo, on_step=live.step):
             index = drawing.index
-            if drawing.control_image:
+            if drawing.control_image and drawing.record.reference:
                 path = folder / drawing.record.reference.file
                 pictures.write_image(path, drawing.control_image)
             saving[index] = writer.submit(

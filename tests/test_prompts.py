@@ -1,0 +1,73 @@
+"""The syntax of weights in prompts."""
+
+import pytest
+
+from storyboard import Panel, Story, png, prompts
+from storyboard.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("prompt", "pieces"),
+    [
+        ("a cat", [("a cat", 1)]),
+        ("", []),
+        ("()", []),
+        (
+            "(lowres, low quality, worst quality:1.2), (text:1.2), deformed",
+            [
+                ("lowres, low quality, worst quality", 1.2),
+                (", ", 1),
+                ("text", 1.2),
+                (", deformed", 1),
+            ],
+        ),
+        ("(a) [b]", [("a ", 1.1), ("b", 0.909091)]),
+        ("((a) b [c:2])", [("a ", 1.21), ("b ", 1.1), ("c:2", 1)]),
+        ("x (a (b:2):0.5)", [("x ", 1), ("a ", 0.5), ("b", 1)]),
+        (r"a \(b\) \[c\] \\ d", [("a (b) [c] \\ d", 1)]),
+        ("([a]) (b:1.0) c", [("a b c", 1)]),
+        ("1:2, (3:x)", [("1:2, ", 1), ("3:x", 1.1)]),
+        ("二次元，(紫色短发: .5 )", [("二次元，", 1), ("紫色短发", 0.5)]),
+    ],
+)
+def test_weights_are_read_as_a1111_reads_them(prompt, pieces):
+    assert prompts.parse(prompt) == pieces
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("二次元，(紫色:1.2，女孩", r"'\(' at character 5 that is never closed \(二次元，►\(紫色"),
+        ("a) b", r"'\)' at character 2 that is never opened \(a►\) b\)"),
+        ("(a]", r"'\(' at character 1"),
+        ("a [b", r"'\[' at character 3"),
+        ("(a:11)", "weight 11 at character 4"),
+        ("(a:-1)", "weight -1"),
+    ],
+)
+def test_a_wrong_weight_shows_where_before_anything_runs(prompt, message):
+    for make in (
+        lambda: Panel(prompt),
+        lambda: Panel("a", negative_prompt=prompt),
+        lambda: Story([prompt]),
+        lambda: Story(["a"], negative_prompt=prompt),
+    ):
+        with pytest.raises(SettingsError, match=message) as error:
+            make()
+        assert "\n" not in str(error.value)
+
+
+def test_a_weighted_prompt_stands_in_the_png_as_typed():
+    panel = Story([r"(a:1.2) \(b\)"], "[c]").resolved(3)[0]
+    facts = {
+        "steps": 1,
+        "sampler": "",
+        "schedule_type": "",
+        "guidance_scale": 1.0,
+        "width": 8,
+        "height": 8,
+        "base_fingerprint": "",
+        "base": "",
+        "lora": None,
+    }
+    assert png.parameters(panel | facts).startswith("(a:1.2) \\(b\\)\nNegative prompt: [c]\n")
