@@ -4,10 +4,8 @@ The hub answers as ModelScope's API does.
 """
 
 import hashlib
-import http.server
 import io
 import json
-import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests.conftest import picture
+from tests.local_server import Handler, LocalServer
 
 
 def png(image: Image.Image) -> bytes:
@@ -43,7 +42,7 @@ def captioned_folder(hub: Path) -> Path:
     return repository
 
 
-class DatasetHub:
+class DatasetHub(LocalServer):
     """Serves ``root``.
 
     Attributes:
@@ -56,9 +55,7 @@ class DatasetHub:
         self.root, self.listed, self.silent, self.asked = root, listed, None, []
         hub = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class DatasetHandler(Handler):
             def do_GET(self):
                 url = urllib.parse.urlparse(self.path)
                 query = {key: value[0] for key, value in urllib.parse.parse_qs(url.query).items()}
@@ -105,22 +102,7 @@ class DatasetHub:
                     headers["Content-Range"] = f"bytes {begin}-{end}/{len(content)}"
                 self.answer(206 if asked else 200, content[begin : end + 1], headers)
 
-            def answer(self, status, content, headers=()):
-                self.send_response(status)
-                for name, value in dict(headers).items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        super().__init__(DatasetHandler)
 
     def files(self, number: str, page: int) -> list[dict]:
         """One page of the listing, folders among it."""
@@ -136,7 +118,3 @@ class DatasetHub:
             for path in sorted(folder.rglob("*"))
             if page == 1
         ]
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()

@@ -19,7 +19,7 @@ from storyboard.models.families import Family, Lookalike, MemoryNeeds, sd15
 from tests import tiny
 
 WIDTHS = [32, 64]
-PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_toytext_"}
+PREFIXES = {"unet": "lora_toyunet_", "text_encoder": "lora_toytext_"}
 
 
 def toy_family() -> Family:

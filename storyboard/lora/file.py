@@ -61,7 +61,9 @@ class Lora:
 
 
 def to_kohya(
-    state: Mapping[str, torch.Tensor], alpha: float | Mapping[str, float]
+    state: Mapping[str, torch.Tensor],
+    alpha: float | Mapping[str, float],
+    prefix: str = UNET_PREFIX,
 ) -> dict[str, torch.Tensor]:
     """peft's names in the UNet -> kohya's form; values in fp32 on the CPU.
 
@@ -70,11 +72,12 @@ def to_kohya(
 
     Args:
         alpha: One for all, or one for each module by its name.
+        prefix: The family's for modules of its UNet.
     """
     converted = {}
     for key, value in state.items():
         module, side = key.replace(".default.", ".").rsplit(".lora_", 1)
-        name = UNET_PREFIX + module.replace(".", "_")
+        name = prefix + module.replace(".", "_")
         half = "down" if side.startswith("A") else "up"
         own_alpha = alpha[module] if isinstance(alpha, Mapping) else alpha
         converted[f"{name}.lora_{half}.weight"] = value.detach().float().cpu().contiguous()
@@ -83,17 +86,22 @@ def to_kohya(
 
 
 def save(
-    path: Path, state: Mapping[str, torch.Tensor], alpha: float, metadata: Mapping[str, object]
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    alpha: float,
+    metadata: Mapping[str, object],
+    prefix: str = UNET_PREFIX,
 ) -> None:
     """Write peft's ``state`` of the UNet to ``path`` in kohya's form.
 
     Args:
         metadata: Its values become strings, as safetensors asks.
+        prefix: The family's for modules of its UNet.
 
     Raises:
         LoraError: A weight is not finite, or nothing was trained.
     """
-    tensors = to_kohya(state, alpha)
+    tensors = to_kohya(state, alpha, prefix)
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise LoraError(
             "The LoRA holds values that are not finite: "

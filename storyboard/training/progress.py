@@ -60,7 +60,8 @@ class Progress:
         self.live.picture(f"step {number}", paths)
 
     def _write_lora(self, number: int) -> None:
-        tensors = lora_file.to_kohya(trainable(self.unet), self.run.alpha)
+        prefix = self.run.base.family.kohya_prefixes["unet"]
+        tensors = lora_file.to_kohya(trainable(self.unet), self.run.alpha, prefix)
         content = lora_file.serialised(tensors, metadata(self.captions, self.run, number))
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         artifacts.write_atomically(self.checkpoints / f"step-{number:06d}.safetensors", content)

@@ -153,7 +153,8 @@ def _train(
 
     # 4. The files
     facts = metadata(captions, run, run.train_steps)
-    lora_file.save(folder / "lora.safetensors", weights, run.alpha, facts)
+    prefix = run.base.family.kohya_prefixes["unet"]
+    lora_file.save(folder / "lora.safetensors", weights, run.alpha, facts, prefix)
     (folder / "checkpoints").mkdir()
     for path in sorted(checkpoint.parent.glob("step-*.safetensors")):
         shutil.copyfile(path, folder / "checkpoints" / path.name)
