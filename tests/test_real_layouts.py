@@ -205,8 +205,8 @@ def test_real_layouts_of_controlnets_are_accepted_whatever_their_class_is_called
     folder = real_root / base.controlnets["edges"].ids[0]
     controlnet.check(base, folder)
     file = load_file(folder / "diffusion_pytorch_model.safetensors")
-    found = controlnet.load(base, folder, torch.float16).state_dict()
-    assert found.keys() == file.keys() and all(torch.equal(found[key], file[key]) for key in file)
+    loaded = controlnet.load(folder, torch.float16).state_dict()
+    assert loaded.keys() == file.keys() and all(torch.equal(loaded[key], file[key]) for key in file)
 
 
 @pytest.fixture
