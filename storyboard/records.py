@@ -148,6 +148,13 @@ class DrawnRecord(Record):
     file: Annotated[str, Field(pattern=r"^[^/\\:\x00]+$")] | None = None
     bytes: int | None = None
 
+    @property
+    def file_name(self) -> str:
+        """``file``, of a record that says where its picture lies; RecordError for others."""
+        if self.file is None:
+            raise RecordError("the record does not name the file of its picture")
+        return self.file
+
     @model_validator(mode="after")
     def _check_row(self) -> Self:
         if self.row >= self.batch:
@@ -192,6 +199,13 @@ class PanelRecord(Record):
     character: CharacterRecord | None = None
     versions: dict[str, Version] = {}
     drawn: DrawnRecord | None = None
+
+    @property
+    def as_drawn(self) -> DrawnRecord:
+        """``drawn``, of a panel that is drawn; RecordError for one that is not."""
+        if self.drawn is None:
+            raise RecordError("the record is of a panel that is not drawn")
+        return self.drawn
 
     def fingerprint(self) -> str:
         """SHA-256 of what the picture is made from; equal for every record of the same picture."""

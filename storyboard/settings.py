@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from storyboard.errors import SettingsError
 from storyboard.story import MAX_SEED
@@ -113,10 +114,10 @@ class Settings:
     clip_skip: int | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high) in WHOLE_NUMBERS.items():
-            self._check_number(name, low, high, whole=True)
-        for name, (low, high) in NUMBERS.items():
-            self._check_number(name, low, high)
+        for name, whole_range in WHOLE_NUMBERS.items():
+            self._check_number(name, *whole_range, whole=True)
+        for name, number_range in NUMBERS.items():
+            self._check_number(name, *number_range)
         self._check_choice("precision", PRECISIONS)
         self._check_choice("character", CHARACTER_CONSISTENCY)
         self._check_choice("text_encoder_bits", (8, 4))
@@ -186,7 +187,7 @@ class Settings:
         """Where the stages write."""
         return Path(self.output)
 
-    def but(self, **changes: object) -> "Settings":
+    def but(self, **changes: Any) -> "Settings":
         """The same settings with some changed, as if all had been written at once.
 
         Strength and picture belong to the kind of character consistency that they were written

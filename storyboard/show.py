@@ -190,7 +190,7 @@ class Live:
             self.handle = display(HTML(""), display_id=True)
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:  # what the stage returns shows itself below
             self.pictures, self.losses = [], []
         self._draw(force=True)

@@ -79,19 +79,20 @@ def reproduce(
         # 3. draw and compare
         changed += _draw(run, lora, panels, references)
         shutil.rmtree(folder / "cache")
-        differences = [
-            largest_difference(content.pictures[panel.drawn.file], folder / panel.drawn.file)
-            for panel in panels
-        ]
-        tolerance = TOLERANCE[first.precision]
-        facts = {
-            "verdicts": [verdict(difference, tolerance) for difference in differences],
-            "differences": differences,
-            "changed": changed,
-            "tolerance": tolerance,
-        }
-        artifacts.write_manifest(folder, "reproduce", "", **facts)
-    result = Reproduction(target, **facts)
+        names = [panel.as_drawn.file_name for panel in panels]
+        differences = [largest_difference(content.pictures[name], folder / name) for name in names]
+        tolerance = TOLERANCE[first.precision or "fp32"]
+        verdicts = [verdict(difference, tolerance) for difference in differences]
+        artifacts.write_manifest(
+            folder,
+            "reproduce",
+            "",
+            verdicts=verdicts,
+            differences=differences,
+            changed=changed,
+            tolerance=tolerance,
+        )
+    result = Reproduction(target, verdicts, differences, changed, tolerance)
     print(result)
     return result
 
@@ -105,7 +106,7 @@ def _check_target(target: Path) -> None:
 
 def _write_followed(content: OpenedBundle, folder: Path) -> None:
     """Write what panels followed, references and the character's picture, into ``folder``."""
-    drawn = {panel.drawn.file for panel in content.panels}
+    drawn = {panel.as_drawn.file_name for panel in content.panels}
     for name in content.pictures.keys() - drawn:
         (folder / name).write_bytes(content.pictures[name])
 
@@ -125,8 +126,8 @@ def _settings(panels: Sequence[PanelRecord], base: str, folder: Path) -> Setting
         text_encoder_bits=first.text_encoder_bits,
         # False is left to the plan: this card may be smaller
         text_encoder_on_cpu=first.text_encoder_on_cpu or None,
-        character=character and character.method,
-        character_strength=character and character.strength,
+        character=character.method if character else None,
+        character_strength=character.strength if character else None,
         character_picture=str(folder / character.file) if character and character.file else None,
     )
 
@@ -163,15 +164,15 @@ def _reference(
 def _changed(panel: PanelRecord, base_fingerprint: str, lora_digest: str) -> list[str]:
     """What differs from when ``panel`` was drawn."""
     changed = []
-    if panel.base.fingerprint != base_fingerprint:
+    base_before = panel.base.fingerprint or "not named"
+    lora_before = (panel.lora and panel.lora.digest) or "not named"
+    if base_before != base_fingerprint:
         changed.append(
             f"the base {panel.base.name!r} has other weights or configs "
-            f"(fingerprint {panel.base.fingerprint[:12]}, now {base_fingerprint[:12]})"
+            f"(fingerprint {base_before[:12]}, now {base_fingerprint[:12]})"
         )
-    if panel.lora.digest != lora_digest:
-        changed.append(
-            f"the LoRA is another (SHA-256 {panel.lora.digest[:12]}, now {lora_digest[:12]})"
-        )
+    if lora_before != lora_digest:
+        changed.append(f"the LoRA is another (SHA-256 {lora_before[:12]}, now {lora_digest[:12]})")
     for name, version in artifacts.versions(*PACKAGES).items():
         before = panel.versions.get(name, "not named")
         if before != version:
@@ -182,7 +183,8 @@ def _changed(panel: PanelRecord, base_fingerprint: str, lora_digest: str) -> lis
 def _encoded_otherwise(panels: Sequence[PanelRecord], text_length: int) -> bool:
     """Whether an earlier version, which did not record chunks, drew prompts of several."""
     return any(
-        panel.drawn.text_length > text_length and panel.drawn.chunks is None for panel in panels
+        panel.as_drawn.text_length > text_length and panel.as_drawn.chunks is None
+        for panel in panels
     )
 
 
@@ -198,11 +200,14 @@ def _draw(
     from storyboard.rendering import references as rendering_references
     from storyboard.rendering.renderer import Renderer
 
+    steps_of_each = panels[0].steps
     prepared = [
-        reference and rendering_references.prepare(run.base, reference, number, panels[0].steps)
+        rendering_references.prepare(run.base, reference, number, steps_of_each)
+        if reference
+        else None
         for number, reference in enumerate(references, 1)
     ]
-    first_picture = run.folder / panels[0].drawn.file
+    first_picture = run.folder / panels[0].as_drawn.file_name
     kept = character.prepare(run, first_picture, prepared) if run.character else None
     changed = _other_models(panels, prepared, kept)
 
@@ -211,9 +216,9 @@ def _draw(
     smaller = False
     with show.Live("reproduce", steps) as live:
         for drawing in renderer.draw(panels, as_drawn=True, on_step=live.step):
-            before = panels[drawing.index].drawn
-            drawing.image.save(run.folder / before.file)
-            smaller |= drawing.record.drawn.batch < before.batch
+            before = panels[drawing.index].as_drawn
+            drawing.image.save(run.folder / before.file_name)
+            smaller |= drawing.record.as_drawn.batch < before.batch
     return [*changed, SMALLER_BATCHES] if smaller else changed
 
 
@@ -226,12 +231,13 @@ def _other_models(
     controls = {
         panel.reference.control
         for panel, each in zip(panels, prepared, strict=True)
-        if each and each.record.controlnet != panel.reference.controlnet
+        if each and panel.reference and each.record.controlnet != panel.reference.controlnet
     }
     changed = [
         f"the ControlNet for {control!r} has other weights or configs"
         for control in sorted(controls)
     ]
-    if character and character.weights != panels[-1].character.weights:
+    before = panels[-1].character
+    if character and before and character.weights != before.weights:
         changed.append("the IP-Adapter has other weights")
     return changed

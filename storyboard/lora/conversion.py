@@ -48,7 +48,7 @@ def convert(
     path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
     tensors, metadata = reading.content(path)
     state = forms.read(path, tensors, metadata)
-    converted, of_form = writers[form].write(state)
+    converted, of_form = writers[form](state)
 
     metadata = {key: value for key, value in metadata.items() if key not in OF_ONE_FORM} | of_form
     if thumbnail is not None:

@@ -44,7 +44,7 @@ def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None
     merged = _merged(base, path)
     with artifacts.building(target) as folder:
         for file in _copied_files(base, merged):
-            copy = folder / file.relative_to(base.folder)
+            copy = folder / file.relative_to(base.root)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)
         for component, tensors in merged.items():
@@ -73,7 +73,7 @@ def _copied_files(base: Base, merged: dict[str, dict[str, torch.Tensor]]) -> set
     changed = {file for component in merged for file in base.weight_files(component)}
     files = _weight_files(base) - changed
     for pattern in ("*", "[!.]*/*"):
-        for file in base.folder.glob(pattern):
+        for file in base.root.glob(pattern):
             wanted = file.suffix in COPIED or file.name.startswith("LICENSE")
             of_shards = file.parent.name in merged and ".index." in file.name
             if file.is_file() and wanted and not of_shards:

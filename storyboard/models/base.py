@@ -101,6 +101,13 @@ class Base:
     judge: str = "clip"
 
     @property
+    def root(self) -> Path:
+        """``folder``, of a base that is fetched; BaseError for one that is not."""
+        if self.folder is None:
+            raise BaseError(f"The weights of {self.name!r} are not fetched: run the check cell.")
+        return self.folder
+
+    @property
     def pipeline(self) -> str:
         """diffusers' class that draws with it."""
         return self.family.pipeline

@@ -6,6 +6,7 @@ Its text units are not used, because they pool SDXL's embedding at token 0.
 """
 
 import importlib
+from typing import Any
 
 import torch
 from diffsynth.core import ModelConfig
@@ -69,7 +70,8 @@ class TrainingPipeline(BasePipeline):
         self.scheduler.set_timesteps(base.num_train_timesteps, training=True)
         self.alphas_cumprod = torch.tensor(self.scheduler.alphas_cumprod, device=device)
 
-        self.vae = self.unet = None
+        self.vae: Any = None  # modules, once they are loaded
+        self.unet: Any = None
         self.in_iteration_models = ("unet",)
         self.latents_unit = LatentsUnit()
         self.units = [self.latents_unit]

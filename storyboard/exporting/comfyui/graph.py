@@ -68,7 +68,7 @@ def workflow(
 
     first, models = panels[0], models or {}
     api = _loaders(first, models)
-    loads_folder = _loads_folder(first)
+    loads_folder = _folder_loader(first) is not None
     api |= references.loaders(panels, models)
     model, clip, vae = (list(source) for source in _sources(first))
     further, model, clip = _lora(first, lora_name, strength, strength_clip, model, clip)
@@ -137,8 +137,9 @@ def _check(panels: Sequence[PanelRecord]) -> None:
         )
 
 
-def _loads_folder(panel: PanelRecord) -> bool:
-    return panel.base.layout == "diffusers" and bool(family_of(panel).comfyui.folder_loader)
+def _folder_loader(panel: PanelRecord) -> tuple[str, str] | None:
+    """Class and input of the node that loads a folder in diffusers' layout, for such a base."""
+    return family_of(panel).comfyui.folder_loader if panel.base.layout == "diffusers" else None
 
 
 def _loaders(panel: PanelRecord, models: Mapping[str, str]) -> dict:
@@ -146,9 +147,9 @@ def _loaders(panel: PanelRecord, models: Mapping[str, str]) -> dict:
     comfyui = family_of(panel).comfyui
     kinds = dict(comfyui.loaders)
     files = dict(comfyui.files)
-    if _loads_folder(panel):
-        kinds["1"] = comfyui.folder_loader
-        files[comfyui.folder_loader[1]] = panel.base.name
+    if (loader := _folder_loader(panel)) is not None:
+        kinds["1"] = loader
+        files[loader[1]] = panel.base.name
     if panel.base.name in bases.names():
         files |= bases.get(panel.base.name).comfy_files
     files |= models

@@ -15,6 +15,9 @@ Tensors = dict[str, torch.Tensor]
 Metadata = dict[str, str]
 
 
+Writer = Callable[[LoraState], tuple[Tensors, Metadata]]
+
+
 @dataclass(frozen=True)
 class Form:
     """A way to name a LoRA's tensors in a file.
@@ -29,7 +32,7 @@ class Form:
     name: str
     recognises: Callable[[str], bool]
     read: Callable[[LoraFile], LoraState]
-    write: Callable[[LoraState], tuple[Tensors, Metadata]] | None = None
+    write: Writer | None = None
 
 
 _FORMS: dict[str, Form] = {}
@@ -52,9 +55,9 @@ def known() -> tuple[Form, ...]:
     return tuple(reversed(_FORMS.values()))
 
 
-def writers() -> dict[str, Form]:
-    """The forms that can be written, by name."""
-    return {name: form for name, form in sorted(_FORMS.items()) if form.write}
+def writers() -> dict[str, Writer]:
+    """What writes a form, by its name, for those that can be written."""
+    return {name: form.write for name, form in sorted(_FORMS.items()) if form.write}
 
 
 def form_of(key: str) -> Form | None:
