@@ -205,8 +205,8 @@ def little_clip(hub, tmp_path):
     path = folder / "tokenizer" / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 32}))
 
-    family = families.register(replace(base.family, name="little", title="Little"))
-    yield replace(base, name="little", family=family, folder=folder, text_length=32)
+    family = families.register(replace(base.family, name="little", text_length=32))
+    yield replace(base, name="little", family=family, folder=folder)
     registry.forget("little")
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from storyboard import Panel, Story, png, prompts
 from storyboard.errors import SettingsError
+from tests.test_png import RECORD
 
 
 @pytest.mark.parametrize(
@@ -59,15 +60,7 @@ def test_a_wrong_weight_shows_where_before_anything_runs(prompt, message):
 
 def test_a_weighted_prompt_stands_in_the_png_as_typed():
     panel = Story([r"(a:1.2) \(b\)"], "[c]").resolved(3)[0]
-    facts = {
-        "steps": 1,
-        "sampler": "",
-        "schedule_type": "",
-        "guidance_scale": 1.0,
-        "width": 8,
-        "height": 8,
-        "base_fingerprint": "",
-        "base": "",
-        "lora": None,
-    }
-    assert png.parameters(panel | facts).startswith("(a:1.2) \\(b\\)\nNegative prompt: [c]\n")
+    record = RECORD.model_copy(
+        update={"prompt": panel.prompt, "negative_prompt": panel.negative_prompt}
+    )
+    assert png.parameters(record).startswith("(a:1.2) \\(b\\)\nNegative prompt: [c]\n")

@@ -161,23 +161,17 @@ def test_prompts_whose_common_length_is_too_large_are_drawn_apart(
     )
     settings = make_settings(base="sd15", num_inference_steps=2)
     words = ["a cat", *("a cat, " * count for count in (18, 40, 55, 70)), "a dog"]
-    pictures = render(Story(words), settings, None)
+    drawn = [panel.drawn for panel in render(Story(words), settings, None).panels]
     assert sorted(batches) == [[1, 1], [2], [3], [4], [5]]
-    assert [panel["text_length"] // 77 for panel in pictures.panels] == [1, 2, 3, 4, 5, 1]
-    assert ["chunks" in panel for panel in pictures.panels] == [
-        False,
-        True,
-        True,
-        True,
-        True,
-        False,
-    ]
+    assert [each.text_length // 77 for each in drawn] == [1, 2, 3, 4, 5, 1]
+    assert [each.chunks is None for each in drawn] == [True, False, False, False, False, True]
+
     batches.clear()
     pictures = render(Story(words[:3] + words[5:]), settings, None, tmp_path / "other")
-    assert batches == [[1, 2, 3, 1]] and {panel["text_length"] for panel in pictures.panels} == {
-        6 * 77
-    }
-    assert [len(panel["chunks"].get("prompt", [])) for panel in pictures.panels] == [0, 2, 3, 0]
+    drawn = [panel.drawn for panel in pictures.panels]
+    assert batches == [[1, 2, 3, 1]]
+    assert {each.text_length for each in drawn} == {6 * 77}
+    assert [len(each.chunks.get("prompt", [])) for each in drawn] == [0, 2, 3, 0]
 
 
 @pytest.mark.parametrize("name", CLIP)

@@ -26,7 +26,6 @@ from storyboard.models.bases import Base
 from storyboard.models.run import Run
 from storyboard.models.text_encoding import Embedding, encoding_of
 
-CLIP_LENGTH = 77  # tokens that CLIP reads at once
 MOST_CHUNKS = 12  # of a batch's common length: the least common multiple of 1 to 4
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
@@ -85,7 +84,7 @@ def encode(
     return {prompt: _read(path, run.base.text_length) for prompt, path in paths.items()}
 
 
-def common_length(lengths: Iterable[int], text_length: int = CLIP_LENGTH) -> int:
+def common_length(lengths: Iterable[int], text_length: int) -> int:
     """Tokens that embeddings of different ``lengths`` are repeated to in one batch.
 
     That is their least common multiple; the longest where it would be more than MOST_CHUNKS times

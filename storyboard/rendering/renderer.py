@@ -201,7 +201,9 @@ class Renderer:
                 text_length=batch.text_length,
                 **options,
             )
-            text_length = conditioning.common_length(batching.lengths(records, rows, embeddings))
+            text_length = conditioning.common_length(
+                batching.lengths(records, rows, embeddings), self.run.base.text_length
+            )
             if batch.text_length and batch.text_length % text_length == 0:
                 text_length = batch.text_length
             kept = batch.panels
