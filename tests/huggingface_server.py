@@ -59,19 +59,7 @@ def _handler(hub: HuggingFace) -> type[Handler]:
         def model(self, folder):
             if not folder.is_dir():
                 return self.missing()
-            siblings = [
-                {"rfilename": name} | ({"size": size} if hub.sized else {})
-                for name, size in _sizes(folder).items()
-            ]
-            return self.json(
-                {
-                    "id": f"{folder.parent.name}/{folder.name}",
-                    "sha": hub.commit(folder),
-                    "siblings": siblings,
-                    "tags": [],
-                    "private": False,
-                }
-            )
+            return self.json(_model(hub, folder))
 
         def tree(self, folder):
             if not folder.is_dir():
@@ -101,6 +89,21 @@ def _handler(hub: HuggingFace) -> type[Handler]:
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
     return HuggingFaceHandler
+
+
+def _model(hub: HuggingFace, folder: Path) -> dict:
+    """What the hub says of the model in ``folder``."""
+    siblings = [
+        {"rfilename": name} | ({"size": size} if hub.sized else {})
+        for name, size in _sizes(folder).items()
+    ]
+    return {
+        "id": f"{folder.parent.name}/{folder.name}",
+        "sha": hub.commit(folder),
+        "siblings": siblings,
+        "tags": [],
+        "private": False,
+    }
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -79,8 +79,7 @@ def reproduce(
         # 3. draw and compare
         changed += _draw(run, lora, panels, references)
         shutil.rmtree(folder / "cache")
-        names = [panel.as_drawn.file_name for panel in panels]
-        differences = [largest_difference(content.pictures[name], folder / name) for name in names]
+        differences = _differences(content, folder)
         tolerance = TOLERANCE[first.precision or "fp32"]
         verdicts = [verdict(difference, tolerance) for difference in differences]
         artifacts.write_manifest(
@@ -95,6 +94,12 @@ def reproduce(
     result = Reproduction(target, verdicts, differences, changed, tolerance)
     print(result)
     return result
+
+
+def _differences(content: OpenedBundle, folder: Path) -> list[int]:
+    """How far each panel in ``folder`` is from the bundle's, at most, of 255."""
+    names = [panel.as_drawn.file_name for panel in content.panels]
+    return [largest_difference(content.pictures[name], folder / name) for name in names]
 
 
 def _check_target(target: Path) -> None:

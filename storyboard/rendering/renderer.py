@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -201,11 +201,7 @@ class Renderer:
                 text_length=batch.text_length,
                 **options,
             )
-            text_length = conditioning.common_length(
-                batching.lengths(records, rows, embeddings), self.run.base.text_length
-            )
-            if batch.text_length and batch.text_length % text_length == 0:
-                text_length = batch.text_length
+            text_length = self._text_length(batch, batching.lengths(records, rows, embeddings))
             kept = batch.panels
             for row, (index, image) in enumerate(zip(batch.indices, images, strict=True)):
                 if row in batch.fillers:
@@ -227,6 +223,12 @@ class Renderer:
                 )
         seconds = (time.perf_counter() - began) / len(kept)
         self._seconds[last.character is not None] += [seconds] * len(kept)
+
+    def _text_length(self, batch: Batch, lengths: Iterable[int]) -> int:
+        """Tokens that the prompts of ``batch`` are repeated to."""
+        common = conditioning.common_length(lengths, self.run.base.text_length)
+        is_multiple = batch.text_length and batch.text_length % common == 0
+        return batch.text_length if is_multiple else common
 
     def _set_vae_tiling(self, tiling: bool) -> None:
         if tiling:

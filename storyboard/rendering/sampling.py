@@ -160,6 +160,10 @@ def draw(
         yield Image.fromarray(pixels.byte().permute(1, 2, 0).numpy())
 
 
+# of a pipeline's call, those that hold the negative's half under guidance
+GUIDED_TENSORS = ("prompt_embeds", "add_text_embeds", "add_time_ids")
+
+
 @torch.no_grad()
 def denoise(
     pipe,
@@ -188,11 +192,7 @@ def denoise(
             divide it.
         options: Further arguments of ``pipe``.
     """
-    doubled = [
-        name
-        for name in ("prompt_embeds", "add_text_embeds", "add_time_ids")
-        if name in diffusers.callback_tensors(pipe)
-    ]
+    doubled = [name for name in GUIDED_TENSORS if name in diffusers.callback_tensors(pipe)]
     skipped = steps - min(int(steps * strength), steps)  # as diffusers counts
     last_guided = round(steps * guidance_end) - skipped
 

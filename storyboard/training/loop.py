@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from storyboard.errors import ResourceError, TrainingError
-from storyboard.training.batches import batches_from, draw_batch
+from storyboard.training.batches import Bucket, batches_from, draw_batch
 from storyboard.training.cache import Cache
 from storyboard.training.checkpoint import TrainingState
 from storyboard.training.graphs import Replay
@@ -101,16 +101,7 @@ def optimise(
 
     for step in range(first, total):
         # 3. The batch of this step
-        bucket, indices = next(batches)
-        batch = draw_batch(
-            cache,
-            bucket,
-            indices,
-            pipe,
-            hyperparameters.seed,
-            step,
-            hyperparameters.caption_dropout,
-        )
+        batch = _drawn(cache, next(batches), pipe, hyperparameters, step)
 
         # 4. Its loss and gradients
         loss, micro_batch_size = _accumulate(gradients, state.optimizer, batch, micro_batch_size)
@@ -131,6 +122,18 @@ def optimise(
     _write_losses(state.losses, hyperparameters, folder / "loss.csv")
     state.save(folder / "training" / "state.safetensors")
     return {name: parameter.detach().cpu() for name, parameter in state.parameters.items()}
+
+
+def _drawn(
+    cache: Cache,
+    batch: tuple[Bucket, torch.Tensor],
+    pipe: TrainingPipeline,
+    hyperparameters: Hyperparameters,
+    step: int,
+) -> dict[str, torch.Tensor]:
+    """The pictures of ``batch`` with what ``step`` draws for them."""
+    seed, dropout = hyperparameters.seed, hyperparameters.caption_dropout
+    return draw_batch(cache, *batch, pipe, seed, step, dropout)
 
 
 def trainable(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
