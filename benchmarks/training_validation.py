@@ -8,7 +8,7 @@ import torch
 
 from storyboard.data.captions import Captions
 from storyboard.models.run import Run
-from storyboard.training import cache, loop
+from storyboard.training import cache, loss
 from storyboard.training.pipeline import TrainingPipeline
 
 MEASUREMENTS = 8  # along the way
@@ -71,7 +71,7 @@ class Validation:
             "add_time_ids": self.cached.time_ids[bucket][index],
         }
         latents = self.cached.latents[bucket][index].expand(DRAWS, -1, -1, -1)
-        return loop.diffusion_loss(
+        return loss.diffusion_loss(
             self.pipe,
             latents.to(device),
             noise.to(device),

@@ -16,7 +16,8 @@ import storyboard
 from tests.conftest import ROOT
 from tools import requirements
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def test_requirements_are_pyprojects():
@@ -40,6 +41,8 @@ def test_type_checkers_see_the_names_that_the_package_has():
     stub = ast.parse((ROOT / "storyboard" / "__init__.pyi").read_text(encoding="utf-8"))
     modules = {node.names[0].asname: node.module for node in stub.body}
     assert modules == {name: f"storyboard.{module}" for name, module in storyboard._MODULES.items()}
+    checked = PYPROJECT["tool"]["mypy"]["files"]
+    assert {module.replace(".", "/") + ".py" for module in modules.values()} <= set(checked)
     assert all(getattr(storyboard, name) is not None for name in storyboard.__all__)
     with pytest.raises(AttributeError, match="no attribute 'heroine'"):
         storyboard.heroine  # noqa: B018 (reading it is what is tested)
