@@ -60,7 +60,8 @@ MINI = Base(
     # the half of the UNet that draws: the other half needs no backward pass then
     lora_targets=(
         r"(mid_block|up_blocks)\..*\."
-        r"(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2|time_emb_proj)",
+        r"(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|"
+        r"conv1|conv2|time_emb_proj)",
     ),
     learning_rate=4.5e-3,
     train_steps=600,
