@@ -125,7 +125,7 @@ def check_fits(base: Base, settings: Settings) -> None:
 
 def filled(settings: Settings, base: Base) -> dict[str, Any]:
     """Every setting that ``Run`` has, by name: the user's, or the base's where that is None."""
-    values = {}
+    values: dict[str, Any] = {}
     for name in FROM_SETTINGS:
         own = getattr(settings, name)
         values[name] = getattr(base, name, None) if own is None else own
