@@ -72,9 +72,7 @@ def reproduce(
         run = resolve(_settings(panels, base or first.base.name, folder))
         lora = folder / "lora.safetensors"
         lora.write_bytes(content.lora)
-        changed = _changed(first, run.base_fingerprint, artifacts.digest_of_file(lora))
-        if _encoded_otherwise(panels, run.base.text_length):
-            changed.append(ENCODED_OTHERWISE)
+        changed = _changed(panels, run, artifacts.digest_of_file(lora))
 
         # 3. draw and compare
         changed += _draw(run, lora, panels, references)
@@ -166,8 +164,9 @@ def _reference(
     )
 
 
-def _changed(panel: PanelRecord, base_fingerprint: str, lora_digest: str) -> list[str]:
-    """What differs from when ``panel`` was drawn."""
+def _changed(panels: Sequence[PanelRecord], run: Run, lora_digest: str) -> list[str]:
+    """What differs from when ``panels`` were drawn."""
+    panel, base_fingerprint = panels[0], run.base_fingerprint
     changed = []
     base_before = panel.base.fingerprint or "not named"
     lora_before = (panel.lora and panel.lora.digest) or "not named"
@@ -182,6 +181,8 @@ def _changed(panel: PanelRecord, base_fingerprint: str, lora_digest: str) -> lis
         before = panel.versions.get(name, "not named")
         if before != version:
             changed.append(f"{name} {before}, now {version}")
+    if _encoded_otherwise(panels, run.base.text_length):
+        changed.append(ENCODED_OTHERWISE)
     return changed
 
 

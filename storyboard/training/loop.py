@@ -111,7 +111,6 @@ def optimise(
         rate = _learning_rate(step, hyperparameters)
         _update(state, rate, hyperparameters.max_grad_norm)
         state.losses.append(loss)
-
         # 6. Report and checkpoint
         number = step + 1
         seconds_left = (time.perf_counter() - began) / (number - first) * (total - number)
