@@ -44,8 +44,7 @@ def reproduce(
             and what panels followed.
         output: Folder for the pictures, made anew; None takes ``<name of the zip>-reproduced``
             beside it.
-        base: Where the base lies, for one that was a path; None takes the base that the bundle
-            names.
+        base: Where the base lies, for one that was a path; None takes the one that is named.
         controlnets: Where ControlNets lie that were folders, by what they follow (``edges``,
             ``depth``, ...).
 
