@@ -22,7 +22,7 @@ REDRAW_INTERVAL = 2.0  # seconds between redraws of a running cell
 TERMINAL = "STORYBOARD_TERMINAL"
 BAR_WIDTH = 300  # pixels
 PREVIEW_SIDE = 130  # pixels
-LOSSES_AVERAGED = 200  # of those last, in the line of progress
+LOSSES_AVERAGED = 200  # latest ones, in the progress line
 POINTS = 400  # of a curve, at most
 CSS = (
     "<style>.sb{font:13px/1.5 system-ui,sans-serif}.sb table{border-collapse:collapse}"

@@ -107,10 +107,10 @@ class Panel:
 
 
 class Story(Sequence[Panel]):
-    """One to sixty-four panels, eight for the contest.
+    """One to sixty-four panels; a story has eight by custom.
 
     Args:
-        panels: Panels, or plain strings for panels without anything further.
+        panels: Panels, or plain strings for panels that have a prompt alone.
         negative_prompt: For every panel that names none of its own.
         common: What all panels share, such as 紫色短发女孩; stands before each prompt.
         trigger: The word that the LoRA was taught its style by, such as 二次元; stands before all.

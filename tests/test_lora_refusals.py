@@ -44,7 +44,7 @@ def test_no_path_drops_a_tensor_of_another_kind(hub, make_settings, tmp_path, pa
         lambda: attaching.check(base, path),
         lambda: attaching.attach(None, base, path),
         lambda: lora.modules(path),
-        lambda: lora.trains_text(path),
+        lambda: lora.has_text_encoder(path),
     )
     for call in paths:
         with pytest.raises(LoraError, match=KINDS[part]) as error:

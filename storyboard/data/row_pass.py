@@ -18,14 +18,14 @@ class Verdict:
     """What the operators of a pass found of one row.
 
     Attributes:
-        refused_by: Index of the operator that refused it, or KEPT.
+        dropped_by: Index of the operator that refused it, or KEPT.
         reason: Why it was refused.
         statistics: What the filters measured.
         hashes: What deduplicators compare, by the index of the operator, as text for JSON.
         seconds: Of each operator.
     """
 
-    refused_by: int = KEPT
+    dropped_by: int = KEPT
     reason: str = ""
     statistics: dict[str, object] = field(default_factory=dict)
     hashes: dict[str, dict] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def _enter(
 
     began = time.perf_counter()
     reasons = {
-        row_id: verdict.reason for row_id, verdict in before.items() if verdict.refused_by == index
+        row_id: verdict.reason for row_id, verdict in before.items() if verdict.dropped_by == index
     }
     if isinstance(operator, Deduplicator):
         hashes = {
@@ -86,7 +86,7 @@ def _enter(
             for row_id, verdict in before.items()
             if row_id not in reasons
         }
-        reasons |= _repeats(operator, hashes)
+        reasons |= _duplicates(operator, hashes)
 
     kept = [row_id for row_id in before if row_id not in reasons]
     judging = sum(verdict.seconds[index] for verdict in before.values()) / workers
@@ -95,7 +95,7 @@ def _enter(
     return kept
 
 
-def _repeats(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
+def _duplicates(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
     """Ids of the rows that the deduplicator ``operator`` refuses, with reasons."""
     import datasets
 
@@ -140,12 +140,12 @@ class JudgeRow:
                 row, kept = self._judge(operator, index, row, verdict)
             except StoryboardError:
                 raise
-            except Exception as error:  # an operator may raise anything, which costs this row alone
+            except Exception as error:  # an operator may raise anything: this row is dropped
                 kept = False
                 verdict.reason = f"{UNMEASURED} ({' '.join(str(error).split())})"
             verdict.seconds[index] = time.perf_counter() - began
             if not kept:
-                verdict.refused_by = index
+                verdict.dropped_by = index
                 break
 
         verdict.statistics = _plain_statistics(row[Fields.stats])

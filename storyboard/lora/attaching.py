@@ -44,7 +44,7 @@ class TextAdapter:
 
 def text_adapter(base: Base, lora: Path | None) -> TextAdapter | None:
     """The part of a LoRA file for the text encoders of ``base``; None where it has none."""
-    return TextAdapter(base, lora) if lora and lora_file.trains_text(lora) else None
+    return TextAdapter(base, lora) if lora and lora_file.has_text_encoder(lora) else None
 
 
 def check(base: Base, lora: Path) -> None:

@@ -130,7 +130,7 @@ def serialised(tensors: dict[str, torch.Tensor], metadata: Mapping[str, object])
 
 
 def data_digest(path: Path) -> str:
-    """SHA-256 of a safetensors file behind its header, by which A1111 and kohya know a LoRA.
+    """SHA-256 of a safetensors file after its header, by which A1111 and kohya know a LoRA.
 
     (https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/hashes.py,
     addnet_hash_safetensors.)
@@ -149,7 +149,7 @@ def modules(path: Path) -> set[str]:
     return {kohya_name(module, state.family) for module in state.modules}
 
 
-def trains_text(path: Path) -> bool:
+def has_text_encoder(path: Path) -> bool:
     """Whether a kohya-form file changes a text encoder. Errors as ``read_kohya``."""
     return bool(reading.read_kohya(path, values=False).components - {"unet"})
 

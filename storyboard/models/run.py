@@ -19,7 +19,7 @@ class Run:
 
     Attributes:
         settings: What the user wrote.
-        base: With its weights at hand.
+        base: With its weights on this machine.
         base_fingerprint: SHA-256 over the files of the base.
         plan: How the machine is used.
         folder: Where the stages write.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storyboard import artifacts
-from storyboard.lora.file import data_digest, trains_text
+from storyboard.lora.file import data_digest, has_text_encoder
 from storyboard.models import bases
 from storyboard.models.base import Base
 from storyboard.models.run import Run
@@ -84,5 +84,5 @@ def lora_record(path: Path) -> LoraRecord:
     return LoraRecord(
         digest=artifacts.digest_of_file(path),
         tensors_digest=data_digest(path),
-        text_encoder=trains_text(path),
+        text_encoder=has_text_encoder(path),
     )

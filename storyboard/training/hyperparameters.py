@@ -1,4 +1,4 @@
-"""Everything that decides on a LoRA beside captions, base and software, in one record."""
+"""Everything that determines a LoRA besides captions, base and software, in one record."""
 
 from dataclasses import dataclass
 

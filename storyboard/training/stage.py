@@ -29,13 +29,14 @@ BYTES_PER_PICTURE = 3 * 10**6  # of cached latents and embeddings
 def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
     """Train a LoRA on ``captions`` into ``<output>/lora``.
 
-    A call that was interrupted is continued by the next one, from the last quarter of its steps.
+    An interrupted call resumes from the last checkpoint, which is written every quarter.
     The LoRA as it stood after one and two thirds is kept in ``checkpoints/``, for ``best`` to
     choose from.
 
     Args:
         story: Its first panels are drawn along the way, without references and character
-            consistency. It does not enter the fingerprint: an edited prompt trains nothing anew.
+            consistency. It does not enter the fingerprint: an edited prompt
+            does not train again.
 
     Raises:
         SettingsError: More pictures in a step than there are.

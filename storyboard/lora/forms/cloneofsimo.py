@@ -55,9 +55,9 @@ def read(file: LoraFile) -> LoraState:
             and numbers == set(range(len(modules[component])))
         )
         if numbers and not by_default:
-            told = ", ".join(sorted(classes)) or "unnamed classes"
+            listed = ", ".join(sorted(classes)) or "unnamed classes"
             raise LoraError(
-                f"{file.path} was made by cloneofsimo/lora for {len(numbers)} layers of {told} "
+                f"{file.path} was made by cloneofsimo/lora for {len(numbers)} layers of {listed} "
                 f"in {component}, whose order is not known: "
                 "only its default, all of attention and GEGLU, is read."
             )

@@ -7,15 +7,14 @@ import torch
 
 from storyboard.errors import LoraError
 from storyboard.lora import names
-from storyboard.lora.forms import course, diffusers, kohya, peft
+from storyboard.lora.forms import diffusers, peft
 from storyboard.lora.forms.registry import Form, Metadata, Tensors
 from storyboard.lora.state import LoraFile, LoraState, Place, assemble
 
 
 def recognises(key: str) -> bool:
-    dotted = peft.split(key)
-    others = (kohya, diffusers, course)
-    return dotted is not None and not any(form.recognises(key) for form in others)
+    """Every dotted name; other forms with such names are asked first."""
+    return peft.split(key) is not None
 
 
 def read(file: LoraFile) -> LoraState:
@@ -57,4 +56,4 @@ def write(state: LoraState) -> tuple[Tensors, Metadata]:
     return tensors, {}
 
 
-FORM = Form("diffsynth", recognises, read, write)
+FORM = Form("diffsynth", recognises, read, write, fallback=True)

@@ -27,12 +27,15 @@ class Form:
         recognises: Whether the name of a tensor is of this form.
         read: Reads a file of which ``recognises`` holds for every tensor.
         write: The tensors and metadata of such a file; None where the form is only read.
+        fallback: Whether it is asked after all others, because ``recognises`` holds for their
+            names too.
     """
 
     name: str
     recognises: Callable[[str], bool]
     read: Callable[[LoraFile], LoraState]
     write: Writer | None = None
+    fallback: bool = False
 
 
 _FORMS: dict[str, Form] = {}
@@ -51,8 +54,9 @@ def forget(name: str) -> None:
 
 
 def known() -> tuple[Form, ...]:
-    """All forms, the last one registered first."""
-    return tuple(reversed(_FORMS.values()))
+    """All forms in the order they are asked: the last registered first, fallbacks at the end."""
+    newest_first = reversed(_FORMS.values())
+    return tuple(sorted(newest_first, key=lambda form: form.fallback))
 
 
 def writers() -> dict[str, Writer]:
