@@ -13,7 +13,6 @@ from benchmarks import gpu_drawing, gpu_levers, gpu_training
 
 SIDE = 8192  # of the matrices whose product is timed
 COPIED = 4 * 2**30  # bytes
-MINI_PACK = ("lora.safetensors", "story.json", "cleaned.json", "scores.json")
 
 
 def rates(card) -> None:

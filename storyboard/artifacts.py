@@ -80,11 +80,13 @@ def write_manifest(folder: Path, stage: str, fingerprint: str, **facts: object) 
 def read_manifest(folder: Path) -> dict | None:
     """The manifest of ``folder``, or None where there is none."""
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except json.JSONDecodeError:
-        return None  # edited by hand: the stage is done again
+    except ValueError:  # neither UTF-8 nor JSON: edited by hand, the stage is done again
+        return None
+    whole = isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)
+    return manifest if whole else None
 
 
 def finished(folder: Path, fingerprint: str) -> dict | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from storyboard import artifacts
+from storyboard.errors import StoryboardError
 
 TEXTS = ("prompt", "negative_prompt")
 CHARACTER_FILE = "character.png"
@@ -41,7 +42,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class RecordError(ValueError):
+class RecordError(StoryboardError, ValueError):
     """A record that does not have the form that it should; names the field."""
 
 

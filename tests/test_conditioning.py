@@ -96,7 +96,7 @@ def test_another_precision_is_encoded_anew(encode, tmp_path):
     assert len(folders) == 2  # each precision keeps its own
 
 
-def test_what_is_cut_and_what_is_not_understood_is_embeddings(encode, capsys):
+def test_what_is_cut_and_what_is_not_understood_is_printed(encode, capsys):
     encode("sd15", ["short", "word " * 90, "紫色短发女孩"])
     printed = capsys.readouterr().out
     assert (

@@ -1,12 +1,16 @@
 """Bases that are paths: known by configs and tensor names, or refused by name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from storyboard import Settings
 from storyboard.errors import BaseError
+from storyboard.exporting import licences
 from storyboard.models import bases, run, weights
+from storyboard.rendering.panels import base_record
 from tests import tiny
 
 
@@ -162,6 +166,23 @@ def test_a_folder_called_mini_is_not_mini(hub, tmp_path):
     base.weight_files("unet")[0].unlink()
     with pytest.raises(BaseError, match="lacks safetensors weights in .*: get it again"):
         base.check()
+
+
+def test_a_base_of_ones_own_never_bears_the_name_of_ours(hub, tmp_path):
+    """By its name a bundle, a card, a graph and ``reproduce`` tell a base."""
+    folder = tiny.copied(hub("kolors"), tmp_path / "mini").folder
+    base, settings = bases.get(str(folder)), Settings(base=str(folder))
+    assert base.name == "mini-own"
+    assert base_record(base, base.fingerprint()).layout == "diffusers"
+    assert licences.of_base(settings) == licences.OTHER
+
+
+def test_a_base_without_a_licence_is_given_away_as_its_base_is(hub):
+    bases.register(replace(hub("sd15"), name="unlicensed", licence={}))
+    try:
+        assert licences.of_base(Settings(base="unlicensed")) == licences.OTHER
+    finally:
+        bases.forget("unlicensed")
 
 
 def test_a_small_kolors_of_unknown_size_has_the_resolution_of_its_unet(hub):

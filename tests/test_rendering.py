@@ -45,6 +45,16 @@ def test_a_picture_a_panel_and_the_grid(drawn):
     assert pictures.grid.is_file()
 
 
+def test_tiles_that_the_user_asks_for_are_drawn(drawn, tmp_path, capsys):
+    settings, story, lora, _ = drawn
+    settings = settings.but(output=str(tmp_path))
+    render(story, settings, lora)
+    render(story, settings.but(vae_tiling=True), lora)
+    render(story, settings, lora)  # None keeps what is there
+    lines = capsys.readouterr().out
+    assert lines.count("drew 3 of 3") == 2 and "nothing to do" in lines
+
+
 def test_every_png_says_how_it_was_made(drawn):
     settings, _, lora, pictures = drawn
     with Image.open(pictures.paths[0]) as image:

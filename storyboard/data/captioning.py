@@ -3,8 +3,10 @@
 The model is run by Data-Juicer's ``image_captioning_mapper``.
 """
 
+import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +99,8 @@ def _load(ops, folder: Path, model: str, picture: Path):
     Raises:
         SettingsError: The model is none that describes pictures.
     """
+    import torch
+
     parameters = {
         "hf_img2seq": str(folder),
         "keep_original_sample": False,
@@ -105,8 +109,11 @@ def _load(ops, folder: Path, model: str, picture: Path):
     }
     try:
         _check_weights(folder)
-        (operator,) = ops.load_ops([{"image_captioning_mapper": parameters}])
-        _run(operator, picture)
+        with _random_states_kept():
+            (operator,) = ops.load_ops([{"image_captioning_mapper": parameters}])
+            _run(operator, picture)
+    except torch.OutOfMemoryError:
+        raise
     # what transformers raises for a model of another kind
     except (
         BaseError,
@@ -124,6 +131,19 @@ def _load(ops, folder: Path, model: str, picture: Path):
     return operator
 
 
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Inside, torch's and Python's random numbers may be drawn: Data-Juicer draws of both."""
+    import torch
+
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(state)
+
+
 def _check_weights(folder: Path) -> None:
     """Raise BaseError unless all weights of the class that Data-Juicer loads are there.
 
@@ -139,7 +159,8 @@ def _check_weights(folder: Path) -> None:
 def _caption(operator, path: Path, seed: int) -> str:
     import torch
 
-    with torch.random.fork_rng():
+    with _random_states_kept():
+        random.seed(seed)
         torch.manual_seed(seed)
         try:
             return _run(operator, path)

@@ -16,7 +16,8 @@ OTHER = {"license": "other", "license_name": "as-the-base-model"}
 def of_base(settings: Settings) -> dict[str, str]:
     """Licence fields of the model card's front matter."""
     base = check(settings)
-    return dict(base.licence) if base.name in bases.names() else dict(OTHER)
+    published = base.name in bases.names() and base.licence
+    return dict(base.licence) if published else dict(OTHER)
 
 
 def build(settings: Settings) -> str:

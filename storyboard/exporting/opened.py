@@ -197,6 +197,8 @@ def _check_panel(panel: PanelRecord, number: int, first: PanelRecord) -> None:
     }
     if missing := [name for name, value in known.items() if value is None]:
         raise ValueError(f"panel {number} lacks {missing[0]}")
+    if panel.lora.strength != 1:
+        raise ValueError(f"panel {number} has a LoRA of strength {panel.lora.strength:g}, not 1")
     if panel.drawn.file != f"panel-{number}.png":
         raise ValueError(f"the file of panel {number}")
     if panel.reference:

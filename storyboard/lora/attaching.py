@@ -152,6 +152,8 @@ def attach(pipe, base: Base, lora: Path) -> int:
         try:
             with quiet():
                 _inject(part, component, own)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise LoraError(
                 f"{lora} does not fit the base {base.name!r} ({str(error).splitlines()[0]}): "

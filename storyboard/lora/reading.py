@@ -14,16 +14,6 @@ from storyboard.lora.state import LoraState
 from storyboard.models.families import Family
 
 
-def read(path: Path) -> LoraState:
-    """The LoRA in a file of any form, not compared with any base.
-
-    Raises:
-        LoraError: No such file, or a form or kind that is not known.
-    """
-    tensors, metadata = content(path)
-    return forms.read(path, tensors, metadata)
-
-
 def read_kohya(path: Path, family: Family | None = None, values: bool = True) -> LoraState:
     """The LoRA in a file of kohya's form, the only one that is attached to a base.
 

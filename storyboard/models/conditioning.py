@@ -116,13 +116,15 @@ def stack(embeddings: Iterable[Embedding], length: int = 0) -> tuple[torch.Tenso
 
 def _cache_folder(run: Run, adapter: Adapter | None) -> Path:
     """Where embeddings of this base, precision and adapter are kept."""
+    packages = ["torch", "diffusers", "transformers", "compel"]
+    packages += ["bitsandbytes"] if run.text_encoder_bits else []
     fingerprint = artifacts.fingerprint(
         base=run.base_fingerprint,
         syntax="A1111, chunks",
         precision=run.plan.precision,
         bits=run.text_encoder_bits,
         clip_layers_left_out=_layers_left_out(run.base, run.clip_skip),
-        versions=artifacts.versions("torch", "diffusers", "transformers", "compel"),
+        versions=artifacts.versions(*packages),
     )
     folder = run.folder / "cache" / "text" / fingerprint[:16]
     return folder if adapter is None else folder / adapter.fingerprint[:16]

@@ -54,7 +54,7 @@ def _folder(path: Path, known: Sequence[Base]) -> Base:
     prediction_type, zero_terminal_snr = objective.of_folder(path, schedule)
     return replace(
         template,
-        name=path.resolve().name,
+        name=_own_name(path.resolve().name, known),
         title=f"{path} ({template.title})",
         folder=path,
         modelscope=None,
@@ -74,12 +74,19 @@ def _single_file(path: Path, known: Sequence[Base]) -> Base:
     prediction_type, zero_terminal_snr = objective.of_single_file(path)
     return replace(
         template,
-        name=path.stem,
+        name=_own_name(path.stem, known),
         title=f"{path.name} ({template.title})",
+        folder=None,
+        embedded=False,
         checkpoint=path,
         prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
     )
+
+
+def _own_name(name: str, known: Sequence[Base]) -> str:
+    """``name``, or another where a known base has it: records and bundles tell bases by name."""
+    return f"{name}-own" if name in {base.name for base in known} else name
 
 
 def _configs(path: Path) -> dict[str, dict]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from storyboard import artifacts
@@ -87,6 +88,8 @@ class Character:
             self.image = self.picture()
             try:
                 _load_ip_adapter(pipe, self.folder, *self.files)
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, ValueError, KeyError) as error:
                 # diffusers leaves what the file lacks on the meta device and then cannot move it
                 lacking = isinstance(error, NotImplementedError)

@@ -63,6 +63,8 @@ def render(
 
     # 3. what is drawn already
     kept = pictures.kept_panels(folder, records)
+    if (tiling := run.settings.vae_tiling) is not None:
+        kept = {i: panel for i, panel in kept.items() if panel.as_drawn.vae_tiling == tiling}
     todo = [index for index in range(len(records)) if index not in kept]
     if not todo and artifacts.finished(folder, fingerprint):
         story_pictures = Pictures(folder, list(kept.values()))

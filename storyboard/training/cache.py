@@ -99,6 +99,7 @@ def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
         captions=captions.digest,
         base=run.base_fingerprint,
         resolution=run.resolution,
+        resolution_step=run.base.resolution_step,
         precision=run.plan.precision,
         max_bucket_ratio=max_ratio,
         versions=artifacts.versions("torch", "diffusers", "diffsynth"),

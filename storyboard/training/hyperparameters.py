@@ -24,6 +24,9 @@ class Hyperparameters:
         clip_skip: As in ``Settings``; None reads captions where the base usually does.
         text_encoder_bits: As in ``Settings``; None is a text encoder that is not quantised.
         prediction_type: What the UNet predicts, as ``Base.prediction_type``.
+        num_train_timesteps, beta_start, beta_end, zero_terminal_snr: The noise schedule, as of
+            ``Base``.
+        resolution_step: Divides the sides of a bucket, as ``Base.resolution_step``.
         high_noise_weight: As ``Base.high_noise_weight``; ``loss.timestep_weights`` has the formula.
         max_timestep_weight: Ceiling of a timestep's weight in the loss.
         caption_dropout: Share of pictures that are seen with the empty caption: classifier-free
@@ -47,6 +50,11 @@ class Hyperparameters:
     clip_skip: int | None
     text_encoder_bits: int | None
     prediction_type: str
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
+    zero_terminal_snr: bool
+    resolution_step: int
     high_noise_weight: float
     max_timestep_weight: float = 50.0
     caption_dropout: float = 0.1
@@ -74,5 +82,10 @@ class Hyperparameters:
             clip_skip=run.clip_skip,
             text_encoder_bits=run.text_encoder_bits,
             prediction_type=run.base.prediction_type,
+            num_train_timesteps=run.base.num_train_timesteps,
+            beta_start=run.base.beta_start,
+            beta_end=run.base.beta_end,
+            zero_terminal_snr=run.base.zero_terminal_snr,
+            resolution_step=run.base.resolution_step,
             high_noise_weight=run.base.high_noise_weight,
         )
