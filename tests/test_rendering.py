@@ -51,8 +51,7 @@ def test_tiles_that_the_user_asks_for_are_drawn(drawn, tmp_path, capsys):
     render(story, settings, lora)
     render(story, settings.but(vae_tiling=True), lora)
     render(story, settings, lora)  # None keeps what is there
-    lines = capsys.readouterr().out
-    assert lines.count("drew 3 of 3") == 2 and "nothing to do" in lines
+    assert capsys.readouterr().out.count("drew 3 of 3") == 2
 
 
 def test_every_png_says_how_it_was_made(drawn):
