@@ -124,6 +124,28 @@ def replace_prompt_embeds(
     return unet.register_forward_pre_hook(before, with_kwargs=True)
 
 
+@contextlib.contextmanager
+def add_residuals(unet: nn.Module, residuals: Callable[..., dict | None]) -> Iterator[None]:
+    """Inside, ``unet`` adds a ControlNet's residuals in every call.
+
+    Args:
+        residuals: Takes the arguments of the call; gives those of diffusers' UNet for residuals by
+            name, or None for a call without.
+    """
+    names = ("down_block_additional_residuals", "mid_block_additional_residual")
+    guard.require_parameters(PACKAGE, type(unet).forward, *names)
+
+    def before(_unet, args: tuple, named: dict):
+        added = residuals(*args, **named)
+        return None if added is None else (args, named | added)
+
+    handle = unet.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def add_attention_bias(
     layer: nn.Module, bias: Callable[[], torch.Tensor | None]
 ) -> torch.utils.hooks.RemovableHandle:

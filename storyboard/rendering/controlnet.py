@@ -9,6 +9,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import ControlNetModel
 
+from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError
 from storyboard.models import layout
@@ -152,7 +153,7 @@ class ControlNet:
         )
         step = 0
 
-        def add_residuals(_unet, arguments, named):
+        def residuals(*arguments, **named) -> dict | None:
             nonlocal step
             step += 1
             scales = [
@@ -161,13 +162,10 @@ class ControlNet:
             ]
             if not any(scales):
                 return None
-            return arguments, named | self._residuals(conditions, scales, *arguments, **named)
+            return self._residuals(conditions, scales, *arguments, **named)
 
-        hook = unet.register_forward_pre_hook(add_residuals, with_kwargs=True)
-        try:
+        with diffusers.add_residuals(unet, residuals):
             yield
-        finally:
-            hook.remove()
 
     def _residuals(
         self,
