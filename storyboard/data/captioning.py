@@ -15,7 +15,7 @@ from storyboard.compat.data_juicer import data_juicer
 from storyboard.compat.quiet import quiet
 from storyboard.data.listing import ListedPicture
 from storyboard.errors import BaseError, DatasetError, SettingsError
-from storyboard.models import loading, weights
+from storyboard.models import weights
 from storyboard.settings import Settings
 
 # what a camera, a browser or a hurried person calls a picture, perhaps with a number
@@ -150,6 +150,8 @@ def _check_weights(folder: Path) -> None:
     transformers would fill the rest with random numbers.
     """
     import transformers
+
+    from storyboard.models import loading
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     model_class = getattr(transformers, config.architectures[0])
