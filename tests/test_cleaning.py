@@ -1,5 +1,7 @@
 import csv
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -126,3 +128,14 @@ def test_captions_survive_the_loss_of_hard_links(folder, make_settings, recipe, 
     report = run(folder, make_settings, recipe, [{"text_length_filter": {"min_len": 1}}])
     shutil.rmtree(report.origin)
     assert all(report.captions.path(row).is_file() for row in report.captions.rows)
+
+
+def test_collecting_and_cleaning_import_no_torch(folder, tmp_path):
+    """It would take seconds and 500 MB, and nothing there computes with it."""
+    script = (
+        "import sys; from storyboard import Settings, clean, collect;"
+        "settings = Settings(dataset=sys.argv[1], output=sys.argv[2]);"
+        "clean(collect(settings), settings); assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out")]
+    subprocess.run(command, check=True)
