@@ -2,7 +2,6 @@
 
 from storyboard.models.families import module_names, sdxl
 from storyboard.models.families.family import (
-    ComfyNodes,
     Family,
     Lookalike,
     MemoryNeeds,
@@ -50,15 +49,6 @@ FAMILY = Family(
     kohya_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
     module_names={"unet": module_names.UNET2D, "text_encoder": module_names.CLIP_TEXT},
     memory=MemoryNeeds(unet=1.8, text=0.4),
-    comfyui=ComfyNodes(
-        loaders={"1": ("CheckpointLoaderSimple", "ckpt_name")},
-        model=("1", 0),
-        clip=("1", 1),
-        vae=("1", 2),
-        text=("CLIPTextEncode", "clip", "text"),
-        controlnet="ControlNetLoader",
-        note=sdxl.CHECKPOINT_NOTE,
-        folder_loader=sdxl.FOLDER_LOADER,
-    ),
+    comfyui=sdxl.CHECKPOINT_NODES,
     use="diffusers `StableDiffusionPipeline`, ComfyUI, A1111",
 )

@@ -1,5 +1,7 @@
 """Stable Diffusion XL: two CLIP text encoders, size and crop as further conditions."""
 
+from dataclasses import replace
+
 from storyboard.models.families import module_names
 from storyboard.models.families.family import (
     ComfyNodes,
@@ -20,6 +22,18 @@ ORIGINAL_VAE = "first_stage_model."
 FIRST_LAYER = f"{ORIGINAL_UNET}input_blocks.0.0.weight"
 CHECKPOINT_NOTE = "The checkpoint goes into models/checkpoints. 模型放入 models/checkpoints。"
 FOLDER_LOADER = ("DiffusersLoader", "model_path")
+
+# of every family that ComfyUI loads as one checkpoint
+CHECKPOINT_NODES = ComfyNodes(
+    loaders={"1": ("CheckpointLoaderSimple", "ckpt_name")},
+    model=("1", 0),
+    clip=("1", 1),
+    vae=("1", 2),
+    text=("CLIPTextEncode", "clip", "text"),
+    controlnet="ControlNetLoader",
+    note=CHECKPOINT_NOTE,
+    folder_loader=FOLDER_LOADER,
+)
 
 FAMILY = Family(
     name="sdxl",
@@ -62,16 +76,6 @@ FAMILY = Family(
     lora_keys=r"^lora_te[12]_|(^|\.)text_encoder_2\.|\d[._]transformer_blocks[._][1-9]",
     lora_versions="xl",
     memory=MemoryNeeds(unet=5.2, text=1.8),
-    comfyui=ComfyNodes(
-        loaders={"1": ("CheckpointLoaderSimple", "ckpt_name")},
-        model=("1", 0),
-        clip=("1", 1),
-        vae=("1", 2),
-        text=("CLIPTextEncode", "clip", "text"),
-        controlnet="ControlNetLoader",
-        note=CHECKPOINT_NOTE,
-        empty_is_zero=True,
-        folder_loader=FOLDER_LOADER,
-    ),
+    comfyui=replace(CHECKPOINT_NODES, empty_is_zero=True),
     use="diffusers `StableDiffusionXLPipeline`, ComfyUI, A1111",
 )
