@@ -209,9 +209,10 @@ def _differences(paths: list[Path], others: list[Path]) -> tuple[int, float]:
 
 SECTIONS = {  # name -> seconds at most, function; the most important first
     "rates": (30, rates),
+    "peers": (120, gpu_training.peers),
     "mini": (110, mini),
-    "training": (190, gpu_training.training),
     "drawing": (150, gpu_drawing.drawing),
+    "training": (150, gpu_training.training),
     "levers": (80, gpu_levers.levers),
     "text": (40, gpu_drawing.text),
     "others": (90, gpu_drawing.others),

@@ -25,12 +25,18 @@ STEP_SECONDS = 8
 
 
 def training(card) -> None:
-    """Kolors: a LoRA step for 1 to 8 pictures, gradient checkpointing or not; the peers' loops."""
+    """Kolors: a LoRA step for 1 to 8 pictures, gradient checkpointing or not."""
     base = gpu_bases.fetched(card, "kolors")
     if card.dry:
         measure_steps(card, base, plain=(1, 2), checkpointed=(1,))
     else:
         measure_steps(card, base, plain=(1, 2, 4, 8), checkpointed=(1, 4))
+
+
+def peers(card) -> None:
+    """Kolors: our LoRA step of one picture, DiffSynth's loop and diffusers' script beside it."""
+    base = gpu_bases.fetched(card, "kolors")
+    measure_steps(card, base, plain=(1,), checkpointed=())
     for peer in ("diffsynth", "diffusers"):
         if card.left() < PEER_SECONDS and not card.dry:
             card.note(f"{peer}'s loop", "no time left")

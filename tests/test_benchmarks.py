@@ -151,9 +151,10 @@ def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
     result = benchmark("gpu", "--dry", "--output", tmp_path)
     assert result.pop("failed") == [] and list(result) == [
         "rates",
+        "peers",
         "mini",
-        "training",
         "drawing",
+        "training",
         "levers",
         "text",
         "others",
@@ -164,6 +165,7 @@ def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
     )
     assert (
         result["training"]["kolors step of 2, plain"] > 0
+        and result["peers"]["kolors, diffusers's loop, a picture"] > 0
         and result["drawing"]["kolors, diffusers, eight panels"] > 0
     )
     written = json.loads((tmp_path / "rates.json").read_text(encoding="utf-8"))
