@@ -16,6 +16,17 @@ class SettingsError(StoryboardError):
     """A setting, prompt or recipe that cannot work, raised before anything expensive begins."""
 
 
+class PictureError(StoryboardError):
+    """A picture file that cannot be read: ``name`` says which, ``reason`` why and what to do."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        # a name may be very long, hold new lines, or bytes that are no text
+        name = " ".join(name.encode("utf-8", "replace").decode().split())
+        name = name if len(name) <= 300 else f"{name[:150]}...{name[-150:]}"
+        super().__init__(f"{name} cannot be read as a picture: {reason}.")
+        self.name, self.reason = name, reason
+
+
 class DatasetError(StoryboardError):
     """A picture set that cannot be read, or of which nothing is left."""
 

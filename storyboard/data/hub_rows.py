@@ -6,11 +6,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from storyboard import artifacts
+from storyboard import artifacts, images
 from storyboard.data.listing import TEXT_KEYS
 from storyboard.errors import DatasetError
 
-SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|gif|tiff?)")
 # a hop of fsspec's paths, ``zip://inside::outside``
 ARCHIVE = re.compile(r"(?:zip|tar|gzip|bz2|lz4|xz|zstd)://")
 DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError)
@@ -20,11 +19,11 @@ def repair(listing: Path) -> int:
     """Count the whole rows on disk; half a line that a break left behind is cut off."""
     if not listing.is_file():
         return 0
-    text = listing.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
+    content = listing.read_bytes()  # the break may be inside a character
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
         artifacts.write_atomically(listing, whole)
-    return whole.count("\n")
+    return whole.count(b"\n")
 
 
 def print_missing_captions(row: dict, dataset_id: str) -> None:
@@ -63,12 +62,13 @@ def save(
     A picture that the data set does not hold gets a line with a ``reason``, so that rows keep their
     numbers.
     """
-    suffix = Path((picture or {}).get("path") or "").suffix.lower()
+    path = Path((picture or {}).get("path") or "")
     # whoever reads the file goes by its content, so that any suffix of a picture will do
-    name = f"{index:06d}{suffix if SUFFIX.fullmatch(suffix) else '.png'}"
+    suffix = path.suffix.lower() if images.is_named_as_picture(path) else ".png"
+    name = f"{index:06d}{suffix}"
     try:
         artifacts.write_atomically(folder / name, content(picture, holds))
-    except (FileNotFoundError, *DAMAGED_ARCHIVE) as error:
+    except (FileNotFoundError, IsADirectoryError, *DAMAGED_ARCHIVE) as error:
         return {"file_name": name, "reason": f"row {index}: {error}"}
     return {"file_name": name}
 
@@ -77,20 +77,26 @@ def content(picture: dict | None, holds: Callable[[str], bool]) -> bytes:
     """A picture's bytes, out of the row or out of the file that it names.
 
     Raises:
-        FileNotFoundError: There is no picture, or it names a file that is not in the data set.
+        FileNotFoundError: There is no picture, or it names a file that is not in the data set, or
+            one of more bytes than are read.
     """
     from datasets.utils.file_utils import xopen
 
     picture = picture or {}
-    if picture.get("bytes"):
+    if isinstance(picture.get("bytes"), bytes) and picture["bytes"]:
         return picture["bytes"]
     path = picture.get("path")
-    if not path:
+    if not isinstance(path, str) or not path or "\0" in path:
         raise FileNotFoundError("it holds no picture")
 
     *hops, outside = path.split("::")
     # a first hop without a protocol would be a file of this machine
     if not holds(outside) or not all(ARCHIVE.match(hop) for hop in hops):
         raise FileNotFoundError(f"{path} is not in the data set")
+    if "://" not in outside and (reason := images.irregular(Path(outside))):
+        raise FileNotFoundError(f"{path}: {reason}")
     with xopen(path, "rb") as file:
-        return file.read()
+        found = file.read(images.MAX_BYTES + 1)  # an archive may unpack to any size
+    if len(found) > images.MAX_BYTES:
+        raise FileNotFoundError(f"{path} has more than {images.MAX_BYTES / 1e6:,.0f} MB")
+    return found

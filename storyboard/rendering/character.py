@@ -20,7 +20,7 @@ from storyboard.models.loading import pretrained
 from storyboard.models.run import Run
 from storyboard.models.safetensors_header import read_header
 from storyboard.records import CHARACTER_FILE, CharacterRecord, PanelRecord
-from storyboard.rendering.references import PreparedReference, check_picture, square
+from storyboard.rendering.references import PreparedReference, check_picture, expanded, square
 
 
 @dataclass
@@ -119,7 +119,7 @@ def prepare(
         SettingsError: The picture cannot be read, or shared attention does not go with references.
         BaseError, ResourceError: The IP-Adapter cannot be fetched.
     """
-    source = Path(run.character_picture).expanduser() if run.character_picture else None
+    source = expanded(run.character_picture) if run.character_picture else None
     if source:
         check_picture(source, "character_picture")
     common = (run.character, run.character_strength, first_panel, run.resolution)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from storyboard import artifacts
-from storyboard.data import pictures
-from storyboard.errors import SettingsError
+from storyboard import artifacts, images
+from storyboard.errors import PictureError, SettingsError
 from storyboard.models import weights
 from storyboard.models.base import Base, fingerprint_of
 from storyboard.records import ReferenceRecord
@@ -43,7 +42,7 @@ def prepare(base: Base, reference: Reference, number: int, steps: int) -> Prepar
             image-to-image would have no step left.
         BaseError: The ControlNet is missing or made for another base.
     """
-    path = Path(reference.picture).expanduser()
+    path = expanded(reference.picture)
     check_picture(path, f"The reference of panel {number}")
     facts = {
         "control": reference.control,
@@ -103,25 +102,39 @@ def _name(model: str | None) -> str | None:
     return model if is_hub_id else OWN
 
 
-def check_picture(path: Path, title: str) -> None:
-    """Raise SettingsError, which begins with ``title``, unless a whole picture is at ``path``."""
+def expanded(path: Path | str) -> Path:
+    """``path`` with the home folder for ``~``; as it stands where there is no such user."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            pictures.eight_bits(pictures.upright(image))
-    except pictures.UNREADABLE as error:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def check_picture(path: Path, title: str) -> None:
+    """Read the picture at ``path`` and print what was repaired or assumed in reading it.
+
+    Raises:
+        SettingsError: It cannot be read; the message begins with ``title``.
+    """
+    try:
+        picture = images.read(path)
+    except PictureError as error:
         raise SettingsError(
-            f"{title}, {path}, cannot be read as a picture ({type(error).__name__}: {error}): "
-            "give the path of a whole picture."
+            f"{title}, {error.name}, cannot be read as a picture: {error.reason}, or give the path "
+            "of another one."
         ) from error
+    for note in picture.notes:
+        print(f"render: {title}, {path}: {note}", flush=True)
 
 
 def square(path: Path | str, resolution: int) -> Image.Image:
-    """The picture upright, on white, in RGB, its middle cut to ``resolution`` pixels a side."""
-    with Image.open(Path(path).expanduser()) as opened:
-        image = pictures.eight_bits(pictures.upright(opened)).convert("RGBA")
-    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return ImageOps.fit(on_white, (resolution, resolution), Image.Resampling.LANCZOS)
+    """The picture as ``images.read`` reads it, its middle cut to ``resolution`` pixels a side.
+
+    Raises:
+        PictureError: It cannot be read.
+    """
+    image = images.read(expanded(path)).image
+    return ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
 
 
 def control_image(prepared: PreparedReference, resolution: int) -> Image.Image:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from storyboard import resources, vocabulary
+from storyboard import images, resources, vocabulary
 
 WEIGHTS = resources.path("models/mini-classifier/model.safetensors")
 SIDE = 128
@@ -75,8 +75,8 @@ class Classifier(nn.Module):
 
 def pixels(path: Path) -> np.ndarray:
     """The picture at ``path`` as the classifier takes it: uint8 (128, 128, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+    image = images.read(path).image
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Two sets of pictures beside each other: what the LoRA changes."""
 
-from PIL import Image, ImageChops, ImageStat
+from PIL import ImageChops, ImageStat
 
-from storyboard import show
+from storyboard import images, show
 from storyboard.rendering.pictures import Pictures
 
 SIDE = 120  # pixels of a picture in the display
@@ -18,8 +18,8 @@ class Pair:
         """Mean absolute difference of the two sets, 0 to 255."""
         differences = []
         for base, lora in zip(self.base.paths, self.lora.paths, strict=True):
-            with Image.open(base) as one, Image.open(lora) as other:
-                difference = ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
+            one, other = images.read(base).image, images.read(lora).image
+            difference = ImageChops.difference(one, other)
             differences.append(sum(ImageStat.Stat(difference).mean) / 3)
         return sum(differences) / len(differences)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from storyboard import artifacts
+from storyboard import images as picture_files
 from storyboard.compat import diffsynth
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, ResourceError
@@ -211,5 +212,4 @@ def _in_batches(features: Callable, paths: Sequence[Path]) -> torch.Tensor:
 
 
 def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    return picture_files.read(path).image

@@ -1,0 +1,154 @@
+"""Pillow's decoders, bounded: which are tried, for how many pixels, and how many at once."""
+
+import contextlib
+import io
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from storyboard.compat import pillow
+from storyboard.images import exif, formats, pixels
+from storyboard.images.clean import CleanFile, Damaged
+from storyboard.images.pixels import Reading
+
+MAX_PIXELS = 179_000_000  # of a PNG or JPEG; about Pillow's own limit
+MAX_PIXELS_OTHERS = 64_000_000  # whose decoders need several times the memory of the picture
+MAX_RATIO = 50  # of the longer side to the shorter: later stages scale the shorter one up
+LARGE = 50_000_000  # pixels: larger pictures are scaled down to it
+SHARED = 16_000_000  # pixels: of larger pictures one is open at a time, however many threads read
+BAND = 8_000_000  # pixels of a large picture that are converted at a time
+LONGEST_REASON = 200  # characters of a decoder's own words
+_one_large_picture = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture in RGB, not turned yet.
+
+    Attributes:
+        orientation: EXIF's number for how it is to be turned.
+        is_as_stored: Whether the file's own pixels are RGB with 8 bits and nothing was done to
+            them, nor is to be.
+    """
+
+    image: Image.Image
+    orientation: int
+    is_as_stored: bool
+    notes: list[str]
+
+
+def decode(clean: CleanFile, names: Sequence[str], suffix: str) -> Decoded:
+    """Decode a file by one of Pillow's formats ``names``.
+
+    Raises:
+        Damaged: None of them can read it whole, or it has too many pixels.
+    """
+    try:
+        with pillow.reading(), _opened(clean, names, suffix) as image:
+            size = image.size
+            _check_size(size, MAX_PIXELS if clean.size else MAX_PIXELS_OTHERS)
+            is_large = size[0] * size[1] > SHARED
+            with _one_large_picture if is_large else contextlib.nullcontext():
+                return _converted(clean, image)
+    except Damaged:
+        raise
+    except Exception as error:  # decoders raise anything at all, by format and place of the damage
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+        raise Damaged(f"it cannot be decoded ({reason}): get it again") from error
+
+
+def _opened(clean: CleanFile, names: Sequence[str], suffix: str) -> Image.Image:
+    if clean.size:
+        _check_size(clean.size, MAX_PIXELS)
+    for plugin in formats.PLUGINS:
+        if plugin.name in names:
+            pillow.register(plugin.module, plugin.register)
+    try:
+        return Image.open(io.BytesIO(clean.content), formats=list(names))
+    except UnidentifiedImageError as error:
+        if names[1:]:
+            raise Damaged(formats.unidentified(suffix)) from error
+        raise
+
+
+def _check_size(size: tuple[int, int], limit: int) -> None:
+    width, height = size
+    if not width or not height:
+        raise Damaged("it has no pixels: get it again")
+    if Image.MAX_IMAGE_PIXELS:
+        limit = min(limit, 2 * Image.MAX_IMAGE_PIXELS)
+    if width * height > limit:
+        raise Damaged(
+            f"it has {width} x {height} pixels, where {limit:,} can be read: save it smaller"
+        )
+    if max(size) > MAX_RATIO * min(size):
+        raise Damaged(
+            f"it has {width} x {height} pixels, more than {MAX_RATIO} times as long as wide: "
+            "cut it to pieces"
+        )
+
+
+def _converted(clean: CleanFile, image: Image.Image) -> Decoded:
+    size, factor = image.size, math.ceil(math.sqrt(image.width * image.height / LARGE))
+    reading = Reading.of(clean)
+    if factor > 1:
+        smaller = (-(-size[0] // factor), -(-size[1] // factor))
+        reading.note(f"it has {size[0]} x {size[1]} pixels: scaled down to {smaller[0]} wide")
+        image.draft(image.mode, smaller)  # scaled by JPEG's decoder, of other formats nothing
+    image.load()
+
+    metadata = image.info
+    reading.icc = clean.icc or metadata.get("icc_profile") or b""
+    reading.tiff = pixels.tags(image)
+    orientation, trouble = exif.orientation(
+        clean.exif or metadata.get("exif") or b"", clean.xmp or _bytes(metadata.get("xmp"))
+    )
+    if trouble:
+        reading.note(trouble)
+    is_rgb = image.mode == "RGB" and "transparency" not in metadata
+
+    converted = _in_bands(image, reading, factor, size)
+    if not clean.size and _has_more_pictures(image):
+        reading.note("it holds several pictures: the first is used")
+    is_as_stored = (
+        is_rgb
+        and clean.depth == 8
+        and orientation == exif.UPRIGHT
+        and not (reading.icc or reading.transparent or reading.notes)
+    )
+    return Decoded(converted, orientation, is_as_stored, reading.notes)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _in_bands(
+    image: Image.Image, reading: Reading, factor: int, size: tuple[int, int]
+) -> Image.Image:
+    """``image`` in RGB, with sides of those of ``size`` by ``factor``.
+
+    Memory is that of the picture as it is stored, of a band and of the result.
+    """
+    factor = math.ceil(factor * image.width / size[0])  # the decoder may have scaled it already
+    if factor == 1:
+        return pixels.to_rgb(image, reading)
+    if image.mode.startswith(("I", "F")):
+        raise Damaged(f"it has more than {LARGE:,} pixels of more than 8 bits: save it smaller")
+    result = Image.new("RGB", [-(-side // factor) for side in image.size])
+    rows = max(1, BAND // image.width // factor) * factor
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(pixels.to_rgb(band, reading).reduce(factor), (0, top // factor))
+    return result
+
+
+def _has_more_pictures(image: Image.Image) -> bool:
+    try:
+        image.seek(1)
+    except Exception:  # EOFError where there is none; the others may be damaged
+        return False
+    return True

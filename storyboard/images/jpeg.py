@@ -1,0 +1,107 @@
+"""JPEG: its segments (ITU-T T.81, annex B).
+
+Pillow takes many a file that is cut off, because its decoder fills what is missing with grey.
+"""
+
+import re
+from collections.abc import Iterator
+
+from storyboard.images.clean import CleanFile, Damaged
+
+SOI, EOI, SOS, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+TABLES = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD}  # Huffman, arithmetic, quantisation, lines, restarts
+FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+APPLICATIONS = set(range(0xE0, 0xF0))
+KEPT_APPLICATIONS = {APP0, APP14}  # JFIF and Adobe, which say how the colours are stored
+# the next marker after coded pixels, in which FF00 and restarts (RST0 to RST7) may be
+MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+EXIF = b"Exif\0\0"
+XMP = b"http://ns.adobe.com/xap/1.0/\0"
+ICC = b"ICC_PROFILE\0"
+MAX_SCANS = 200  # of a progressive picture, each of which costs time for all its pixels
+CUT = "it is cut off: get it again"
+
+
+def cleaned(content: bytes) -> CleanFile:
+    """``content``, a JPEG, without metadata and without what follows the (first) picture.
+
+    Raises:
+        Damaged: It is cut off, or there is something else where a marker should be.
+    """
+    kept = [content[:2]]
+    exif, xmp, profile = [], [], []
+    size: tuple[int, int] | None = None
+    scans = 0
+    for marker, segment in _segments(content):
+        data = segment[4:]
+        if marker == APP1 and data.startswith(EXIF):
+            exif.append(data[len(EXIF) :])
+        elif marker == APP1 and data.startswith(XMP):
+            xmp.append(data[len(XMP) :])
+        elif marker == APP2 and data.startswith(ICC):
+            profile.append(data[len(ICC) :])
+        elif marker in FRAMES:
+            size = (int.from_bytes(data[3:5], "big"), int.from_bytes(data[1:3], "big"))
+        scans += marker == SOS
+        if marker in KEPT_APPLICATIONS or marker not in APPLICATIONS | {COM}:
+            kept.append(segment)
+    if size is None or not scans:
+        raise Damaged("it holds no pixels: get it again")
+    if scans > MAX_SCANS:
+        raise Damaged(f"it has more than {MAX_SCANS} scans: save it again")
+
+    notes: list[str] = []
+    return CleanFile(
+        b"".join(kept),
+        size,
+        icc=_joined(profile, notes),
+        exif=b"".join(exif),
+        xmp=b"".join(xmp),
+        notes=notes,
+    )
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and bytes of each segment up to the end of the picture; a scan's with its pixels."""
+    place = 2
+    while True:
+        start = content.find(b"\xff", place)
+        while content[start + 1 : start + 2] == b"\xff":  # any number of them may come before
+            start += 1
+        if start < 0 or start + 2 > len(content):
+            raise Damaged(CUT)
+        marker = content[start + 1]
+        if marker == EOI:
+            yield marker, content[start : start + 2]
+            return
+        if marker == 0:  # no marker, but a byte of something that was skipped
+            place = start + 2
+            continue
+        if marker not in TABLES | FRAMES | APPLICATIONS | {SOS, COM}:
+            raise Damaged(f"there is a marker FF{marker:02X} out of place: get it again")
+
+        end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+        if marker == SOS:
+            following = MARKER.search(content, end)
+            end = following.start() if following else len(content)
+        if end > len(content) or end < start + 4:
+            raise Damaged(CUT)
+        yield marker, content[start:end]
+        place = end
+
+
+def _joined(parts: list[bytes], notes: list[str]) -> bytes:
+    """The ICC profile from its numbered parts; one that is not whole is noted.
+
+    Each begins with its number and their count (ICC.1:2022, B.4).
+    """
+    ordered = sorted(parts)
+    numbers = [part[:1] for part in ordered]
+    counts = {part[1:2] for part in ordered}
+    if parts and (numbers != [bytes([i + 1]) for i in range(len(parts))] or len(counts) != 1):
+        notes.append("a part of its colour profile is missing, so that it is taken as sRGB")
+        return b""
+    if parts and counts != {bytes([len(parts)])}:
+        notes.append("a part of its colour profile is missing, so that it is taken as sRGB")
+        return b""
+    return b"".join(part[2:] for part in ordered)

@@ -1,0 +1,153 @@
+"""PNG: chunks and their checksums (https://www.w3.org/TR/png-3/).
+
+Pillow compares no checksum of the pixels, so that a damaged byte among them would go unseen, and
+fails at damaged or very long texts, which have nothing to do with them.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from storyboard.images.clean import CleanFile, Damaged
+from storyboard.images.formats import PNG_SIGNATURE
+
+PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # a damaged one costs the picture
+XMP_KEYWORD = b"XML:com.adobe.xmp\0"
+MAX_CHUNKS = 1_000_000
+MAX_PROFILE = 1 << 22  # bytes of a colour profile, unpacked
+CUT = "it is cut off: get it again"
+GREY, RGB, PALETTE = 0, 2, 3  # types of colour in IHDR
+
+
+def cleaned(content: bytes) -> CleanFile:
+    """``content``, a PNG, without any chunk but those of its (first) picture.
+
+    Raises:
+        Damaged: A chunk of the picture is damaged or missing.
+    """
+    chunks: dict[bytes, list[bytes]] = {}
+    damaged: set[bytes] = set()
+    for kind, data, whole in _chunks(content):
+        if not whole and (kind in PIXELS or not _is_known_ancillary(kind)):
+            raise Damaged(f"its chunk {_shown(kind)} is damaged (wrong checksum): get it again")
+        if whole:
+            chunks.setdefault(kind, []).append(data)
+        else:
+            damaged.add(kind)
+    header = _header(chunks)
+
+    width, height, depth, colour = header
+    notes = [f"its chunk {_shown(kind)} is damaged and was not used" for kind in sorted(damaged)]
+    if b"IEND" not in chunks:
+        notes.append("its end is missing, all its pixels are there")
+    if any(int.from_bytes(data[:4], "big") > 1 for data in chunks.get(b"acTL", [])):
+        notes.append("it is animated: the first picture is used")
+
+    transparency = b"".join(chunks.get(b"tRNS", [])[:1])
+    kept = [(b"IHDR", chunks[b"IHDR"][0])]
+    if colour == PALETTE:
+        palette = chunks.get(b"PLTE", [b""])[0][: 3 * 256]
+        if len(palette) < 3:
+            raise Damaged("its palette is missing: get it again")
+        kept.append((b"PLTE", palette))
+        if transparency:
+            kept.append((b"tRNS", transparency[: len(palette) // 3]))
+    kept += [(b"IDAT", data) for data in chunks[b"IDAT"]]
+    return CleanFile(
+        b"".join([PNG_SIGNATURE, *(_chunk(kind, data) for kind, data in [*kept, (b"IEND", b"")])]),
+        (width, height),
+        icc=_profile(chunks, notes),
+        exif=chunks.get(b"eXIf", [b""])[0],
+        xmp=_xmp(chunks),
+        transparent=_transparent(transparency, colour),
+        depth=depth,
+        notes=notes,
+    )
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Type and data of each chunk up to IEND, and whether the checksum is right.
+
+    A chunk that is cut off ends them where it is no part of the picture.
+    """
+    place, count = len(PNG_SIGNATURE), 0
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        end = place + 8 + length
+        if end + 4 > len(content):
+            if kind == b"IEND" or _is_known_ancillary(kind):
+                return
+            raise Damaged(CUT)
+        checksum = int.from_bytes(content[end : end + 4], "big")
+        yield (
+            kind,
+            content[place + 8 : end],
+            zlib.crc32(memoryview(content)[place + 4 : end]) == checksum,
+        )
+        if kind == b"IEND":
+            return
+        place, count = end + 4, count + 1
+        if count > MAX_CHUNKS:
+            raise Damaged(f"it has more than {MAX_CHUNKS} chunks: save it again")
+
+
+def _is_known_ancillary(kind: bytes) -> bool:
+    return kind in (
+        b"cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD hIST pHYs sPLT eXIf tIME tEXt zTXt iTXt "
+        b"acTL fcTL fdAT caBX oFFs sCAL pCAL sTER vpAg gIFg gIFx dSIG orNT prVW"
+    ).split(b" ")
+
+
+def _header(chunks: dict[bytes, list[bytes]]) -> tuple[int, int, int, int]:
+    """Width, height, bits a channel and type of colour."""
+    unknown = [
+        kind for kind in chunks if kind[:1].isupper() and kind not in (*PIXELS, b"tRNS", b"DDAT")
+    ]
+    if unknown:
+        raise Damaged(f"it has a chunk {_shown(unknown[0])}, which no PNG has: save it again")
+    headers = chunks.get(b"IHDR", [])
+    if len(headers) != 1 or len(headers[0]) != 13:
+        raise Damaged("its header is damaged: get it again")
+    if b"IDAT" not in chunks:
+        raise Damaged("it holds no pixels: get it again")
+    width, height, depth, colour = struct.unpack_from(">IIBB", headers[0])
+    return width, height, depth, colour
+
+
+def _profile(chunks: dict[bytes, list[bytes]], notes: list[str]) -> bytes:
+    """The ICC profile, unpacked; a damaged one is noted."""
+    if b"iCCP" not in chunks:
+        return b""
+    _, _, packed = chunks[b"iCCP"][0].partition(b"\0")
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(packed[1:], MAX_PROFILE)
+    except zlib.error:
+        profile = b""
+    if not unpacker.eof:
+        notes.append("its colour profile is damaged, so that it is taken as sRGB")
+        return b""
+    return profile
+
+
+def _xmp(chunks: dict[bytes, list[bytes]]) -> bytes:
+    texts = chunks.get(b"iTXt", [])
+    return next((text for text in texts if text.startswith(XMP_KEYWORD)), b"")
+
+
+def _transparent(data: bytes, colour: int) -> tuple[int, ...]:
+    numbers = {GREY: 1, RGB: 3}.get(colour, 0)
+    if not data or not numbers:
+        return ()
+    if len(data) < 2 * numbers:
+        raise Damaged("its transparent colour is cut off: get it again")
+    return struct.unpack_from(f">{numbers}H", data)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def _shown(kind: bytes) -> str:
+    return kind.decode("latin-1") if kind.isalpha() else kind.hex()
