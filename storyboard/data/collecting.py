@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storyboard import artifacts, resources
-from storyboard.compat import pillow
 from storyboard.data import captioning, captions, hub, listing, pictures
-from storyboard.data.captions import CaptionRow, Captions, UnreadablePicture
+from storyboard.data.captions import CaptionRow, Captions, Note, UnreadablePicture
 from storyboard.data.listing import ListedPicture
-from storyboard.errors import DatasetError, ResourceError
+from storyboard.errors import DatasetError, PictureError, ResourceError
 from storyboard.settings import Settings
 
 SAMPLE = resources.path("data/sample")
@@ -64,6 +63,7 @@ def collect(settings: Settings) -> Captions:
                 source=settings.dataset,
                 digest=collected.digest,
                 unreadable=collected.unreadable_json(),
+                notes=collected.notes_json(),
             )
     except OSError as error:
         if not artifacts.disk_is_full(error):
@@ -149,6 +149,7 @@ def _check_disk(listed: Sequence[ListedPicture], target: Path) -> None:
 class _WrittenPicture:
     row: CaptionRow
     digest: str
+    notes: list[Note]
 
 
 def _write(listed: Sequence[ListedPicture], folder: Path, settings: Settings) -> Captions:
@@ -160,7 +161,7 @@ def _write(listed: Sequence[ListedPicture], folder: Path, settings: Settings) ->
         return _normalise(picture, folder, f"{index:0{width}d}")
 
     # threads: Pillow decodes outside the interpreter lock
-    with pillow.truncated_images(allowed=False), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(normalise, range(len(listed)), listed))
     written = [result for result in results if isinstance(result, _WrittenPicture)]
     unreadable = [result for result in results if isinstance(result, UnreadablePicture)]
@@ -175,7 +176,8 @@ def _write(listed: Sequence[ListedPicture], folder: Path, settings: Settings) ->
     digest = captions.digest_of_contents(
         (row.text, picture.digest) for row, picture in zip(rows, written, strict=True)
     )
-    return Captions(folder, rows, unreadable, digest)
+    notes = [note for picture in written for note in picture.notes]
+    return Captions(folder, rows, unreadable, digest, notes)
 
 
 def _normalise(
@@ -184,14 +186,12 @@ def _normalise(
     if picture.file is None:
         return UnreadablePicture(picture.name, picture.reason)
     try:
-        written = pictures.normalise(picture.file, folder / "images" / row_id)
-    except pictures.UNREADABLE as error:
-        if artifacts.disk_is_full(error):
-            raise
-        message = str(error).replace(str(picture.file), picture.name)
-        return UnreadablePicture(picture.name, f"{type(error).__name__}: {message}")
-    row = CaptionRow(row_id, picture.text, f"images/{written.name}", picture.name)
-    return _WrittenPicture(row, artifacts.digest_of_file(written))
+        written = pictures.normalise(picture.file, folder / "images" / row_id, picture.name)
+    except PictureError as error:
+        return UnreadablePicture(picture.name, error.reason)
+    row = CaptionRow(row_id, picture.text, f"images/{written.path.name}", picture.name)
+    notes = [Note(picture.name, note) for note in written.notes]
+    return _WrittenPicture(row, artifacts.digest_of_file(written.path), notes)
 
 
 def _captioned(rows: list[CaptionRow], folder: Path, settings: Settings) -> list[CaptionRow]:

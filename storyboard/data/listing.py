@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from storyboard import images
 from storyboard.errors import DatasetError
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 CAPTION_SUFFIXES = (".txt", ".caption")
 FILE_KEYS = ("file_name", "image", "images", "path", "image_path")
 TEXT_KEYS = ("text", "caption", "prompt")
@@ -45,8 +45,7 @@ def read_folder(folder: Path, output: Path | None = None) -> Iterator[ListedPict
 
     Understands ``metadata.jsonl`` and ``metadata.csv`` as Hugging Face's imagefolder and
     Data-Juicer write them, and otherwise ``.txt`` or ``.caption`` files with a picture's name, as
-    kohya's scripts do. What lies in ``output``, in hidden folders or behind a dangling link is
-    passed over.
+    kohya's scripts do. What lies in ``output`` or in hidden folders is passed over.
 
     Raises:
         DatasetError: A listing cannot be read, or a row of it names no picture.
@@ -77,7 +76,7 @@ def _from_files(folder: Path, output: Path | None) -> Iterator[ListedPicture]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         is_hidden = any(part.startswith(".") for part in name.parts)
-        if path.suffix.lower() not in PICTURES or is_hidden or not path.is_file():
+        if is_hidden or not images.is_named_as_picture(path):
             continue
         if output and path.resolve().is_relative_to(output):
             continue
@@ -85,7 +84,8 @@ def _from_files(folder: Path, output: Path | None) -> Iterator[ListedPicture]:
         captions = [path.with_suffix(suffix) for suffix in CAPTION_SUFFIXES]
         caption = next((file for file in captions if file.is_file()), None)
         text = read_text(caption).strip() if caption else ""
-        yield ListedPicture(name.as_posix(), text, path)
+        reason = images.irregular(path) or ""
+        yield ListedPicture(name.as_posix(), text, None if reason else path, reason)
 
 
 def read_text(path: Path) -> str:
@@ -127,8 +127,8 @@ def _from_row(row: dict, folder: Path, listing: str) -> ListedPicture:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         return ListedPicture(name, text, None, "lies outside the folder")
-    if not path.is_file():
-        return ListedPicture(name, text, None, str(row.get("reason") or "no such file"))
+    if reason := images.irregular(path):
+        return ListedPicture(name, text, None, str(row.get("reason") or reason))
     return ListedPicture(name, text, path)
 
 
