@@ -16,6 +16,8 @@ from typing import Any
 
 from PIL import Image
 
+from storyboard import images
+
 GAP = 8  # pixels between pictures of a grid
 REDRAW_INTERVAL = 2.0  # seconds between redraws of a running cell
 # set by `python -m storyboard`: print progress, since nobody sees the cells
@@ -62,9 +64,8 @@ def bullets(lines: Iterable[str]) -> str:
 
 def image(path: Path, side: int) -> str:
     """An ``<img>`` of at most ``side`` pixels that holds the picture, so that the file may go."""
-    with Image.open(path) as picture:
-        thumbnail = picture.convert("RGB")
-        thumbnail.thumbnail((side, side))
+    thumbnail = images.read(path).image
+    thumbnail.thumbnail((side, side))
     content = io.BytesIO()
     thumbnail.save(content, format="JPEG", quality=88)
     encoded = base64.b64encode(content.getvalue()).decode()

@@ -1,11 +1,11 @@
 """How far pictures that were made again differ from those of before, and the verdict."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storyboard.errors import BundleError
+from storyboard import images
+from storyboard.errors import BundleError, PictureError
 
 # Of 255: what another grouping of the same arithmetic changes
 TOLERANCE = {"fp32": 1, "bf16": 2, "fp16": 2}
@@ -77,16 +77,12 @@ def verdict(difference: int, tolerance: int) -> str:
 def largest_difference(original: bytes, drawn: Path) -> int:
     """The largest difference of two pictures in any pixel and channel, 0 to 255."""
     import numpy as np
-    from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(original), formats=["PNG"]) as image:
-            before = np.asarray(image.convert("RGB"), int)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        before = np.asarray(images.read(original).image, int)
+    except PictureError as error:
         raise BundleError(
-            f"The bundle's {drawn.name} is no whole PNG ({type(error).__name__}): "
-            "get the bundle again."
+            f"The bundle's {drawn.name} is no whole PNG ({error.reason}): get the bundle again."
         ) from error
-    with Image.open(drawn) as image:
-        now = np.asarray(image.convert("RGB"), int)
+    now = np.asarray(images.read(drawn).image, int)
     return int(np.abs(before - now).max()) if before.shape == now.shape else 255

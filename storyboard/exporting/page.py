@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from storyboard import images
+
 DPI = 300
 PAGE = (round(297 / 25.4 * DPI), round(210 / 25.4 * DPI))  # A4, landscape, pixels
 MARGIN, GAP = 120, 48
@@ -73,8 +75,7 @@ def _side(pictures: int, columns: int, height: int) -> int:
 
 def _scaled(path: Path, side: int) -> Image.Image:
     """The picture with its longer side of ``side`` pixels."""
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
+    picture = images.read(path).image
     scale = side / max(picture.size)
     size = (round(picture.width * scale), round(picture.height * scale))
     return picture.resize(size, Image.Resampling.LANCZOS)

@@ -4,9 +4,7 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import Image
-
-from storyboard import artifacts
+from storyboard import artifacts, images
 from storyboard.errors import LoraError
 from storyboard.lora import forms, reading
 from storyboard.lora.file import Lora, serialised
@@ -67,8 +65,7 @@ def _stem(path: Path) -> str:
 
 def _thumbnail(path: Path) -> str:
     """A small JPEG of the pixels, as a data URI (https://github.com/Stability-AI/ModelSpec)."""
-    with Image.open(path) as image:
-        small = image.convert("RGB")
+    small = images.read(path).image
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     content = io.BytesIO()
     small.save(content, format="JPEG", quality=85)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from storyboard import artifacts, png
+from storyboard import artifacts, images, png
 from storyboard.records import PanelRecord, RecordError, is_version_1
 
 # further text chunks of a panel's PNG, by name
@@ -143,11 +143,8 @@ def finish(folder: Path, fingerprint: str, panels: list[PanelRecord]) -> Picture
             if path.name not in kept:
                 path.unlink()
 
-    images = []
-    for path in pictures.paths:
-        with Image.open(path) as image:
-            images.append(image.copy())
-    write_image(pictures.grid, show.grid(images))
+    panels_drawn = [images.read(path).image for path in pictures.paths]
+    write_image(pictures.grid, show.grid(panels_drawn))
     artifacts.write_json(folder / "story.json", {"panels": [panel.to_json() for panel in panels]})
     write_manifest(folder, fingerprint, panels)
     return pictures

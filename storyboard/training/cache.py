@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storyboard import artifacts
+from storyboard import artifacts, images
 from storyboard.compat.quiet import quiet
 from storyboard.data.captions import Captions
 from storyboard.errors import TrainingError
@@ -162,8 +162,7 @@ def _encode(
         parts["captions"][bucket].append(torch.tensor(batch.captions))
 
     for row in captions.rows:
-        with Image.open(captions.path(row)) as image:
-            pixels, bucket, crop = fit(image.convert("RGB"), choices)
+        pixels, bucket, crop = fit(images.read(captions.path(row)).image, choices)
         batch = pending[bucket]
         batch.pixels.append(pixels)
         # the original size is given as the bucket's, not the file's: otherwise a LoRA of small
