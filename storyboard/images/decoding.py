@@ -20,6 +20,7 @@ MAX_RATIO = 50  # of the longer side to the shorter: later stages scale the shor
 LARGE = 50_000_000  # pixels: larger pictures are scaled down to it
 SHARED = 16_000_000  # pixels: of larger pictures one is open at a time, however many threads read
 BAND = 8_000_000  # pixels of a large picture that are converted at a time
+AVIF_HEADER = 1 << 16  # bytes in which its parts are listed
 LONGEST_REASON = 200  # characters of a decoder's own words
 _one_large_picture = threading.Lock()
 
@@ -72,6 +73,14 @@ def _opened(clean: CleanFile, names: Sequence[str], suffix: str) -> Image.Image:
         if names[1:]:
             raise Damaged(formats.unidentified(suffix)) from error
         raise
+    except ValueError:
+        # libavif refuses a picture whose EXIF is damaged; AVIF is turned by a property of its own
+        start = clean.content.find(b"Exif", 0, AVIF_HEADER)
+        if clean.content[4:8] != b"ftyp" or start < 0:
+            raise
+        content = clean.content[:start] + b"none" + clean.content[start + 4 :]
+        clean.notes.append("its EXIF is damaged and was not used")
+        return Image.open(io.BytesIO(content), formats=["AVIF"])
 
 
 def _check_size(size: tuple[int, int], limit: int) -> None:
@@ -116,8 +125,9 @@ def _converted(clean: CleanFile, image: Image.Image) -> Decoded:
     is_as_stored = (
         is_rgb
         and clean.depth == 8
+        and converted.size == clean.size
         and orientation == exif.UPRIGHT
-        and not (reading.icc or reading.transparent or reading.notes)
+        and not (reading.icc or reading.transparent)
     )
     return Decoded(converted, orientation, is_as_stored, reading.notes)
 

@@ -17,6 +17,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 BYTE, SHORT, LONG = 1, 3, 4  # types of values (TIFF 6.0, section 2)
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+DIRECTORIES = (0x8769, 0x8825)  # of EXIF and of GPS
 HEADER = b"Exif\0\0"
 BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 XMP = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])")
@@ -43,16 +45,28 @@ def _of_exif(exif: bytes) -> tuple[int | None, str | None]:
     order = BYTE_ORDERS.get(exif[:4])
     if order is None:
         return None, "its EXIF cannot be read, so that it is not turned"
+    damaged = False
     try:
         (start,) = struct.unpack_from(order + "I", exif, 4)
         (entries,) = struct.unpack_from(order + "H", exif, start)
+        found: tuple[int | None, str | None] = (None, None)
         for place in range(start + 2, start + 2 + 12 * entries, 12):
             tag, kind, count = struct.unpack_from(order + "HHI", exif, place)
             if tag == ORIENTATION:
-                return _checked(_value(exif, place + 8, order, kind, count))
+                found = _checked(_value(exif, place + 8, order, kind, count))
+            elif not _is_inside(exif, place + 8, order, tag, SIZES.get(kind, 0) * count):
+                damaged = True
     except struct.error:
         return None, "its EXIF is cut off, so that it is not turned"
-    return None, None
+    return (found[0], found[1] or "a part of its EXIF is damaged") if damaged else found
+
+
+def _is_inside(exif: bytes, place: int, order: str, tag: int, size: int) -> bool:
+    """Whether what an entry points to is inside the block."""
+    (start,) = struct.unpack_from(order + "I", exif, place)
+    if tag in DIRECTORIES:
+        return start + 2 <= len(exif)
+    return size <= 4 or start + size <= len(exif)
 
 
 def _value(exif: bytes, place: int, order: str, kind: int, count: int) -> int | None:

@@ -153,4 +153,4 @@ def unidentified(suffix: str) -> str:
     for plugin in PLUGINS:
         if suffix in plugin.suffixes and not plugin.is_installed:
             return plugin.advice
-    return NOT_READ.get(suffix, "it is no picture, or its first bytes are damaged: get it again")
+    return NOT_READ.get(suffix, "it is no picture, or too damaged to tell: get it again")

@@ -1,6 +1,6 @@
 """PNG: chunks and their checksums (https://www.w3.org/TR/png-3/).
 
-Pillow compares no checksum of the pixels, so that a damaged byte among them would go unseen, and
+Pillow compares no checksum of the chunks of pixels, so that damage among them would go unseen, and
 fails at damaged or very long texts, which have nothing to do with them.
 """
 
@@ -12,11 +12,25 @@ from storyboard.images.clean import CleanFile, Damaged
 from storyboard.images.formats import PNG_SIGNATURE
 
 PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # a damaged one costs the picture
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 MAX_CHUNKS = 1_000_000
 MAX_PROFILE = 1 << 22  # bytes of a colour profile, unpacked
 CUT = "it is cut off: get it again"
+MAX_TEXT = 1 << 20  # bytes of a text, unpacked, above which Pillow refuses the picture
+SLICE = 1 << 16  # bytes of packed pixels that are unpacked at a time, to 1,032 times as many
 GREY, RGB, PALETTE = 0, 2, 3  # types of colour in IHDR
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, 4: 2, 6: 4}
+# left, top, and steps to the right and down, of the passes of an interlaced picture
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 
 
 def cleaned(content: bytes) -> CleanFile:
@@ -34,12 +48,15 @@ def cleaned(content: bytes) -> CleanFile:
             chunks.setdefault(kind, []).append(data)
         else:
             damaged.add(kind)
-    header = _header(chunks)
+    width, height, depth, colour, interlaced = _header(chunks)
+    expected = _unpacked_size(width, height, depth * CHANNELS[colour], interlaced)
+    _check_pixels(chunks[b"IDAT"], expected)
 
-    width, height, depth, colour = header
     notes = [f"its chunk {_shown(kind)} is damaged and was not used" for kind in sorted(damaged)]
     if b"IEND" not in chunks:
         notes.append("its end is missing, all its pixels are there")
+    if any(_is_too_long(kind, data) for kind in TEXTS for data in chunks.get(kind, [])):
+        notes.append("one of its texts is longer than a megabyte, it was not used")
     if any(int.from_bytes(data[:4], "big") > 1 for data in chunks.get(b"acTL", [])):
         notes.append("it is animated: the first picture is used")
 
@@ -98,8 +115,8 @@ def _is_known_ancillary(kind: bytes) -> bool:
     ).split(b" ")
 
 
-def _header(chunks: dict[bytes, list[bytes]]) -> tuple[int, int, int, int]:
-    """Width, height, bits a channel and type of colour."""
+def _header(chunks: dict[bytes, list[bytes]]) -> tuple[int, int, int, int, bool]:
+    """Width, height, bits a channel, type of colour, and whether the picture is interlaced."""
     unknown = [
         kind for kind in chunks if kind[:1].isupper() and kind not in (*PIXELS, b"tRNS", b"DDAT")
     ]
@@ -110,8 +127,51 @@ def _header(chunks: dict[bytes, list[bytes]]) -> tuple[int, int, int, int]:
         raise Damaged("its header is damaged: get it again")
     if b"IDAT" not in chunks:
         raise Damaged("it holds no pixels: get it again")
-    width, height, depth, colour = struct.unpack_from(">IIBB", headers[0])
-    return width, height, depth, colour
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", headers[0])
+    if colour not in CHANNELS or depth not in (1, 2, 4, 8, 16):
+        raise Damaged("its header is damaged: get it again")
+    return width, height, depth, colour, bool(interlace)
+
+
+def _unpacked_size(width: int, height: int, bits: int, interlaced: bool) -> int:
+    """Bytes of all rows of ``bits`` a pixel, each with its filter's number."""
+    size = 0
+    for left, top, right, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // right), -(-(height - top) // down)
+        size += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    return size
+
+
+def _check_pixels(data: list[bytes], expected: int) -> None:
+    """Raise Damaged unless ``data`` unpack to ``expected`` bytes, whose checksum is right."""
+    unpacker, size = zlib.decompressobj(), 0
+    try:
+        for part in data:
+            for start in range(0, len(part), SLICE):
+                size += len(unpacker.decompress(part[start : start + SLICE]))
+                if size > expected:
+                    raise Damaged("it holds more pixels than its header says: get it again")
+    except zlib.error as error:
+        raise Damaged(f"its pixels are damaged ({error}): get it again") from error
+    if size < expected:
+        raise Damaged(CUT)
+
+
+def _is_too_long(kind: bytes, data: bytes) -> bool:
+    """Whether a text has more bytes than MAX_TEXT, unpacked where it is packed."""
+    _, _, rest = data.partition(b"\0")
+    if kind == b"iTXt" and rest[:1] == b"\1":
+        packed = rest[2:].split(b"\0", 2)[-1]  # after language and translated keyword
+    elif kind == b"zTXt":
+        packed = rest[1:]
+    else:
+        return len(data) > MAX_TEXT
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(packed, MAX_TEXT)
+    except zlib.error:
+        return False
+    return bool(unpacker.unconsumed_tail)
 
 
 def _profile(chunks: dict[bytes, list[bytes]], notes: list[str]) -> bytes:

@@ -107,7 +107,7 @@ def _read(content: bytes, suffix: str) -> Picture:
 
     decoded = decoding.decode(clean, names, suffix)
     if kind and decoded.is_as_stored:
-        return Picture(decoded.image, (), kind, clean.content)
+        return Picture(decoded.image, tuple(decoded.notes), kind, clean.content)
     image = decoded.image
     if decoded.orientation in exif.TURNS:
         image = image.transpose(exif.TURNS[decoded.orientation])
