@@ -1,111 +1,96 @@
-"""Every picture becomes upright, opaque, sRGB, with 8 bits a channel."""
+"""Pictures that are collected, and those that panels follow."""
 
-import io
+import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
+from storyboard import collect
 from storyboard.data import pictures
 from storyboard.errors import SettingsError
 from storyboard.rendering import references
 from tests.conftest import picture
+from tests.picture_files import (
+    GPS,
+    LONG,
+    TURNED,
+    encoded,
+    exchanged,
+    exif,
+    short,
+)
 
-RAMP = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
-SHADES = {
-    "16 bits": RAMP.astype(np.uint16),
-    "32 bits": RAMP.astype(np.int32),
-    "0 to 1": (RAMP / 65535).astype(np.float32),
-    "0 to 255": (RAMP / 257).astype(np.float32),
-    "0 to 65535": RAMP.astype(np.float32),
-}
-
-
-@pytest.fixture
-def normalised(tmp_path):
-    """A picture, saved with what ``save`` takes -> as ``pictures.normalise`` writes it."""
-
-    def normalise(image: Image.Image, suffix: str = ".png", **options) -> Image.Image:
-        image.save(tmp_path / f"source{suffix}", **options)
-        written = pictures.normalise(tmp_path / f"source{suffix}", tmp_path / "written")
-        with Image.open(written) as result:
-            result.load()
-            return result
-
-    return normalise
-
-
-def test_exif_rotation_is_applied(normalised):
-    upright = picture(50).crop((0, 0, 200, 256))
-    exif = Image.Exif()
-    exif[pictures.ORIENTATION] = 6
-    turned = upright.transpose(Image.ROTATE_90)
-    result = normalised(turned, ".jpg", exif=exif, quality=95)
-    assert result.size == (200, 256) and result.getexif().get(pictures.ORIENTATION, 1) == 1
-    assert np.abs(np.asarray(result, int) - np.asarray(upright, int)).mean() < 6
-
-
-def test_transparency_is_laid_on_white(normalised):
-    clear = picture(51).convert("RGBA")
-    clear.putalpha(Image.new("L", clear.size, 0))
-    assert np.asarray(normalised(clear)).min() == 255
-
-
-@pytest.mark.parametrize("mode", ["P", "L", "LA", "1", "CMYK"])
-def test_every_mode_becomes_rgb(normalised, mode):
-    suffix = ".jpg" if mode == "CMYK" else ".png"
-    assert normalised(picture(52).convert(mode), suffix).mode == "RGB"
-
-
-def test_a_colour_profile_becomes_srgb(normalised):
-    """A profile with the red and green primaries exchanged: what is stored as red shows green."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    exchanged = profile.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ")
-    exchanged = exchanged.replace(b"tXYZ", b"gXYZ")
-    result = normalised(Image.new("RGB", (64, 64), (250, 10, 10)), icc_profile=exchanged)
-    red, green, blue = np.asarray(result)[32, 32].tolist()
-    assert "icc_profile" not in result.info and green > 240 and red < 60 and blue < 60
-
-
-def test_sixteen_bit_grey_keeps_its_shades(normalised):
-    grey = Image.fromarray(np.full((64, 64), 10000, np.uint16))
-    assert np.asarray(normalised(grey))[0, 0].tolist() == [38, 38, 38]
+DRAWING = picture(3, 64)
+AS_SRGB = "taken as sRGB"
 
 
 def test_bytes_are_copied_where_nothing_changes(tmp_path):
     picture(0).save(tmp_path / "0.png")
     written = pictures.normalise(tmp_path / "0.png", tmp_path / "same")
-    assert written.read_bytes() == (tmp_path / "0.png").read_bytes()
+    assert written.path.read_bytes() == (tmp_path / "0.png").read_bytes() and not written.notes
 
 
-@pytest.mark.parametrize("shades", SHADES)
-def test_shades_of_more_than_8_bits_are_kept(shades, tmp_path):
-    image = pictures.eight_bits(Image.fromarray(SHADES[shades]))
-    assert image.mode == "L" and np.abs(np.asarray(image, int) - RAMP / 257).max() <= 1
-    path = tmp_path / f"depth.{'png' if shades == '16 bits' else 'tif'}"
-    Image.fromarray(SHADES[shades]).save(path)
-    references.check_picture(path, "The reference")
-    seen = np.asarray(references.square(path, 64), int)
-    assert np.abs(seen - (RAMP / 257)[..., None]).max() <= 1
+def test_collect_lists_what_was_repaired_and_what_was_left_out(make_settings, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    DRAWING.save(data / "good.PNG")
+    picture(7, 64).save(data / "profile.jpg", icc_profile=b"none")
+    picture(8, 64).save(data / "film.gif", save_all=True, append_images=[DRAWING])
+    damaged = bytearray(encoded(DRAWING, "PNG"))
+    damaged[60] ^= 1
+    (data / "damaged.png").write_bytes(damaged)
+    (data / "page.jfif").write_text("<html>")
+    (data / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (data / "folder.webp").mkdir()
+    os.mkfifo(data / "pipe.png")
+    (data / "dangling.png").symlink_to("nothing")
+    (data / "notes.txt").write_text("no picture")
+
+    captions = collect(make_settings(dataset=str(data)))
+    assert [row.source for row in captions.rows] == ["film.gif", "good.PNG", "profile.jpg"]
+    assert [(note.source, note.text.split(":")[0]) for note in captions.notes] == [
+        ("film.gif", "it holds several pictures"),
+        ("profile.jpg", "its colour profile cannot be read, so that it is taken as sRGB"),
+    ]
+    reasons = {each.source: each.reason for each in captions.unreadable}
+    assert reasons == {
+        "damaged.png": "its chunk IDAT is damaged (wrong checksum): get it again",
+        "dangling.png": "it is a link to a file that is not there",
+        "folder.webp": "it is a folder, not a file",
+        "page.jfif": "it is a web page that was saved as a picture: download it again",
+        "phone.HEIC": reasons["phone.HEIC"],
+        "pipe.png": "it is a named pipe, not a file",
+    }
+    assert "pip install pillow-heif" in reasons["phone.HEIC"]
+    again = collect(make_settings(dataset=str(data)))
+    assert again.notes == captions.notes and again.unreadable == captions.unreadable
 
 
-@pytest.mark.parametrize("values", [-1, 65536, np.nan, np.inf])
-def test_shades_that_cannot_be_placed_are_an_error(values, tmp_path):
-    Image.fromarray(np.full((8, 8), values, np.float32)).save(tmp_path / "odd.tif")
-    with pytest.raises(SettingsError, match="where 0 to 65535 can be shown"):
-        references.check_picture(tmp_path / "odd.tif", "The reference")
+def test_a_reference_is_read_as_any_picture_and_its_notes_are_printed(tmp_path, capsys):
+    red = Image.new("RGB", (64, 32), (250, 10, 10))
+    red.putalpha(128)
+    red.save(
+        tmp_path / "red.png", icc_profile=exchanged(), exif=exif(TURNED, (GPS, LONG, 1, short(0)))
+    )
+    references.check_picture(tmp_path / "red.png", "The reference of panel 2")
+    assert capsys.readouterr().out == ""
+    red, green, _ = np.asarray(references.square(tmp_path / "red.png", 16), int)[8, 8]
+    assert green > 240 and 127 <= red < 187
+    (tmp_path / "red.png").write_bytes(encoded(DRAWING, "PNG", icc_profile=b"none"))
+    references.check_picture(tmp_path / "red.png", "The reference of panel 2")
+    assert "The reference of panel 2, " in (told := capsys.readouterr().out) and AS_SRGB in told
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
-def test_8_bits_stay_as_they_are(mode):
-    assert pictures.eight_bits(picture(0).convert(mode)).mode == mode
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_pillow_turns_it(orientation):
-    content, exif = io.BytesIO(), Image.Exif()
-    exif[pictures.ORIENTATION] = orientation
-    picture(1).crop((0, 0, 100, 60)).save(content, "PNG", exif=exif)
-    with Image.open(content) as image:
-        expected = np.asarray(ImageOps.exif_transpose(image))
-        assert (np.asarray(pictures.upright(image)) == expected).all()
+@pytest.mark.parametrize("kind", ["pipe", "PostScript", "folder", "nothing"])
+def test_a_reference_that_is_no_picture_is_one_sentence(kind, tmp_path):
+    path = tmp_path / "a.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "PostScript":
+        path.write_bytes(b"%!PS-Adobe\n{} loop\n")
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(SettingsError, match="panel 2, .*a.png, cannot be read as a pict") as error:
+        references.check_picture(path, "The reference of panel 2")
+    assert "\n" not in str(error.value)

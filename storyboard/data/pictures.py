@@ -1,5 +1,6 @@
 """Any picture file as a PNG or JPEG that is upright, opaque, in sRGB with 8 bits a channel."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,10 @@ def normalise(source: Path, stem: Path, name: str | None = None) -> NormalisedPi
     """
     picture = images.read(source, name)
     written = stem.with_suffix(picture.suffix)
-    if picture.content is None:
-        picture.image.save(written)
-    else:
-        written.write_bytes(picture.content)
+    content = picture.content
+    if content is None:
+        encoded = io.BytesIO()  # Pillow's own writing to a file may hide why a disk refuses it
+        picture.image.save(encoded, "PNG")
+        content = encoded.getvalue()
+    written.write_bytes(content)
     return NormalisedPicture(written, picture.notes)

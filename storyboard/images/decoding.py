@@ -144,10 +144,11 @@ def _in_bands(
     Memory is that of the picture as it is stored, of a band and of the result.
     """
     factor = math.ceil(factor * image.width / size[0])  # the decoder may have scaled it already
-    if factor == 1:
-        return pixels.to_rgb(image, reading)
-    if image.mode.startswith(("I", "F")):
+    is_deep = image.mode.startswith(("I", "F"))  # all pixels say together what white is
+    if factor > 1 and is_deep:
         raise Damaged(f"it has more than {LARGE:,} pixels of more than 8 bits: save it smaller")
+    if is_deep or image.width * image.height <= BAND:
+        return pixels.to_rgb(image, reading)
     result = Image.new("RGB", [-(-side // factor) for side in image.size])
     rows = max(1, BAND // image.width // factor) * factor
     for top in range(0, image.height, rows):
