@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from storyboard import images
 from tests.conftest import picture
@@ -27,6 +28,24 @@ def test_no_cut_of_a_jpeg_goes_unseen(options):
     for end in range(2, len(content)):
         refused(content[:end])
         refused(content[:end] + bytes(len(content) - end))
+
+
+def test_zeros_in_the_middle_of_a_jpeg_are_refused():
+    """As of a disk or a download that lost a block; Pillow takes them for pixels."""
+    content = encoded(picture(3), "JPEG", quality=90)
+    start = content.index(b"\xff\xda") + 14
+    for place in range(start, len(content) - 600, 500):
+        zeroed = content[:place] + bytes(512) + content[place + 512 :]
+        assert "holds only zeros" in refused(zeroed)
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_even_surfaces_of_a_jpeg_are_no_damage(optimize, mode):
+    for colour in ("white", "black", "gray", "red"):
+        even = Image.new("RGB", (512, 512), colour).convert(mode)
+        found = images.read(encoded(even, "JPEG", optimize=optimize))
+        assert np.abs(pixels(found.image) - pixels(even)).max() <= 2
 
 
 def test_a_marker_out_of_place_in_a_jpeg_is_refused():

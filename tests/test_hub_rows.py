@@ -3,7 +3,9 @@
 import json
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from storyboard import collect, images
 from storyboard.data import hub_rows
@@ -41,7 +43,7 @@ def test_a_row_without_a_picture_is_listed_with_its_reason(row, reason, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(images, "MAX_BYTES", 1000)
     os.mkfifo("pipe.png")
-    os.mkdir("folder.png")
+    (tmp_path / "folder.png").mkdir()
     (tmp_path / "large.png").write_bytes(bytes(1001))
     line = hub_rows.save(row, lambda path: not path.startswith("/"), tmp_path, 3)
     assert line["reason"].startswith("row 3: ") and reason in line["reason"]
@@ -53,7 +55,6 @@ def test_a_row_without_a_picture_is_listed_with_its_reason(row, reason, tmp_path
         ("a.JFIF", "000003.jfif"),
         ("b.exe", "000003.png"),
         (None, "000003.png"),
-        ("c.avif", "000003.avif"),
     ],
 )
 def test_a_picture_is_written_as_it_is_under_a_picture_s_suffix(path, name, tmp_path):
@@ -63,9 +64,6 @@ def test_a_picture_is_written_as_it_is_under_a_picture_s_suffix(path, name, tmp_
 
 def test_pictures_of_a_hub_are_read_as_any_others(tmp_path, monkeypatch, make_settings):
     """16 bits are scaled, damaged metadata noted, damaged pixels listed."""
-    import numpy as np
-    from PIL import Image
-
     folder = tmp_path / "hub" / "someone" / "odd" / "train"
     folder.mkdir(parents=True)
     grey = np.asarray(picture(2, 64).convert("L"))
@@ -83,11 +81,7 @@ def test_pictures_of_a_hub_are_read_as_any_others(tmp_path, monkeypatch, make_se
     monkeypatch.setenv("STORYBOARD_HUB", str(tmp_path / "hub"))
 
     captions = collect(make_settings(dataset="someone/odd"))
-    assert [row.text for row in captions.rows] == [
-        "picture 0.png",
-        "picture 1.png",
-        "picture 2.png",
-    ]
+    assert [row.text for row in captions.rows] == [f"picture {number}.png" for number in range(3)]
     with Image.open(captions.path(captions.rows[1])) as image:
         assert (np.asarray(image.convert("L")) == grey).all()
     assert [note.source for note in captions.notes] == ["000002.png"]

@@ -20,7 +20,9 @@ BOMS = (
 LEGACY = ("gb18030", "cp932", "cp949", "big5", "cp1252")
 CYRILLIC = ("cp1251", "koi8-r")
 # control characters, halves of surrogate pairs, non-characters, signs for "could not be read"
-DAMAGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffd-\uffff]+")
+DAMAGE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffd-\uffff]+"
+)
 # what Data-Juicer writes into texts for a picture and for the end of its part
 DATA_JUICER = re.compile(r"\s*(?:<__dj__\w{1,20}>|<\|__dj__\w{1,20}\|>)\s*")
 

@@ -18,6 +18,9 @@ MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 EXIF = b"Exif\0\0"
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 ICC = b"ICC_PROFILE\0"
+DHT, AC, END_OF_BLOCK = 0xC4, 1, 0
+SEQUENTIAL = (0xC0, 0xC1)  # frames that Huffman's codes are written for in one pass
+ZEROS = bytes(64)
 MAX_SCANS = 200  # of a progressive picture, each of which costs time for all its pixels
 CUT = "it is cut off: get it again"
 
@@ -32,6 +35,7 @@ def cleaned(content: bytes) -> CleanFile:
     exif, xmp, profile = [], [], []
     size: tuple[int, int] | None = None
     scans = 0
+    sequential, first_codes = False, dict[int, int]()
     for marker, segment in _segments(content):
         data = segment[4:]
         if marker == APP1 and data.startswith(EXIF):
@@ -42,7 +46,13 @@ def cleaned(content: bytes) -> CleanFile:
             profile.append(data[len(ICC) :])
         elif marker in FRAMES:
             size = (int.from_bytes(data[3:5], "big"), int.from_bytes(data[1:3], "big"))
-        scans += marker == SOS
+            sequential = marker in SEQUENTIAL
+        elif marker == DHT:
+            first_codes |= _first_codes(data)
+        elif marker == SOS:
+            scans += 1
+            if sequential and _is_zeroed(data, first_codes):
+                raise Damaged("a part of it holds only zeros: get it again")
         if marker in KEPT_APPLICATIONS or marker not in APPLICATIONS | {COM}:
             kept.append(segment)
     if size is None or not scans:
@@ -61,12 +71,37 @@ def cleaned(content: bytes) -> CleanFile:
     )
 
 
+def _first_codes(data: bytes) -> dict[int, int]:
+    """Of each Huffman table for AC coefficients, by its number, what its code of zeros stands for.
+
+    In the canonical code it is the first symbol (T.81, annex C).
+    """
+    found, place = {}, 0
+    while place + 17 < len(data):
+        kind, number = data[place] >> 4, data[place] & 15
+        if kind == AC:
+            found[number] = data[place + 17]
+        place += 17 + sum(data[place + 1 : place + 17])
+    return found
+
+
+def _is_zeroed(data: bytes, first_codes: dict[int, int]) -> bool:
+    """Whether a scan, whose segment is ``data``, holds zeros that no encoder writes.
+
+    Zeros that end blocks are an even surface. As coefficients they would be whole blocks of -1.
+    """
+    if not data or ZEROS not in data:
+        return False
+    numbers = {data[place] & 15 for place in range(2, 2 + 2 * data[0], 2) if place < len(data)}
+    return any(first_codes.get(number, END_OF_BLOCK) != END_OF_BLOCK for number in numbers)
+
+
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and bytes of each segment up to the end of the picture; a scan's with its pixels."""
     place = 2
     while True:
         start = content.find(b"\xff", place)
-        while content[start + 1 : start + 2] == b"\xff":  # any number of them may come before
+        while start >= 0 and content[start + 1 : start + 2] == b"\xff":  # more may come before
             start += 1
         if start < 0 or start + 2 > len(content):
             raise Damaged(CUT)
