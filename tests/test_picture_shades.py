@@ -106,11 +106,11 @@ def test_every_mode_becomes_rgb(mode):
 def test_shades_of_more_than_8_bits_are_scaled(content, expected, tmp_path):
     """In collected pictures and in references: depth maps are often such."""
     found = images.read(content)
-    assert np.abs(pixels(found.image)[..., 0] - expected.clip(0, 255)).max() <= 1
+    assert np.abs(pixels(found.image)[..., 0] - expected.clip(0, 255)).max() < 1.1
     (tmp_path / "depth.png").write_bytes(content)
     references.check_picture(tmp_path / "depth.png", "The reference")
     seen = np.asarray(references.square(tmp_path / "depth.png", 64), int)
-    assert np.abs(seen[..., 0] - expected.clip(0, 255)).max() <= 1
+    assert np.abs(seen[..., 0] - expected.clip(0, 255)).max() < 1.1
 
 
 def test_twelve_bits_are_scaled():

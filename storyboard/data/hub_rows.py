@@ -62,7 +62,7 @@ def save(
     A picture that the data set does not hold gets a line with a ``reason``, so that rows keep their
     numbers.
     """
-    path = Path((picture or {}).get("path") or "")
+    path = Path(str((picture or {}).get("path") or ""))
     # whoever reads the file goes by its content, so that any suffix of a picture will do
     suffix = path.suffix.lower() if images.is_named_as_picture(path) else ".png"
     name = f"{index:06d}{suffix}"

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from storyboard.compat import pillow
-from storyboard.images import exif, formats, pixels
+from storyboard.images import exif, formats, pixels, sizes
 from storyboard.images.clean import CleanFile, Damaged
 from storyboard.images.pixels import Reading
 
-MAX_PIXELS = 179_000_000  # of a PNG or JPEG; about Pillow's own limit
-MAX_PIXELS_OTHERS = 64_000_000  # whose decoders need several times the memory of the picture
-MAX_RATIO = 50  # of the longer side to the shorter: later stages scale the shorter one up
 LARGE = 50_000_000  # pixels: larger pictures are scaled down to it
 SHARED = 16_000_000  # pixels: of larger pictures one is open at a time, however many threads read
 BAND = 8_000_000  # pixels of a large picture that are converted at a time
@@ -50,20 +47,21 @@ def decode(clean: CleanFile, names: Sequence[str], suffix: str) -> Decoded:
     try:
         with pillow.reading(), _opened(clean, names, suffix) as image:
             size = image.size
-            _check_size(size, MAX_PIXELS if clean.size else MAX_PIXELS_OTHERS)
+            if not clean.size:
+                sizes.check(size, sizes.MAX_PIXELS_OTHERS)
             is_large = size[0] * size[1] > SHARED
             with _one_large_picture if is_large else contextlib.nullcontext():
                 return _converted(clean, image)
     except Damaged:
         raise
+    except Image.DecompressionBombError as error:  # of the header, before anything is decoded
+        raise Damaged(f"it has more pixels than can be read ({error}): save it smaller") from error
     except Exception as error:  # decoders raise anything at all, by format and place of the damage
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
         raise Damaged(f"it cannot be decoded ({reason}): get it again") from error
 
 
 def _opened(clean: CleanFile, names: Sequence[str], suffix: str) -> Image.Image:
-    if clean.size:
-        _check_size(clean.size, MAX_PIXELS)
     for plugin in formats.PLUGINS:
         if plugin.name in names:
             pillow.register(plugin.module, plugin.register)
@@ -83,30 +81,12 @@ def _opened(clean: CleanFile, names: Sequence[str], suffix: str) -> Image.Image:
         return Image.open(io.BytesIO(content), formats=["AVIF"])
 
 
-def _check_size(size: tuple[int, int], limit: int) -> None:
-    width, height = size
-    if not width or not height:
-        raise Damaged("it has no pixels: get it again")
-    if Image.MAX_IMAGE_PIXELS:
-        limit = min(limit, 2 * Image.MAX_IMAGE_PIXELS)
-    if width * height > limit:
-        raise Damaged(
-            f"it has {width} x {height} pixels, where {limit:,} can be read: save it smaller"
-        )
-    if max(size) > MAX_RATIO * min(size):
-        raise Damaged(
-            f"it has {width} x {height} pixels, more than {MAX_RATIO} times as long as wide: "
-            "cut it to pieces"
-        )
-
-
 def _converted(clean: CleanFile, image: Image.Image) -> Decoded:
-    size, factor = image.size, math.ceil(math.sqrt(image.width * image.height / LARGE))
+    size, factor = image.size, _factor(image)
     reading = Reading.of(clean)
     if factor > 1:
-        smaller = (-(-size[0] // factor), -(-size[1] // factor))
-        reading.note(f"it has {size[0]} x {size[1]} pixels: scaled down to {smaller[0]} wide")
-        image.draft(image.mode, smaller)  # scaled by JPEG's decoder, of other formats nothing
+        # scaled by JPEG's decoder; of other formats nothing
+        image.draft(image.mode, (-(-size[0] // factor), -(-size[1] // factor)))
     image.load()
 
     metadata = image.info
@@ -119,13 +99,16 @@ def _converted(clean: CleanFile, image: Image.Image) -> Decoded:
         reading.note(trouble)
     is_rgb = image.mode == "RGB" and "transparency" not in metadata
 
-    converted = _in_bands(image, reading, factor, size)
+    converted = _in_bands(image, reading)
+    if converted.size != size:
+        smaller = f"{converted.width} x {converted.height}"
+        reading.note(f"it has {size[0]} x {size[1]} pixels and was scaled down to {smaller}")
     if not clean.size and _has_more_pictures(image):
         reading.note("it holds several pictures: the first is used")
     is_as_stored = (
         is_rgb
         and clean.depth == 8
-        and converted.size == clean.size
+        and converted.size == size
         and orientation == exif.UPRIGHT
         and not (reading.icc or reading.transparent)
     )
@@ -136,14 +119,17 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _in_bands(
-    image: Image.Image, reading: Reading, factor: int, size: tuple[int, int]
-) -> Image.Image:
-    """``image`` in RGB, with sides of those of ``size`` by ``factor``.
+def _factor(image: Image.Image) -> int:
+    """By how much the sides are to be divided."""
+    return math.ceil(math.sqrt(image.width * image.height / LARGE))
+
+
+def _in_bands(image: Image.Image, reading: Reading) -> Image.Image:
+    """``image`` in RGB, scaled down to at most LARGE pixels.
 
     Memory is that of the picture as it is stored, of a band and of the result.
     """
-    factor = math.ceil(factor * image.width / size[0])  # the decoder may have scaled it already
+    factor = _factor(image)
     is_deep = image.mode.startswith(("I", "F"))  # all pixels say together what white is
     if factor > 1 and is_deep:
         raise Damaged(f"it has more than {LARGE:,} pixels of more than 8 bits: save it smaller")

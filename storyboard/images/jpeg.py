@@ -6,6 +6,7 @@ Pillow takes many a file that is cut off, because its decoder fills what is miss
 import re
 from collections.abc import Iterator
 
+from storyboard.images import sizes
 from storyboard.images.clean import CleanFile, Damaged
 
 SOI, EOI, SOS, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
@@ -57,6 +58,7 @@ def cleaned(content: bytes) -> CleanFile:
             kept.append(segment)
     if size is None or not scans:
         raise Damaged("it holds no pixels: get it again")
+    sizes.check(size)
     if scans > MAX_SCANS:
         raise Damaged(f"it has more than {MAX_SCANS} scans: save it again")
 

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from storyboard.images import sizes
 from storyboard.images.clean import CleanFile, Damaged
 from storyboard.images.formats import PNG_SIGNATURE
 
@@ -49,6 +50,7 @@ def cleaned(content: bytes) -> CleanFile:
         else:
             damaged.add(kind)
     width, height, depth, colour, interlaced = _header(chunks)
+    sizes.check((width, height))
     expected = _unpacked_size(width, height, depth * CHANNELS[colour], interlaced)
     _check_pixels(chunks[b"IDAT"], expected)
 
