@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from storyboard.data import encodings
 from storyboard.errors import DatasetError
 
 MAX_CAPTION = 10_000  # characters; text encoders read 77 or 256 tokens
@@ -16,15 +17,13 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# what editors on Windows save captions in, told apart by chardet
-LEGACY = ("gb18030", "cp932", "cp949", "big5", "cp1252")
-CYRILLIC = ("cp1251", "koi8-r")
 # control characters, halves of surrogate pairs, non-characters, signs for "could not be read"
 DAMAGE = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffd-\uffff]+"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffd-\uffff]"
 )
-# what Data-Juicer writes into texts for a picture and for the end of its part
-DATA_JUICER = re.compile(r"\s*(?:<__dj__\w{1,20}>|<\|__dj__\w{1,20}\|>)\s*")
+# what Data-Juicer writes into texts for a picture and for the end of its part, whole or cut
+DATA_JUICER = re.compile(r"<?\|?__dj__\w{0,20}\|?>?")
+REPAIRED = "its text was repaired, damaged signs were taken out"
 
 
 class Refusal(ValueError):
@@ -59,62 +58,118 @@ def decode(content: bytes) -> Text:
     """
     for bom, encoding in BOMS:
         if content.startswith(bom):
-            return _cleaned(content[len(bom) :].decode(encoding, "replace"))
-    if encoding := _utf16_without_bom(content):
-        return _cleaned(content.decode(encoding), f"read as {encoding.upper()}, a guess")
-    try:
-        return _cleaned(content.decode("utf-8"))
-    except UnicodeDecodeError:
-        return _decode_by_lines(content)
+            return Text(content[len(bom) :].decode(encoding, "replace"))
+    if encoding := encodings.utf16_with_zeros(content):
+        return Text(content.decode(encoding), _guess_of(encoding))
+    if _is_utf8(content):
+        encoding = "gb18030" if encodings.is_gbk_by_chance_utf8(content) else "utf-8"
+        return Text(content.decode(encoding), "" if encoding == "utf-8" else _guess_of(encoding))
 
-
-def _decode_by_lines(content: bytes) -> Text:
-    """Text that is not UTF-8, or not in every line."""
     lines = content.split(b"\n")
-    is_utf8 = [_is_utf8(line) for line in lines]
-    if not any(whole and not line.isascii() for line, whole in zip(lines, is_utf8, strict=True)):
-        return _guessed(content)
+    readable = [line for line in lines if line.strip() and _is_utf8(line)]
+    if all(line.isascii() for line in readable):
+        try:
+            return _guessed(content)
+        except Refusal:
+            if not readable or b"\0" in content:
+                raise
     # programs that append to a file may have another encoding than the one that began it
-    texts = [
-        Text(line.decode()) if whole else _guessed(line)
-        for line, whole in zip(lines, is_utf8, strict=True)
-    ]
-    note = next(text.note for text in texts if text.note)
+    texts = [_guessed_line(line) for line in lines]
+    note = next((text.note for text in texts if text.note), "")
     return Text("\n".join(text.text for text in texts), note)
 
 
 def _is_utf8(line: bytes) -> bool:
     try:
-        line.decode("utf-8")
+        line.decode()
     except UnicodeDecodeError:
         return False
     return True
 
 
-def _guessed(content: bytes) -> Text:
-    """Text of one encoding that is not UTF-8, or UTF-8 with damaged bytes."""
-    if repaired := _damaged_utf8(content):
-        return _cleaned(repaired, "repaired, bytes that are not UTF-8 were taken out")
+def _guessed_line(line: bytes) -> Text:
+    try:
+        return Text(line.decode()) if _is_utf8(line) else _guessed(line)
+    except Refusal:
+        return Text(line.decode("utf-8", "replace"))
 
-    encoding = _legacy_encoding(content)
-    text = content.decode(encoding) if encoding else ""
-    if encoding == "cp1252" and not _looks_western(text):
-        encoding = None
-        # a character cut in half at the end hides an Asian encoding; Cyrillic looks like accents
-        for cut, candidates in ((content[:-1], LEGACY), (content, CYRILLIC)):
-            second = _legacy_encoding(cut, candidates)
-            if second and second != "cp1252":
-                encoding, text = second, cut.decode(second)
-                break
-    if encoding is None or not _is_text(text):
+
+def _guessed(content: bytes) -> Text:
+    """Text that is not UTF-8, or UTF-8 in which damaged bytes are marked by U+FFFD."""
+    repaired = _damaged_utf8(content)
+    if repaired is not None:
+        return Text(repaired)
+    guess = encodings.guess(content)
+    if guess is None:
         raise Refusal("is in no encoding that can be told: save it as UTF-8")
-    return _cleaned(text, f"read as {encoding.upper()}, a guess")
+    encoding, text = guess
+    return Text(text, _guess_of(encoding))
+
+
+def _guess_of(encoding: str) -> str:
+    return f"its text was read as {encoding.upper()}, a guess"
 
 
 def _damaged_utf8(content: bytes) -> str | None:
-    """UTF-8 without its damaged bytes, where what is whole outweighs them; else None."""
-    # some programs write each half of a surrogate pair by itself
-    text = content.decode("utf-8", "surrogatepass" if b"\xed" in content else "ignore")
-    whole = sum(len(sign.encode()) for sign in text if not sign.isascii())
+    """UTF-8 with its damaged bytes marked, where what is whole outweighs them; else None."""
+    try:
+        # some programs write each half of a surrogate pair by itself
+        halves = content.decode("utf-8", "surrogatepass")
+        return halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    except UnicodeDecodeError:
+        text = content.decode("utf-8", "ignore")
+    lengths = [len(sign.encode()) for sign in text if not sign.isascii()]
+    # pairs of bytes that look like UTF-8 are frequent in GBK, threes are not
+    whole = sum(length if length > 2 else length / 8 for length in lengths)
     damaged = len(content) - len(text.encode())
-    return text if whole > damaged else None
+    return content.decode("utf-8", "replace") if whole > damaged else None
+
+
+def _replacement(damage: re.Match) -> str:
+    code = ord(damage[0])
+    if 0x80 <= code < 0xA0:  # Windows' quotation marks and dashes, taken for Latin-1 on the way
+        return bytes([code]).decode("cp1252", "ignore")
+    return " " if code < 0x80 else ""  # a control character may part two words
+
+
+def caption(text: str) -> Text:
+    """A caption without Data-Juicer's tokens, damaged signs and space at its ends.
+
+    Raises:
+        Refusal: It has more than MAX_CAPTION characters, or is mostly damaged.
+    """
+    text = text.strip()
+    if len(text) > MAX_CAPTION:
+        raise Refusal(
+            f"has {len(text):,} characters, where a caption may have {MAX_CAPTION:,}: shorten it"
+        )
+    note = ""
+    once = _saved_once(text)
+    if once is not None:
+        text, note = once, "its text was read as UTF-8 that was saved twice, a guess"
+    if DAMAGE.search(text):
+        text = text.rstrip("\0")  # padding to a fixed length
+        lost = sum(not "\x80" <= sign < "\xa0" for sign in DAMAGE.findall(text))
+        if 3 * lost > len(text):
+            raise Refusal("is damaged: more than a third of it is no text")
+        text, note = DAMAGE.sub(_replacement, text), note or REPAIRED
+    parts = [part.strip() for part in DATA_JUICER.split(text)]
+    return Text(" ".join(part for part in parts if part), note)
+
+
+def _saved_once(text: str) -> str | None:
+    """What UTF-8 was before a program took it for Windows-1252 and saved that as UTF-8."""
+    if text.isascii():
+        return None
+    try:
+        content = b"".join(_windows_byte(sign) for sign in text)
+        return content.decode()
+    except UnicodeError:
+        return None
+
+
+def _windows_byte(sign: str) -> bytes:
+    try:
+        return sign.encode("cp1252")
+    except UnicodeEncodeError:
+        return sign.encode("latin-1")  # browsers keep the five bytes that Windows does not define
