@@ -228,6 +228,15 @@ def test_one_of_kohyas_folders_can_be_the_data_set(folder, make_settings):
     assert texts_of(make_settings(dataset=str(folder / "10_purple hair")))["1.png"] == "purple hair"
 
 
+def test_a_template_that_makes_too_long_a_caption_is_an_error(folder, make_settings):
+    (folder / "1.txt").unlink()
+    with pytest.raises(
+        SettingsError, match="caption_template='xxx.* has 10,001 characters"
+    ) as error:
+        collect(make_settings(dataset=str(folder), caption_template="x" * 10_001))
+    assert len(str(error.value)) < 300
+
+
 @pytest.mark.parametrize("template", ["{name}", "{folder", "a}", 3])
 def test_a_template_with_unknown_fields_is_an_error(make_settings, template):
     with pytest.raises(SettingsError, match="caption_template="):

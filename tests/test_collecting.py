@@ -59,6 +59,47 @@ def test_no_pictures_is_one_sentence(folder, make_settings, make, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: "{half" + line[5:],
+        lambda line: line.replace('"id"', '"ib"'),
+        lambda line: line.replace("images/0000.png", "/mages/0000.png"),
+    ],
+)
+def test_a_damaged_collection_is_made_anew(folder, make_settings, capsys, damage):
+    settings = make_settings(dataset=str(folder))
+    first = collect(settings)
+    listing = first.folder / "metadata.jsonl"
+    line, rest = listing.read_text(encoding="utf-8").split("\n", 1)
+    listing.write_text(f"{damage(line)}\n{rest}", encoding="utf-8")
+    with pytest.raises(DatasetError, match="metadata.jsonl is damaged near line 1") as error:
+        Captions.load(first.folder)
+    assert "\n" not in str(error.value)
+    assert collect(settings) == first and Captions.load(first.folder) == first
+
+
+@pytest.mark.parametrize("image", ["../secret.png", "/etc/passwd", "a/../../b.png", "a\\u0000b"])
+def test_another_programs_folder_names_no_file_outside(tmp_path, image):
+    row = f'{{"id": "0", "text": "a", "images": ["{image}"]}}'
+    (tmp_path / "metadata.jsonl").write_text(row)
+    with pytest.raises(DatasetError, match="is not in the folder"):
+        Captions.load(tmp_path)
+
+
+def test_what_was_left_out_and_noted_is_printed_and_kept(folder, make_settings, capsys):
+    (folder / "0.txt").write_bytes("紫发女孩".encode("gbk"))
+    (folder / "1.txt").write_bytes(b"\xff\xff\xff")
+    settings = make_settings(dataset=str(folder))
+    first = collect(settings)
+    printed = capsys.readouterr().out
+    assert "noted: 0.png: its text was read as GB18030, a guess: '紫发女孩'" in printed
+    assert "left out: 1.png: its caption 1.txt is in no encoding" in printed
+    again = collect(settings)
+    assert again == first and len(again.notes) == len(again.unreadable) == 1
+    assert "1 left out" in str(again) and "紫发女孩" in again._repr_html_()
+
+
 def test_only_broken_pictures_is_an_error(folder, make_settings):
     for path in folder.glob("*.png"):
         path.write_bytes(b"x")
@@ -79,10 +120,10 @@ def test_a_full_disk_is_found_before_anything_is_written(folder, make_settings, 
 def test_a_disk_that_becomes_full_leaves_nothing_and_the_next_run_does_all(
     folder, make_settings, monkeypatch
 ):
-    def full(source, stem, real=pictures.normalise):
+    def full(source, *arguments, real=pictures.normalise):
         if source.name == "5.png":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(source, stem)
+        return real(source, *arguments)
 
     settings = make_settings(dataset=str(folder))
     with monkeypatch.context() as patch:

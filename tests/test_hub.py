@@ -70,8 +70,40 @@ def test_a_missing_data_set_is_one_sentence(local_hub, make_settings):
 
 
 @pytest.mark.parametrize(
+    ("value", "caption"),
+    [("<__dj__image> 二次元 <|__dj__eoc|>", "二次元"), (["二次元", "女孩"], "二次元")],
+)
+def test_captions_of_other_programs_are_read_as_in_a_folder(
+    local_hub, make_settings, value, caption
+):
+    listing = local_hub / "train" / "metadata.jsonl"
+    rows = [json.loads(line) | {"text": value} for line in listing.read_text().splitlines()]
+    listing.write_text("\n".join(map(json.dumps, rows)))
+    captions = collect(make_settings(dataset="someone/anime"))
+    assert [row.text for row in captions.rows] == [caption] * 5
+
+
+def test_a_row_whose_caption_is_no_text_is_listed(local_hub, make_settings):
+    listing = local_hub / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in listing.read_text().splitlines()]
+    for index, row in enumerate(rows):
+        row["text"] = {"en": "a girl", "zh": "女孩" if index else None}
+    listing.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DatasetError, match="row 0 has as its text an object with en, zh"):
+        collect(make_settings(dataset="someone/anime"))
+
+
+@pytest.mark.parametrize(
     ("text", "is_id"),
-    [("AI-ModelScope/lowres_anime", True), ("/tmp/x", False), ("a/b/c", False), ("one", False)],
+    [
+        ("AI-ModelScope/lowres_anime", True),
+        ("/tmp/x", False),
+        ("a/b/c", False),
+        ("one", False),
+        ("../x", False),
+        ("x/..", False),
+        ("x" * 97 + "/a", False),
+    ],
 )
 def test_ids_are_told_from_paths(text, is_id):
     assert hub.looks_like_id(text) is is_id

@@ -13,19 +13,21 @@ from pathlib import Path
 from storyboard import artifacts, show
 from storyboard.compat.data_juicer import data_juicer
 from storyboard.compat.quiet import quiet
+from storyboard.data import text_files
 from storyboard.data.listing import ListedPicture
-from storyboard.errors import BaseError, DatasetError, SettingsError
+from storyboard.data.text_files import Refusal
+from storyboard.data.tree import KOHYA_FOLDER
+from storyboard.errors import DatasetError, ResourceError, SettingsError
 from storyboard.models import weights
 from storyboard.settings import Settings
 
 # what a camera, a browser or a hurried person calls a picture, perhaps with a number
 PLACEHOLDER = re.compile(
     r"(?:img|dsc[fn]?|pxl|image|photo|picture|pic|screenshot|untitled|unnamed|caption|none|null"
-    r"|n/a|todo|图片?|照片|截图|图像|未命名|无标题|无)?[\W\d_]*(?:copy|副本)?[\W\d_]*",
+    r"|n/a|todo|图片?|照片|截图|图像|未命名|无标题|无)?[\W\d_]*+(?:copy|副本)?[\W\d_]*+",
     re.IGNORECASE,
 )
-# repeats and concept: https://github.com/kohya-ss/sd-scripts/blob/main/docs/train_README-en.md
-KOHYA_FOLDER = re.compile(r"(\d+)_(.+)")
+UNREADABLE_NAME = "has no caption, and no words are taken from its path, which is not UTF-8"
 SUGGESTION = 'set another, such as "Salesforce/blip-image-captioning-large"'
 
 
@@ -42,8 +44,11 @@ def without_placeholder(
     Args:
         template: May hold ``{folder}`` and ``{file}``. None: the concept of a folder that is named
             as kohya's scripts want it, elsewhere an empty caption.
+
+    Raises:
+        SettingsError: The template makes a caption that is too long.
     """
-    if not is_placeholder(picture.text):
+    if picture.file is None or not is_placeholder(picture.text):
         return picture
     folder = _folder_name(picture, source)
     concept = KOHYA_FOLDER.fullmatch(folder)
@@ -52,7 +57,14 @@ def without_placeholder(
     else:
         text = template.replace("{folder}", concept[2] if concept else folder)
         text = text.replace("{file}", Path(picture.name).stem)
-    return replace(picture, text=text.strip())
+    if "\ufffd" in text:  # a sign in place of what is no text would become a word
+        return replace(picture, text="", note=UNREADABLE_NAME)
+    try:
+        return replace(picture, text=text_files.caption(text).text)
+    except Refusal as refusal:
+        raise SettingsError(
+            f"caption_template={(template or '')[:60]!r} makes a caption that {refusal}."
+        ) from refusal
 
 
 def kohya_repeats(listed: Iterable[ListedPicture], source: Path) -> set[str]:
@@ -112,19 +124,11 @@ def _load(ops, folder: Path, model: str, picture: Path):
         with _random_states_kept():
             (operator,) = ops.load_ops([{"image_captioning_mapper": parameters}])
             _run(operator, picture)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ResourceError):
         raise
-    # what transformers raises for a model of another kind
-    except (
-        BaseError,
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        RuntimeError,
-    ) as error:
-        message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    # transformers and Data-Juicer raise anything at all for a model of another kind
+    except Exception as error:
+        message = _first_line(error)
         raise SettingsError(
             f"captioner={model!r} cannot describe pictures ({message}): {SUGGESTION}."
         ) from error
@@ -166,12 +170,21 @@ def _caption(operator, path: Path, seed: int) -> str:
         torch.manual_seed(seed)
         try:
             return _run(operator, path)
-        except (OSError, ValueError, RuntimeError) as error:
-            message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        except torch.OutOfMemoryError:
+            raise
+        # the model's own code raises anything at all
+        except Exception as error:
+            message = _first_line(error)
             raise DatasetError(
                 f"The captioning model failed at {path.name} ({message}): "
                 "give that picture a caption of your own."
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What a library's error is and says, in one line of bounded length."""
+    line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {line[:300]}"
 
 
 def _run(operator, path: Path) -> str:

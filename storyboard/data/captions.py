@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from storyboard import artifacts, show
+from storyboard.data import tree
 from storyboard.errors import DatasetError
 
 LISTING = "metadata.jsonl"
@@ -132,7 +133,7 @@ class Captions:
 
     def __str__(self) -> str:
         left_out = f", {len(self.unreadable)} left out" if self.unreadable else ""
-        return f"{len(self)} captioned pictures in {self.folder}{left_out}"
+        return f"{len(self)} captioned pictures in {tree.shown(str(self.folder))}{left_out}"
 
     def _repr_html_(self) -> str:
         stride = max(1, len(self) // GALLERY_SIZE)
@@ -159,16 +160,15 @@ def read_rows(listing: Path) -> list[CaptionRow]:
     Raises:
         DatasetError: It cannot be read, which names the line.
     """
-    number, rows = 0, []
+    rows: list[CaptionRow] = []
     try:
         with listing.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                rows.append(CaptionRow.from_json(json.loads(line)))  # noqa: PERF401
+            rows.extend(CaptionRow.from_json(json.loads(line)) for line in lines)
     # neither UTF-8 nor JSON, nested too deeply, or another program's form
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DatasetError(
-            f"{listing} is damaged near line {max(number, 1)} ({reason}): "
+            f"{listing} is damaged near line {len(rows) + 1} ({reason}): "
             "have it made anew by collect or clean."
         ) from error
     return rows

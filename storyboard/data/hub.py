@@ -16,7 +16,9 @@ from storyboard import artifacts
 from storyboard.compat import modelscope
 from storyboard.data import hub_rows
 from storyboard.data.captions import LISTING
-from storyboard.data.listing import caption_of
+from storyboard.data.rows import caption_of
+from storyboard.data.text_files import Refusal, Text
+from storyboard.data.tree import shown
 from storyboard.errors import DatasetError, ResourceError
 from storyboard.models.download import LOCAL_ROOT
 
@@ -24,6 +26,7 @@ DEFAULT = "AI-ModelScope/lowres_anime"
 SPLIT = "train"
 FILES_A_PAGE = 200
 PICTURES_A_MESSAGE = 100
+LONGEST_REASON = 300  # characters of a library's message
 COMPLETE = "complete"  # the file that marks a finished download
 
 
@@ -60,7 +63,7 @@ class Source:
 
 def looks_like_id(text: str) -> bool:
     """Whether ``text`` has the form ``owner/name``."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+    return re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", text) is not None
 
 
 def fetch(dataset_id: str, cache: Path) -> Path:
@@ -142,7 +145,7 @@ def _explained(
             "free some space and run this cell again to go on from there."
         )
     what = f"broke off after {written} pictures" if written else "cannot be read"
-    first_line = next(iter(str(error).splitlines()), "")
+    first_line = next(iter(str(error).splitlines()), "")[:LONGEST_REASON]
     return DatasetError(
         f"{dataset_id} {what} ({type(error).__name__}: {first_line}): check the name and the "
         'network and run this cell again to go on from there, or set dataset to "sample".'
@@ -175,7 +178,8 @@ def _listing(api, dataset_id: str) -> dict[str, int]:
         files = api.get_dataset_files(dataset_id, page_number=page, page_size=FILES_A_PAGE)
         for file in files:
             if file.get("Type") != "tree":
-                sizes[file["Path"]] = int(file.get("Size") or 0)
+                size = file.get("Size")
+                sizes[str(file["Path"])] = size if isinstance(size, int) else 0
         if len(files) < FILES_A_PAGE:
             break
     return sizes
@@ -227,6 +231,7 @@ def _write(source: Source, folder: Path, dataset_id: str) -> Iterator[int]:
     present = hub_rows.repair(listing)
     yield present
 
+    noted: set[str] = set()
     with listing.open("a", encoding="utf-8") as lines:
         for index, row in enumerate(source.rows):
             if index == 0:
@@ -234,7 +239,17 @@ def _write(source: Source, folder: Path, dataset_id: str) -> Iterator[int]:
             if index < present:
                 continue
             picture = hub_rows.picture_of(row, source.columns, dataset_id)
-            line = hub_rows.save(picture, source.holds, folder, index) | {"text": caption_of(row)}
+            try:
+                caption = caption_of(row)
+                line = hub_rows.save(picture, source.holds, folder, index)
+                line["text"] = caption.text
+            except Refusal as refusal:
+                caption = Text("")
+                line = {"file_name": f"{index:06d}.png", "reason": f"row {index} {refusal}"}
+            if caption.note and caption.note not in noted:
+                noted.add(caption.note)
+                print(f"collect: row {index} of {dataset_id} {caption.note}", flush=True)
+            line = {key: shown(value) if key == "reason" else value for key, value in line.items()}
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             lines.flush()
             yield index + 1

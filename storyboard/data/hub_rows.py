@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from storyboard import artifacts, images
-from storyboard.data.listing import TEXT_KEYS
+from storyboard.data.rows import TEXT_KEYS, has_text
 from storyboard.errors import DatasetError
 
 # a hop of fsspec's paths, ``zip://inside::outside``
@@ -28,7 +28,7 @@ def repair(listing: Path) -> int:
 
 def print_missing_captions(row: dict, dataset_id: str) -> None:
     """Say so if ``row`` has no column of captions."""
-    if any(key in row for key in TEXT_KEYS):
+    if has_text(row):
         return
     print(
         f"collect: {dataset_id} has the columns {', '.join(row)} and no captions in "

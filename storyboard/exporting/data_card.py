@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from storyboard.data import recipes
+from storyboard.data import hub, recipes
 from storyboard.data.cleaning import CleaningReport
 from storyboard.lora import file as lora_file
 from storyboard.settings import Settings
@@ -11,7 +11,7 @@ from storyboard.settings import Settings
 
 def dataset_name(settings: Settings) -> str:
     """The data set's name, without a path of this machine."""
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", settings.dataset)
+    is_id = hub.looks_like_id(settings.dataset)
     if settings.dataset == "sample" or (is_id and not Path(settings.dataset).exists()):
         return settings.dataset
     return "own pictures"
@@ -22,7 +22,7 @@ def build(settings: Settings, lora: Path, report: CleaningReport | None) -> dict
     metadata = lora_file.metadata(lora)
     card = {
         "dataset": dataset_name(settings),
-        "trained_on": int(metadata.get("ss_num_train_images") or 0) or None,
+        "trained_on": _count(metadata.get("ss_num_train_images")),
     }
     if report is None:
         return card
@@ -42,12 +42,17 @@ def build(settings: Settings, lora: Path, report: CleaningReport | None) -> dict
     return card
 
 
+def _count(text: str | None) -> int | None:
+    """A number of pictures in a LoRA's metadata, which may be another program's."""
+    return int(text) or None if text and re.fullmatch("[0-9]{1,9}", text) else None
+
+
 def _without_folders(value):
     """A recipe's values, absolute paths (of models) by their last part alone."""
     if isinstance(value, dict):
         return {key: _without_folders(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_without_folders(each) for each in value]
-    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+    if isinstance(value, str) and value.startswith(("/", "~")):
         return Path(value).name
     return value
