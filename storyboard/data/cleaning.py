@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from storyboard import artifacts, show
-from storyboard.data import juicer, recipes
+from storyboard.data import juicer, recipes, table
 from storyboard.data.account import Account, DroppedRow, OperatorCount
 from storyboard.data.captions import Captions, UnreadablePicture, digest_of, write_rows
 from storyboard.data.recipes import Recipe
@@ -175,7 +175,8 @@ def _load(manifest: dict, captions: Captions, folder: Path) -> CleaningReport:
 def write(captions: Captions, kept: Mapping[str, str], folder: Path) -> str:
     """Write the rows of ``kept`` (id -> caption) as a Captions folder; returns the digest.
 
-    Also writes ``metadata.csv``, DiffSynth's form. Pictures are hard links where the disk allows.
+    Also writes ``metadata.csv``, DiffSynth's form, in which a caption that a spreadsheet would take
+    for a formula has an apostrophe before it. Pictures are hard links where the disk allows.
     """
     rows = [replace(row, text=kept[row.id]) for row in captions.rows if row.id in kept]
     (folder / "images").mkdir()
@@ -183,9 +184,9 @@ def write(captions: Captions, kept: Mapping[str, str], folder: Path) -> str:
         _link(captions.path(row), folder / row.image)
     write_rows(folder, rows)
     with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as lines:
-        table = csv.writer(lines)
-        table.writerow(["image", "prompt"])
-        table.writerows([row.image, row.text] for row in rows)
+        writer = csv.writer(lines)
+        writer.writerow(["image", "prompt"])
+        writer.writerows([row.image, table.escaped(row.text)] for row in rows)
     return digest_of(folder, rows)
 
 
