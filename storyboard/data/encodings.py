@@ -14,7 +14,16 @@ WIDE = ("utf-16-le", "utf-16-be")
 CHARACTERS_FOR_WIDE = 3  # fewer agree by chance
 LATIN = 0x250  # where the blocks of Latin letters end
 SAMPLE = 10_000  # characters that are looked at one by one
-PUNCTUATION = {*range(0x2010, 0x2027), *range(0x3000, 0x3100), *range(0xFF00, 0xFFF0)}  # and kana
+HIGH_BYTES = re.compile(b"[\x80-\xff]+")
+ACCENTS = re.compile("[\xaa\xb5\xba\xc0-\xd6\xd8-\xf6\xf8-\u024f]+")
+CONTROL = re.compile(b"[\x01-\x08\x0b\x0c\x0e-\x1f]")
+# first bytes of punctuation, and of what the standard of each language has as its first level
+FREQUENT = {
+    "gb18030": ((0xA1, 0xA1), (0xA3, 0xA3), (0xB0, 0xD7)),  # GB 2312, level 1
+    "cp932": ((0x81, 0x83), (0x88, 0x97)),  # kana and JIS X 0208, level 1
+    "cp949": ((0xA1, 0xA1), (0xA3, 0xA3), (0xB0, 0xC8)),  # KS X 1001, Hangul
+    "big5": ((0xA1, 0xA3), (0xA4, 0xC6)),  # level 1
+}
 
 
 def guess(content: bytes) -> tuple[str, str] | None:
@@ -24,49 +33,57 @@ def guess(content: bytes) -> tuple[str, str] | None:
     """
     if b"\0" in content:  # UTF-16 was asked for by its zeros before: a picture or an archive
         return None
-    text = _decoded(content, LEGACY)
-    if text and text[0] != "cp1252" and _is_text(text[1]):
-        return text
+    found = _decoded(content, LEGACY)
+    likely = [encoding for encoding in FREQUENT if in_frequent_characters(content, encoding)]
+    if likely and (found is None or found[0] not in likely):
+        # a letter with an accent stands alone, halves of Chinese characters come in pairs
+        pairs = all(len(run) % 2 == 0 for run in HIGH_BYTES.findall(content))
+        if found is None or found[0] != "cp1252" or pairs:
+            return likely[0], content.decode(likely[0])
+    if found and found[0] != "cp1252" and _is_text(found[1]):
+        return found
 
-    wide = utf16_of_common_characters(content)
+    wide = utf16_of_frequent_characters(content)
     if wide:
         return wide, content.decode(wide)
-    if text and _looks_western(text[1]):
-        return text
+    if found and _looks_western(found[1]):
+        return found
     # a character cut in half at the end hides an Asian encoding, and Cyrillic looks like accents
     for part, candidates in ((content[:-1], LEGACY[:-1]), (content, CYRILLIC)):
-        text = _decoded(part, candidates)
-        if text and _looks_common(text[1]):
-            return text
+        found = _decoded(part, candidates)
+        if found and _looks_frequent(found[1]):
+            return found
     return None
 
 
-def utf16_with_zeros(content: bytes) -> str | None:
-    """UTF-16's byte order, where Latin letters in it make every second byte a zero."""
-    if len(content) % 2 or b"\0" not in content:
+def utf16_without_mark(content: bytes) -> str | None:
+    """UTF-16's byte order, where bytes of it are zero or control characters, as no text's are."""
+    if len(content) % 2:
         return None
+    if b"\0" not in content:
+        return utf16_of_frequent_characters(content) if CONTROL.search(content) else None
     for encoding in WIDE:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
         sample = text[:SAMPLE]
-        usual = sum(
-            ord(sign) < LATIN or _is_common(sign) or "가" <= sign <= "힣" for sign in sample
-        )
+        usual = sum(ord(sign) < LATIN or _is_frequent(sign) for sign in sample)
         if 10 * usual >= 9 * len(sample) and _is_text(text):
             return encoding
     return None
 
 
-def utf16_of_common_characters(content: bytes) -> str | None:
-    """UTF-16's byte order, where all characters would be common Chinese or Japanese ones."""
+def utf16_of_frequent_characters(content: bytes) -> str | None:
+    """UTF-16's byte order, where all signs would be frequent Chinese, Japanese or Korean ones."""
+    if len(content) % 2:
+        return None
     for encoding in WIDE:
         try:
             text = "".join(content.decode(encoding).split())
         except UnicodeDecodeError:
             continue
-        if len(text) >= CHARACTERS_FOR_WIDE and all(map(_is_common, text)):
+        if len(text) >= CHARACTERS_FOR_WIDE and all(map(_is_frequent, text)):
             return encoding
     return None
 
@@ -81,10 +98,7 @@ def is_gbk_by_chance_utf8(content: bytes) -> bool:
     alphabets = [{unicodedata.name(sign, "none").split()[0] for sign in run} for run in runs]
     if not any(len(names) > 1 or "none" in names for names in alphabets):
         return False
-    try:
-        return all(_is_common(sign) for sign in content.decode("gb18030") if not sign.isspace())
-    except UnicodeDecodeError:
-        return False
+    return in_frequent_characters(content, "gb18030")
 
 
 def _decoded(content: bytes, candidates: tuple[str, ...]) -> tuple[str, str] | None:
@@ -113,29 +127,46 @@ def _is_text(text: str) -> bool:
     return odd - sum(text.count(space) for space in "\t\n\r") <= len(text) // 50
 
 
-def _is_common(sign: str) -> bool:
-    """Whether it is ASCII, of the first level of GB 2312 or Big5, kana or their punctuation."""
+def in_frequent_characters(content: bytes, encoding: str) -> bool:
+    """Whether all that is not ASCII in ``content`` would be frequent in ``encoding``'s language."""
+    try:
+        text = content[:SAMPLE].decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return all(sign.isascii() or _is_frequent_in(sign, encoding) for sign in text)
+
+
+def _is_frequent_in(sign: str, encoding: str) -> bool:
+    code = sign.encode(encoding, "ignore")
+    first_trail = 0x40 if encoding in ("cp932", "big5") else 0xA1
+    return (
+        len(code) == 2
+        and code[1] >= first_trail
+        and any(first <= code[0] <= last for first, last in FREQUENT[encoding])
+    )
+
+
+def _is_frequent(sign: str) -> bool:
+    """Whether it is plain ASCII, or frequent in one of the languages."""
     if sign.isascii():
         return sign.isprintable()
-    if ord(sign) in PUNCTUATION:
-        return True
-    for encoding, first, last in (("gb2312", 0xB0, 0xD7), ("big5", 0xA4, 0xC6)):
-        code = sign.encode(encoding, "ignore")
-        if code and first <= code[0] <= last:
-            return True
-    return False
+    return "Ё" <= sign <= "ё" or any(_is_frequent_in(sign, encoding) for encoding in FREQUENT)
 
 
-def _looks_common(text: str) -> bool:
-    """Whether most signs that are not ASCII are letters of one alphabet or common characters."""
+def _looks_frequent(text: str) -> bool:
+    """Whether most signs that are not ASCII are frequent ones."""
     signs = [sign for sign in text if not sign.isascii()]
-    common = sum(_is_common(sign) or "Ё" <= sign <= "ё" for sign in signs)
-    return 10 * common >= 8 * len(signs) and len(set(signs)) > 1
+    return 10 * sum(map(_is_frequent, signs)) >= 8 * len(signs) and len(set(signs)) > 1
 
 
 def _looks_western(text: str) -> bool:
-    """Whether accents and typographic signs stand between plain Latin letters."""
-    letters = [sign for sign in text if sign.isalpha()]
-    accented = [sign for sign in letters if not sign.isascii()]
-    others = [sign for sign in text if not sign.isascii() and not sign.isalpha()]
-    return _is_text(text) and 2 * len(accented) <= len(letters) and 4 * len(others) <= len(text)
+    """Whether signs that are not ASCII are few, and no three accented letters in a row."""
+    letters = sum(map(str.isalpha, text))
+    accents = ACCENTS.findall(text)
+    others = sum(not sign.isascii() and not sign.isalpha() for sign in text)
+    return (
+        _is_text(text)
+        and 2 * sum(map(len, accents)) <= letters
+        and max(map(len, accents), default=0) < 3
+        and 4 * others <= len(text)
+    )

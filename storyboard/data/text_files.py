@@ -59,7 +59,7 @@ def decode(content: bytes) -> Text:
     for bom, encoding in BOMS:
         if content.startswith(bom):
             return Text(content[len(bom) :].decode(encoding, "replace"))
-    if encoding := encodings.utf16_with_zeros(content):
+    if encoding := encodings.utf16_without_mark(content):
         return Text(content.decode(encoding), _guess_of(encoding))
     if _is_utf8(content):
         encoding = "gb18030" if encodings.is_gbk_by_chance_utf8(content) else "utf-8"
