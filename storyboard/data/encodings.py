@@ -34,12 +34,15 @@ def guess(content: bytes) -> tuple[str, str] | None:
     if b"\0" in content:  # UTF-16 was asked for by its zeros before: a picture or an archive
         return None
     found = _decoded(content, LEGACY)
+    runs = HIGH_BYTES.findall(content)
     likely = [encoding for encoding in FREQUENT if in_frequent_characters(content, encoding)]
-    if likely and (found is None or found[0] not in likely):
-        # a letter with an accent stands alone, halves of Chinese characters come in pairs
-        pairs = all(len(run) % 2 == 0 for run in HIGH_BYTES.findall(content))
-        if found is None or found[0] != "cp1252" or pairs:
-            return likely[0], content.decode(likely[0])
+    is_western = found is not None and found[0] == "cp1252"
+    # a letter with an accent stands alone, halves of Chinese characters come in pairs
+    may_be_asian = not is_western or all(len(run) % 2 == 0 for run in runs)
+    if likely and may_be_asian and (found is None or found[0] not in likely):
+        return likely[0], content.decode(likely[0])
+    if not likely and all(len(run) == 1 for run in runs):
+        found = _decoded(content, LEGACY[-1:]) or found
     if found and found[0] != "cp1252" and _is_text(found[1]):
         return found
 
@@ -49,7 +52,8 @@ def guess(content: bytes) -> tuple[str, str] | None:
     if found and _looks_western(found[1]):
         return found
     # a character cut in half at the end hides an Asian encoding, and Cyrillic looks like accents
-    for part, candidates in ((content[:-1], LEGACY[:-1]), (content, CYRILLIC)):
+    whole = content[:-1] if content[-1:] >= b"\x80" else b""
+    for part, candidates in ((whole, LEGACY[:-1]), (content, CYRILLIC)):
         found = _decoded(part, candidates)
         if found and _looks_frequent(found[1]):
             return found
@@ -130,7 +134,7 @@ def _is_text(text: str) -> bool:
 def in_frequent_characters(content: bytes, encoding: str) -> bool:
     """Whether all that is not ASCII in ``content`` would be frequent in ``encoding``'s language."""
     try:
-        text = content[:SAMPLE].decode(encoding)
+        text = content.decode(encoding)[:SAMPLE]
     except UnicodeDecodeError:
         return False
     return all(sign.isascii() or _is_frequent_in(sign, encoding) for sign in text)
