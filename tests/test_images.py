@@ -168,6 +168,20 @@ def test_pillows_own_limit_holds(monkeypatch):
         assert "more pixels than can be read" in refused(encoded(DRAWING, form))
 
 
+@pytest.mark.parametrize(
+    ("content", "limit"),
+    [
+        (b"qoif" + struct.pack(">IIBB", 2000, 2000, 3, 0), "2,100,000"),
+        (b"P3 2000 2000 255\n", "2,100,000"),
+        (encoded(DRAWING, "BMP")[:18] + struct.pack("<ii", 9000, 9000), "64,000,000"),
+    ],
+)
+def test_slow_decoders_get_fewer_pixels(content, limit):
+    if content.startswith(b"BM"):
+        content += encoded(DRAWING, "BMP")[26:]
+    assert f"where {limit} can be read: save it smaller" in refused(content)
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_large_picture_is_scaled_down_in_bands(form, mode, monkeypatch):

@@ -48,7 +48,7 @@ def decode(clean: CleanFile, names: Sequence[str], suffix: str) -> Decoded:
         with pillow.reading(), _opened(clean, names, suffix) as image:
             size = image.size
             if not clean.size:
-                sizes.check(size, sizes.MAX_PIXELS_OTHERS)
+                sizes.check(size, sizes.limit_of(image))
             is_large = size[0] * size[1] > SHARED
             with _one_large_picture if is_large else contextlib.nullcontext():
                 return _converted(clean, image)

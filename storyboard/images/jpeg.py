@@ -22,6 +22,7 @@ ICC = b"ICC_PROFILE\0"
 DHT, AC, END_OF_BLOCK = 0xC4, 1, 0
 SEQUENTIAL = (0xC0, 0xC1)  # frames that Huffman's codes are written for in one pass
 ZEROS = bytes(64)
+MAX_SEGMENTS = 10_000
 MAX_SCANS = 200  # of a progressive picture, each of which costs time for all its pixels
 CUT = "it is cut off: get it again"
 
@@ -101,19 +102,15 @@ def _is_zeroed(data: bytes, first_codes: dict[int, int]) -> bool:
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and bytes of each segment up to the end of the picture; a scan's with its pixels."""
     place = 2
-    while True:
-        start = content.find(b"\xff", place)
-        while start >= 0 and content[start + 1 : start + 2] == b"\xff":  # more may come before
-            start += 1
-        if start < 0 or start + 2 > len(content):
+    for _ in range(MAX_SEGMENTS):
+        found = MARKER.search(content, place)
+        if found is None:
             raise Damaged(CUT)
+        start = found.start(1) - 1
         marker = content[start + 1]
         if marker == EOI:
             yield marker, content[start : start + 2]
             return
-        if marker == 0:  # no marker, but a byte of something that was skipped
-            place = start + 2
-            continue
         if marker not in TABLES | FRAMES | APPLICATIONS | {SOS, COM}:
             raise Damaged(f"there is a marker FF{marker:02X} out of place: get it again")
 
@@ -125,6 +122,7 @@ def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
             raise Damaged(CUT)
         yield marker, content[start:end]
         place = end
+    raise Damaged(f"it has more than {MAX_SEGMENTS} segments: save it again")
 
 
 def _joined(parts: list[bytes], notes: list[str]) -> bytes:

@@ -4,6 +4,7 @@ Pillow compares no checksum of the chunks of pixels, so that damage among them w
 fails at damaged or very long texts, which have nothing to do with them.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,11 +15,12 @@ from storyboard.images.formats import PNG_SIGNATURE
 
 PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # a damaged one costs the picture
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+EXIF_KEYWORD = b"Raw profile type exif\0"  # of ImageMagick, before PNG had a chunk for it
 XMP_KEYWORD = b"XML:com.adobe.xmp\0"
-MAX_CHUNKS = 1_000_000
+MAX_CHUNKS = 300_000
 MAX_PROFILE = 1 << 22  # bytes of a colour profile, unpacked
 CUT = "it is cut off: get it again"
-MAX_TEXT = 1 << 20  # bytes of a text, unpacked, above which Pillow refuses the picture
+MAX_TEXT = 1 << 20  # bytes of texts, unpacked; of a longer one Pillow refuses the picture
 SLICE = 1 << 16  # bytes of packed pixels that are unpacked at a time, to 1,032 times as many
 GREY, RGB, PALETTE = 0, 2, 3  # types of colour in IHDR
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, 4: 2, 6: 4}
@@ -57,8 +59,8 @@ def cleaned(content: bytes) -> CleanFile:
     notes = [f"its chunk {_shown(kind)} is damaged and was not used" for kind in sorted(damaged)]
     if b"IEND" not in chunks:
         notes.append("its end is missing, all its pixels are there")
-    if any(_is_too_long(kind, data) for kind in TEXTS for data in chunks.get(kind, [])):
-        notes.append("one of its texts is longer than a megabyte, it was not used")
+    if _have_too_much_text(chunks):
+        notes.append("its texts are longer than a megabyte and were not used")
     if any(int.from_bytes(data[:4], "big") > 1 for data in chunks.get(b"acTL", [])):
         notes.append("it is animated: the first picture is used")
 
@@ -76,7 +78,7 @@ def cleaned(content: bytes) -> CleanFile:
         b"".join([PNG_SIGNATURE, *(_chunk(kind, data) for kind, data in [*kept, (b"IEND", b"")])]),
         (width, height),
         icc=_profile(chunks, notes),
-        exif=chunks.get(b"eXIf", [b""])[0],
+        exif=chunks.get(b"eXIf", [b""])[0] or _exif_of_text(chunks),
         xmp=_xmp(chunks),
         transparent=_transparent(transparency, colour),
         depth=depth,
@@ -159,21 +161,40 @@ def _check_pixels(data: list[bytes], expected: int) -> None:
         raise Damaged(CUT)
 
 
-def _is_too_long(kind: bytes, data: bytes) -> bool:
-    """Whether a text has more bytes than MAX_TEXT, unpacked where it is packed."""
-    _, _, rest = data.partition(b"\0")
-    if kind == b"iTXt" and rest[:1] == b"\1":
-        packed = rest[2:].split(b"\0", 2)[-1]  # after language and translated keyword
-    elif kind == b"zTXt":
-        packed = rest[1:]
+def _text(kind: bytes, data: bytes) -> bytes:
+    """The text of a chunk, unpacked, up to one byte more than MAX_TEXT."""
+    _, _, text = data.partition(b"\0")
+    if kind == b"iTXt":
+        is_packed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
     else:
-        return len(data) > MAX_TEXT
-    unpacker = zlib.decompressobj()
+        is_packed, text = kind == b"zTXt", text[1:] if kind == b"zTXt" else text
+    if not is_packed:
+        return text[: MAX_TEXT + 1]
     try:
-        unpacker.decompress(packed, MAX_TEXT)
+        return zlib.decompressobj().decompress(text, MAX_TEXT + 1)
     except zlib.error:
-        return False
-    return bool(unpacker.unconsumed_tail)
+        return b""
+
+
+def _have_too_much_text(chunks: dict[bytes, list[bytes]]) -> bool:
+    size = 0
+    for kind in TEXTS:
+        for data in chunks.get(kind, []):
+            size += len(_text(kind, data))
+            if size > MAX_TEXT:
+                return True
+    return False
+
+
+def _exif_of_text(chunks: dict[bytes, list[bytes]]) -> bytes:
+    """EXIF in hexadecimal, after a line with its name and one with its length."""
+    for kind in TEXTS:
+        for data in chunks.get(kind, []):
+            if data.startswith(EXIF_KEYWORD):
+                lines = _text(kind, data).split(b"\n", 3)
+                digits = re.sub(rb"[^0-9a-fA-F]", b"", lines[-1])
+                return bytes.fromhex(digits[: len(digits) // 2 * 2].decode("ascii"))
+    return b""
 
 
 def _profile(chunks: dict[bytes, list[bytes]], notes: list[str]) -> bytes:
@@ -194,7 +215,8 @@ def _profile(chunks: dict[bytes, list[bytes]], notes: list[str]) -> bytes:
 
 def _xmp(chunks: dict[bytes, list[bytes]]) -> bytes:
     texts = chunks.get(b"iTXt", [])
-    return next((text for text in texts if text.startswith(XMP_KEYWORD)), b"")
+    found = next((data for data in texts if data.startswith(XMP_KEYWORD)), b"")
+    return _text(b"iTXt", found)
 
 
 def _transparent(data: bytes, colour: int) -> tuple[int, ...]:
