@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from storyboard import artifacts
+from storyboard import artifacts, images
 
 # repeats and concept: https://github.com/kohya-ss/sd-scripts/blob/main/docs/train_README-en.md
 KOHYA_FOLDER = re.compile(r"(\d+)_(.+)", re.DOTALL)
@@ -72,6 +72,8 @@ def scan(folder: Path, output: Path | None = None) -> Tree:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith(".") and not _is_ours(Path(entry.path), output):
                     waiting.append(name)
+                    if images.is_named_as_picture(Path(name)):
+                        tree.left_out[name] = "is a folder, whose files are looked at"
             elif reason := _refusal(entry, tree.root):
                 tree.left_out[name] = reason
             else:
