@@ -45,7 +45,7 @@ def test_collect_lists_what_was_repaired_and_what_was_left_out(make_settings, tm
     (data / "folder.webp").mkdir()
     os.mkfifo(data / "pipe.png")
     (data / "dangling.png").symlink_to("nothing")
-    (data / "notes.txt").write_text("no picture")
+    (data / "notes.md").write_text("no picture")
 
     captions = collect(make_settings(dataset=str(data)))
     assert [row.source for row in captions.rows] == ["film.gif", "good.PNG", "profile.jpg"]
@@ -56,11 +56,11 @@ def test_collect_lists_what_was_repaired_and_what_was_left_out(make_settings, tm
     reasons = {each.source: each.reason for each in captions.unreadable}
     assert reasons == {
         "damaged.png": "its chunk IDAT is damaged (wrong checksum): get it again",
-        "dangling.png": "it is a link to a file that is not there",
-        "folder.webp": "it is a folder, not a file",
+        "dangling.png": "is a link to nothing",
+        "folder.webp": "is a folder, whose files are looked at",
         "page.jfif": "it is a web page that was saved as a picture: download it again",
         "phone.HEIC": reasons["phone.HEIC"],
-        "pipe.png": "it is a named pipe, not a file",
+        "pipe.png": "is no regular file",
     }
     assert "pip install pillow-heif" in reasons["phone.HEIC"]
     again = collect(make_settings(dataset=str(data)))
