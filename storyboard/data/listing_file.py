@@ -15,7 +15,7 @@ from storyboard.data.text_files import Refusal
 from storyboard.data.tree import File, Tree, shown
 
 NOT_READ = (".parquet", ".arrow", ".xlsx", ".xls", ".ods")
-MAX_BYTES = 64 * 2**20  # of a listing
+MAX_BYTES = 16 * 2**20  # of a listing: 80,000 rows or more
 NO_TEXT = "has no column of captions; it may be called " + ", ".join(listing_rows.TEXT_KEYS)
 MEANT_TWICE = "is not in the folder, and the end of its path is that of another row's picture too"
 

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from storyboard.data import text_files
 from storyboard.data.text_files import Refusal, Text
@@ -59,6 +60,7 @@ class Row:
     note: str = ""
 
 
+@lru_cache(maxsize=256)
 def folded(column: str) -> str:
     """A column's name without case, spaces and underscores: people write ``File Name`` too."""
     return SEPARATORS.sub("", column.strip()[:100]).casefold()

@@ -74,9 +74,7 @@ def decode(content: bytes) -> Text:
             if not readable or b"\0" in content:
                 raise
     # programs that append to a file may have another encoding than the one that began it
-    texts = [_guessed_line(line) for line in lines]
-    note = next((text.note for text in texts if text.note), "")
-    return Text("\n".join(text.text for text in texts), note)
+    return _decoded_by_lines(lines)
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -87,11 +85,25 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _guessed_line(line: bytes) -> Text:
-    try:
-        return Text(line.decode()) if _is_utf8(line) else _guessed(line)
-    except Refusal:
-        return Text(line.decode("utf-8", "replace"))
+def _decoded_by_lines(lines: list[bytes]) -> Text:
+    """Text of which some lines are not UTF-8; what of them cannot be told is marked as damaged."""
+    texts, note, usual = [], "", None
+    for line in lines:
+        if _is_utf8(line):
+            texts.append(line.decode())
+            continue
+        if usual and encodings.in_frequent_characters(line, usual):  # quicker than a guess
+            texts.append(line.decode(usual))
+            continue
+        repaired = _damaged_utf8(line)
+        guess = None if repaired is not None else encodings.guess(line)
+        if guess:
+            usual, text = guess
+            note = note or _guess_of(usual)
+        else:
+            text = repaired or line.decode("utf-8", "replace")
+        texts.append(text)
+    return Text("\n".join(texts), note)
 
 
 def _guessed(content: bytes) -> Text:
