@@ -1,7 +1,7 @@
 # The commands of CONTRIBUTING.md. PYTHON=... takes another environment than .venv.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 
-.PHONY: setup check format test requirements
+.PHONY: setup check format test requirements messages
 
 setup:  ## an environment with all that developing needs, and the checks before each commit
 	python3 -m venv .venv
@@ -24,3 +24,6 @@ test:  ## the README's test command
 
 requirements:  ## requirements.txt, from pyproject.toml
 	$(PYTHON) -m tools.requirements
+
+messages:  ## docs/messages.md, every error of the package, from the code
+	$(PYTHON) -m tools.messages
