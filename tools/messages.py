@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "messages.md"
 TITLE = """# Every error of this package
 
-Written by `make messages` from the code. What is filled in stands in {braces}. Each is one
-sentence: what is wrong, where, what to do. All are a `StoryboardError`; what else ends a cell is a bug.
+Written by `make messages` from the code. What is filled in stands in {braces}.
+Each is one sentence: what is wrong, where, what to do.
+All are a `StoryboardError`; what else ends a cell is a bug.
 
 这里列出本项目会给出的所有错误信息，由代码自动生成；花括号里是运行时填入的内容。
 """
