@@ -89,12 +89,13 @@ def defaults_of(notebook: Path) -> dict[str, object]:
     import nbformat
     import papermill
 
+    refusal = f"{notebook} is no notebook: give the path of baseline.ipynb."
+    if notebook.suffix != ".ipynb":
+        raise SettingsError(refusal)
     try:
         found = papermill.inspect_notebook(str(notebook))
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{notebook} is no notebook: give the path of baseline.ipynb."
-        ) from error
+        raise SettingsError(refusal) from error
     if not found:
         raise SettingsError(
             f"{notebook} has no cell with the tag parameters: give the path of baseline.ipynb."

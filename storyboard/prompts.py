@@ -14,10 +14,8 @@ MAX_WEIGHT = 10.0
 MAX_LENGTH = 20_000  # characters of a prompt
 CONTEXT = 12  # characters either side of a wrong bracket, in messages
 # possessive quantifiers: no backtracking, so that the time is linear in the length
-_TOKEN = re.compile(
-    r"\\[()\[\]\\]|[(\[\])]|:\s*+([+-]?(?:\d++(?:\.\d++)?|\.\d++))\s*+(?=\))|\s++|[^\\()\[\]:\s]++|.",
-    re.DOTALL,
-)
+_WEIGHT = r":\s*+([+-]?(?:\d++(?:\.\d++)?|\.\d++))\s*+(?=\))"
+_TOKEN = re.compile(rf"\\[()\[\]\\]|[(\[\])]|{_WEIGHT}|\s++|[^\\()\[\]:\s]++|.", re.DOTALL)
 _NO_TEXT = re.compile("[\\0\ud800-\udfff]")
 
 
