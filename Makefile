@@ -1,7 +1,7 @@
 # The commands of CONTRIBUTING.md. PYTHON=... takes another environment than .venv.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 
-.PHONY: setup check format test requirements
+.PHONY: setup check format test requirements messages audit
 
 setup:  ## an environment with all that developing needs, and the checks before each commit
 	python3 -m venv .venv
@@ -24,3 +24,9 @@ test:  ## the README's test command
 
 requirements:  ## requirements.txt, from pyproject.toml
 	$(PYTHON) -m tools.requirements
+
+messages:  ## docs/messages.md, every error of the package, from the code
+	$(PYTHON) -m tools.messages
+
+audit:  ## known vulnerabilities of what is installed, where their data can be reached
+	$(PYTHON) -m tools.audit

@@ -19,6 +19,7 @@ from diffsynth.pipelines.stable_diffusion_xl import (
     SDXLUnit_ShapeChecker,
     StableDiffusionXLPipeline,
 )
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from storyboard.models import loading
 from storyboard.models.base import Base
@@ -33,8 +34,9 @@ class Vae(torch.nn.Module):
         self.scaling_factor = vae.config.scaling_factor
 
     def encode(self, images: torch.Tensor):
-        # in fp32: SDXL's overflows in fp16
-        return self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        # in fp32: SDXL's overflows in fp16; handed on in the pipeline's own type
+        encoded = self.vae.encode(images.to(self.vae.dtype)).latent_dist
+        return DiagonalGaussianDistribution(encoded.parameters.to(images.dtype))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self.vae.decode(latents.to(self.vae.dtype)).sample

@@ -173,6 +173,8 @@ class _Clock:
 
 def _peer(card, base: Base, peer: str) -> None:
     """DiffSynth's own loop or diffusers' script: everything encoded in the loop, batch 1."""
+    from accelerate.state import AcceleratorState
+
     folder = fresh(card.work / "peer")
     output = folder / "run"
     output.mkdir()
@@ -186,6 +188,8 @@ def _peer(card, base: Base, peer: str) -> None:
         peer_learning_rate=1e-4,
         watch=lambda: clock,
     )
+    # one state a process, which keeps the first peer's precision
+    AcceleratorState._reset_state(reset_partial_state=True)
     with card.peak(f"{base.name}, {peer}'s loop, peak"):
         training_contenders.CONTENDERS[peer](task)
     card.note(

@@ -61,7 +61,8 @@ def diffusers(task: Task) -> list[Path]:
         if name.startswith(("text_encoder", "tokenizer"))
     }
     unet = loading.load(base, "unet", plan.dtype).to(memory_format=torch.contiguous_format)
-    vae = loading.load(base, "vae", torch.float32).to(memory_format=torch.contiguous_format)
+    # from_pretrained gives every part one type; the pipeline itself upcasts where fp16 overflows
+    vae = loading.load(base, "vae", plan.dtype).to(memory_format=torch.contiguous_format)
     pipe = loading.pipeline(
         base,
         **text_parts,

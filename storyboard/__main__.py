@@ -9,9 +9,13 @@ import base64
 import os
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from storyboard import artifacts, resources, show
+from storyboard.errors import SettingsError, StoryboardError, brief
+from storyboard.settings import Settings
 
 KERNEL_DIED = (
     "The notebook's kernel died, most often for lack of memory: close other programs, "
@@ -28,20 +32,18 @@ def main() -> int:
             f"There is no notebook at {arguments.notebook}: give the path of baseline.ipynb."
         )
 
-    import papermill
+    try:
+        defaults = defaults_of(arguments.notebook)
+        parameters = parameters_of(arguments.parameter, defaults)
+        output = output_of(defaults | parameters)
+        output.mkdir(parents=True, exist_ok=True)
+    except StoryboardError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(
+            f"The folder {output} cannot be made ({error.strerror}): set output to another."
+        )
 
-    settings = papermill.inspect_notebook(str(arguments.notebook))
-    for name, _ in arguments.parameter:
-        if name not in settings:
-            return fail(
-                f"The notebook has no setting {name!r}: choose from {', '.join(sorted(settings))}."
-            )
-    parameters = {
-        name: value_of(text, settings[name]["default"]) for name, text in arguments.parameter
-    }
-
-    output = Path(str(parameters.get("output", "outputs")))
-    output.mkdir(parents=True, exist_ok=True)
     executed = output / "baseline.executed.ipynb"
     try:
         message = execute(arguments.notebook, executed, parameters)
@@ -78,25 +80,87 @@ def fail(message: str, code: int = 2) -> int:
     return code
 
 
-def value_of(text: str, default: str) -> object:
-    """The Python value that ``text`` writes; text as it stands where the default is text.
+def defaults_of(notebook: Path) -> dict[str, object]:
+    """What the settings cell of ``notebook`` assigns, by name.
+
+    Raises:
+        SettingsError: It is no notebook, or has no settings cell.
+    """
+    import nbformat
+    import papermill
+
+    refusal = f"{notebook} is no notebook: give the path of baseline.ipynb."
+    if notebook.suffix != ".ipynb":
+        raise SettingsError(refusal)
+    try:
+        found = papermill.inspect_notebook(str(notebook))
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
+        raise SettingsError(refusal) from error
+    if not found:
+        raise SettingsError(
+            f"{notebook} has no cell with the tag parameters: give the path of baseline.ipynb."
+        )
+    return {name: literal(parameter["default"]) for name, parameter in found.items()}
+
+
+def parameters_of(written: list[list[str]], defaults: dict[str, object]) -> dict[str, object]:
+    """What -p says, each by the type of its setting.
 
     Papermill's own reading of -p is private, and makes a number of a folder that is called 2024.
 
     Args:
-        text: As given on the command line.
-        default: The right side of the assignment in the settings cell, from papermill's inspection.
+        written: Names and values as on the command line.
+        defaults: Of the settings cell.
+
+    Raises:
+        SettingsError: There is no such setting.
     """
-    if isinstance(literal(default), str):
+    for name, _ in written:
+        if name not in defaults:
+            raise SettingsError(
+                f"The notebook has no setting {brief(name)}: "
+                f"choose from {', '.join(sorted(defaults))}."
+            )
+    types = get_type_hints(Settings)
+    return {
+        name: value_of(text, types.get(name, type(defaults[name]) | None)) for name, text in written
+    }
+
+
+def value_of(text: str, kind: object) -> object:
+    """The value of type ``kind`` that ``text`` writes, or the text itself if it writes none."""
+    kinds = get_args(kind) or (kind,)
+    if type(None) in kinds and text in ("None", "none", ""):
+        return None
+    if str in kinds:
         return text
-    return literal(text)
+    if bool in kinds:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    try:
+        value = float(text)
+    except ValueError:
+        return literal(text)
+    if int in kinds and value.is_integer():
+        # not by way of a float where it has more digits than one holds
+        return int(text) if re.fullmatch(r"\d+", text) else int(value)
+    return value
+
+
+def output_of(values: dict[str, object]) -> Path:
+    """The folder that the run writes to; the values of settings are checked on the way.
+
+    Raises:
+        SettingsError: A value of another type or out of range.
+    """
+    known = {field.name for field in fields(Settings)}
+    return Settings(**{name: value for name, value in values.items() if name in known}).folder
 
 
 def literal(text: str) -> object:
     """A number, True, False, None and the like, or the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 

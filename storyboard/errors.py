@@ -3,6 +3,32 @@
 Every message is one sentence: what is wrong, where, what to do.
 """
 
+import reprlib
+
+MAX_SHOWN = 100  # characters of a value in a message
+_MAX_DIGITS = 40
+
+
+class _Brief(reprlib.Repr):
+    """``repr`` in one line of bounded length, whatever the object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = MAX_SHOWN
+        self.maxlevel = 3
+
+    def repr_int(self, value: int, level: int) -> str:
+        # Python refuses to write whole numbers of more than 4,300 digits
+        if abs(value) >= 10**_MAX_DIGITS:
+            return f"<a whole number of {value.bit_length()} bits>"
+        return repr(value)
+
+
+def brief(value: object) -> str:
+    """``repr(value)`` for a message: one line, about ``MAX_SHOWN`` characters at most."""
+    text = " ".join(_Brief().repr(value).split())
+    return text if len(text) <= 2 * MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
 
 class StoryboardError(Exception):
     """Base class: catch this to catch everything the package raises on purpose."""

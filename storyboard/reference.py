@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from storyboard.errors import SettingsError
+from storyboard.errors import SettingsError, brief
 
 CONTROLS = ("edges", "depth", "pose", "segmentation", "colour", "image")
 HUB_ID = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
@@ -41,19 +41,31 @@ class Reference:
     strength: float | None = None
     end: float = 1.0
     prepared: bool = False
-    weights: str | None = None
-    annotator: str | None = None
+    weights: str | Path | None = None
+    annotator: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.picture, (str, Path)) or not str(self.picture).strip():
             raise SettingsError(
-                f"Reference(picture={self.picture!r}) must be the path of a picture."
+                f"Reference(picture={brief(self.picture)}) must be the path of a picture."
             )
-        if self.control not in CONTROLS:
+        if "\0" in str(self.picture):
             raise SettingsError(
-                f"Reference(control={self.control!r}) must be one of "
+                f"Reference(picture={brief(self.picture)}) holds a character that no path can have."
+            )
+        if not isinstance(self.control, str) or self.control not in CONTROLS:
+            raise SettingsError(
+                f"Reference(control={brief(self.control)}) must be one of "
                 f"{', '.join(map(repr, CONTROLS))}."
             )
+        for name in ("weights", "annotator"):
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                object.__setattr__(self, name, str(value))
+            elif not (value is None or (isinstance(value, str) and value.strip())):
+                raise SettingsError(
+                    f"Reference({name}={brief(value)}) must be a folder or the id of a model."
+                )
         if self.strength is None:
             object.__setattr__(self, "strength", DEFAULT_STRENGTHS.get(self.control, 1.0))
 
@@ -64,7 +76,7 @@ class Reference:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not 0 <= value <= high:
                 raise SettingsError(
-                    f"Reference({name}={value!r}) must be a number from 0 to {high:g} for "
+                    f"Reference({name}={brief(value)}) must be a number from 0 to {high:g} for "
                     f"control={self.control!r}."
                 )
         if is_image and (self.end != 1 or self.prepared or self.weights):

@@ -1,10 +1,14 @@
 """Every setting in one place, as the user wrote it."""
 
-from dataclasses import asdict, dataclass, replace
+import difflib
+import numbers
+import os
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from storyboard.errors import SettingsError
+from storyboard import prompts
+from storyboard.errors import SettingsError, brief
 from storyboard.story import MAX_SEED
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -28,8 +32,10 @@ NUMBERS = {
     "guidance_end": (0.0, 1.0),
 }
 SWITCHES = ("gradient_checkpointing", "text_encoder_on_cpu", "offload", "vae_tiling")
-TEXTS = ("dataset", "recipe", "output")
-OPTIONAL_TEXTS = ("base", "captioner")
+PATHS = ("dataset", "recipe", "output")  # or names
+OPTIONAL_PATHS = ("base", "captioner", "character_picture")
+MAX_NAME = 255  # bytes in a part of a path, on every usual file system
+MAX_PATH = 4096  # bytes in a path, on Linux
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Settings:
 
     ``models.run.resolve`` fills in what None comes to, which depends on base and machine, and
     refuses what does not go with the base.
+
+    Paths may be ``Path`` objects; a leading ``~`` is the home folder.
 
     Args:
         base: What is fine-tuned: ``"mini"``, ``"kolors"``, ``"sdxl"``, ``"sd15"``, or the path of a
@@ -114,18 +122,24 @@ class Settings:
     clip_skip: int | None = None
 
     def __post_init__(self) -> None:
+        for name in (*WHOLE_NUMBERS, *NUMBERS, "character_strength", "text_encoder_bits"):
+            object.__setattr__(self, name, _python_number(getattr(self, name)))
         for name, whole_range in WHOLE_NUMBERS.items():
             self._check_number(name, *whole_range, whole=True)
         for name, number_range in NUMBERS.items():
             self._check_number(name, *number_range)
+
         self._check_choice("precision", PRECISIONS)
         self._check_choice("character", CHARACTER_CONSISTENCY)
         self._check_choice("text_encoder_bits", (8, 4))
         for name in SWITCHES:
-            if not isinstance(getattr(self, name), bool | None):
-                raise SettingsError(f"{name}={getattr(self, name)!r} must be True, False or None.")
-        for name in TEXTS + OPTIONAL_TEXTS:
-            self._check_text(name)
+            value = getattr(self, name)
+            if not isinstance(value, bool | None):
+                raise SettingsError(f"{name}={brief(value)} must be True, False or None.")
+
+        for name in PATHS + OPTIONAL_PATHS:
+            self._take_path(name)
+        self._check_output()
         self._check_character()
         self._check_caption_template()
 
@@ -138,21 +152,46 @@ class Settings:
         kind = int if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
             number = "a whole number" if whole else "a number"
-            raise SettingsError(f"{name}={value!r} must be {number} from {low:g} to {high:g}.")
+            raise SettingsError(f"{name}={brief(value)} must be {number} from {low:g} to {high:g}.")
 
     def _check_choice(self, name: str, choices: tuple) -> None:
         value = getattr(self, name)
-        if value is None or (not isinstance(value, bool) and value in choices):
+        if value is None or (type(value) in (str, int) and value in choices):
             return
         quoted = [f'"{each}"' if isinstance(each, str) else str(each) for each in choices]
-        raise SettingsError(f"{name}={value!r} must be {', '.join(quoted)} or None.")
+        raise SettingsError(f"{name}={brief(value)} must be {', '.join(quoted)} or None.")
 
-    def _check_text(self, name: str) -> None:
+    def _take_path(self, name: str) -> None:
+        """Make text of a path, with its ``~`` expanded; raise SettingsError if it can be none."""
         value = getattr(self, name)
-        if value is None and name in OPTIONAL_TEXTS:
+        if value is None and name in OPTIONAL_PATHS:
             return
+        if isinstance(value, os.PathLike):
+            value = os.fsdecode(value)
         if not isinstance(value, str) or not value.strip():
-            raise SettingsError(f"{name}={value!r} must be a name or a path.")
+            raise SettingsError(f"{name}={brief(value)} must be a name or a path.")
+        if "\0" in value or not _encodable(value):
+            raise SettingsError(f"{name}={brief(value)} holds a character that no path can have.")
+
+        parts = os.fsencode(value).replace(b"\\", b"/").split(b"/")
+        if len(os.fsencode(value)) > MAX_PATH or max(map(len, parts)) > MAX_NAME:
+            raise SettingsError(
+                f"{name}={brief(value)} is too long for a path: "
+                f"a name in it can have {MAX_NAME} bytes."
+            )
+        # Path.expanduser raises where there is no such user, and a name keeps its form here
+        object.__setattr__(self, name, os.path.expanduser(value))  # noqa: PTH111
+
+    def _check_output(self) -> None:
+        """Raise SettingsError if a file is where the output folder would be, or above it."""
+        for folder in (self.folder, *self.folder.parents):
+            if folder.is_dir():
+                return
+            if folder.exists():
+                raise SettingsError(
+                    f"output={brief(self.output)} cannot be a folder, because {folder} is a file: "
+                    "name another."
+                )
 
     def _check_character(self) -> None:
         if self.character is None and self.character_strength is not None:
@@ -178,9 +217,10 @@ class Settings:
             rest = template.replace("{folder}", "").replace("{file}", "")
         if not isinstance(template, str) or "{" in rest or "}" in rest:
             raise SettingsError(
-                f"caption_template={template!r} must be text with no brackets "
+                f"caption_template={brief(template)} must be text with no brackets "
                 "but {folder} and {file}, or None."
             )
+        prompts.check_characters(template, "caption_template")
 
     @property
     def folder(self) -> Path:
@@ -193,7 +233,13 @@ class Settings:
         Strength and picture belong to the kind of character consistency that they were written
         for: where that changes, they go back to None, unless ``changes`` has them.
         """
-        if changes.get("character", self.character) != self.character:
+        known = [field.name for field in fields(self)]
+        for name in changes.keys() - set(known):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}."
+            raise SettingsError(f"There is no setting {brief(name)}: {hint}")
+        character = changes.get("character", self.character)
+        if isinstance(character, str | None) and character != self.character:
             changes = {"character_strength": None, "character_picture": None} | changes
         return replace(self, **changes)
 
@@ -201,3 +247,18 @@ class Settings:
         from storyboard import show
 
         return show.table("Settings", ["setting", "value"], asdict(self).items())
+
+
+def _python_number(value: Any) -> Any:
+    """NumPy's numbers and the like as Python's own, which JSON can write; others as they are."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,12 +1,14 @@
 """The story: panels, each with a prompt, a negative prompt and a seed of its own."""
 
+import numbers
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from storyboard import png, prompts
-from storyboard.errors import SettingsError
+from storyboard.errors import SettingsError, brief
 from storyboard.records import TEXTS, PanelRecord
 from storyboard.reference import Reference
 
@@ -69,34 +71,39 @@ class Panel:
         for name in PARTS:
             if not isinstance(getattr(self, name), str):
                 raise SettingsError(
-                    f"Panel({name}={getattr(self, name)!r}) must be text"
+                    f"Panel({name}={brief(getattr(self, name))}) must be text"
                     + ("." if name == "prompt" else ", or be left out.")
                 )
         if not prompts.plain(self.text).strip():
             raise SettingsError(
-                f"Panel(prompt={self.prompt!r}) has nothing to draw: write what the picture shows."
+                f"Panel(prompt={brief(self.prompt)}) has nothing to draw: "
+                "write what the picture shows."
             )
         self._check_seed()
         if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
             raise SettingsError(
-                f"Panel(negative_prompt={self.negative_prompt!r}) must be text, or be left out."
+                f"Panel(negative_prompt={brief(self.negative_prompt)}) must be text, "
+                "or be left out."
             )
-        if isinstance(self.reference, str):
+        if isinstance(self.reference, str | Path):
             object.__setattr__(self, "reference", Reference(self.reference))
         if not isinstance(self.reference, Reference | None):
             raise SettingsError(
-                f"Panel(reference={self.reference!r}) must be a Reference, the path of a picture, "
-                "or be left out."
+                f"Panel(reference={brief(self.reference)}) must be a Reference, "
+                "the path of a picture, or be left out."
             )
         prompts.check(self.negative_prompt or "")
 
     def _check_seed(self) -> None:
         if self.seed is None:
             return
-        is_whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        # NumPy's whole numbers too
+        is_whole = isinstance(self.seed, numbers.Integral) and not isinstance(self.seed, bool)
+        if is_whole:
+            object.__setattr__(self, "seed", int(self.seed))
         if not is_whole or not 0 <= self.seed <= MAX_SEED:
             raise SettingsError(
-                f"Panel(seed={self.seed!r}) must be a whole number from 0 to {MAX_SEED}, "
+                f"Panel(seed={brief(self.seed)}) must be a whole number from 0 to {MAX_SEED}, "
                 "or be left out."
             )
 
@@ -128,11 +135,15 @@ class Story(Sequence[Panel]):
         common: str = "",
         trigger: str = "",
     ) -> None:
-        if isinstance(panels, str):
+        if isinstance(panels, str | bytes | dict) or not isinstance(panels, Iterable):
             raise SettingsError(
-                'Story takes a list of panels, not one string: write Story([Panel("..."), ...]).'
+                f"Story takes a list of panels, not {brief(panels)}: "
+                'write Story([Panel("..."), ...]).'
             )
-        self.panels = tuple(Panel(panel) if isinstance(panel, str) else panel for panel in panels)
+        self.panels = tuple(
+            Panel(panel) if isinstance(panel, str) else panel
+            for panel in islice(panels, MAX_PANELS + 1)
+        )
         for number, panel in enumerate(self.panels, 1):
             if not isinstance(panel, Panel):
                 raise SettingsError(
@@ -141,13 +152,15 @@ class Story(Sequence[Panel]):
                 )
         if not 1 <= len(self.panels) <= MAX_PANELS:
             raise SettingsError(
-                f"The story has {len(self.panels)} panels: give it 1 to {MAX_PANELS} "
-                "(the contest asks for 8)."
+                f"The story has {'no' if not self.panels else f'over {MAX_PANELS}'} panels: "
+                f"give it 1 to {MAX_PANELS} (the contest asks for 8)."
             )
         texts = {"negative_prompt": negative_prompt, "common": common, "trigger": trigger}
         for name, text in texts.items():
             if not isinstance(text, str):
-                raise SettingsError(f"Story({name}={text!r}) must be text; leave it out for none.")
+                raise SettingsError(
+                    f"Story({name}={brief(text)}) must be text; leave it out for none."
+                )
             prompts.check(text)
         self.negative_prompt = negative_prompt
         self.common = common

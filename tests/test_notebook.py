@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from storyboard.__main__ import attach_pictures, value_of
+from storyboard.__main__ import attach_pictures, parameters_of
 from tests import original_layout
 from tests.conftest import ROOT
 
@@ -27,10 +27,56 @@ SMALL = {
 }
 
 
-def test_the_terminal_reads_numbers_as_numbers():
-    texts = {"8": 8, "1e-4": 1e-4, "None": None, "True": True, "mini": "mini", "二次元": "二次元"}
-    assert {text: value_of(text, default="None") for text in texts} == texts
-    assert value_of("2024", default='"outputs"') == "2024", "a folder may be called so"
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("train_steps", "8", 8),
+        ("rank", "8.0", 8),
+        ("seed", "1e3", 1000),
+        ("seed", "9007199254740993", 9007199254740993),
+        ("learning_rate", "1e-4", 1e-4),
+        ("learning_rate", "None", None),
+        ("base", "mini", "mini"),
+        ("base", "none", None),
+        ("base", "2024", "2024"),
+        ("dataset", "2024", "2024"),
+        ("dataset", "007", "007"),
+        ("dataset", "1e5", "1e5"),
+        ("dataset", "None", "None"),
+        ("recipe", "", ""),
+        ("precision", "fp32", "fp32"),
+        ("train_steps", "many", "many"),
+    ],
+)
+def test_the_terminal_reads_a_value_by_the_type_of_its_setting(name, text, value):
+    defaults = dict.fromkeys(("train_steps", "learning_rate", "base", "precision"))
+    defaults |= {"rank": 16, "seed": 42, "dataset": "sample", "recipe": "sample"}
+    assert parameters_of([[name, text]], defaults) == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "train_step", "3"], "The notebook has no setting 'train_step': choose from"),
+        (["-p", "train_steps", "many"], "train_steps='many' must be a whole number"),
+        (["-p", "recipe", ""], "recipe='' must be a name or a path"),
+        (["-p", "output", "README.md"], "README.md is a file: name another"),
+        (["--notebook", "README.md"], "README.md is no notebook: give the path of baseline.ipynb"),
+        (["--notebook", "none.ipynb"], "There is no notebook at none.ipynb"),
+    ],
+)
+def test_the_terminal_refuses_in_one_sentence_before_the_kernel_starts(arguments, message):
+    command = [sys.executable, "-m", "storyboard", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == 2 and run.stdout == ""
+    assert message in run.stderr and run.stderr.count("\n") == 1
+
+
+def test_the_notebook_opened_alone_says_what_is_missing(tmp_path):
+    first = next(cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code")
+    command = [sys.executable, "-I", "-S", "-c", first.source.split("from storyboard")[0]]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "ModuleNotFoundError: baseline.ipynb was opened without its repository" in run.stderr
 
 
 def test_the_executed_notebook_holds_the_pictures_of_its_text(tmp_path):

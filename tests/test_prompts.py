@@ -1,5 +1,8 @@
 """The syntax of weights in prompts."""
 
+import contextlib
+import cProfile
+
 import pytest
 
 from storyboard import Panel, Story, png, prompts
@@ -44,6 +47,12 @@ def test_weights_are_read_as_a1111_reads_them(prompt, pieces):
         ("a [b", r"'\[' at character 3"),
         ("(a:11)", "weight 11 at character 4"),
         ("(a:-1)", "weight -1"),
+        ("(a:" + "9" * 400 + ")", "weight 999999999999 at character 4"),
+        ("((a:4) b:3)", "weight 12 in all at character 2"),
+        ("(" * 30 + "a" + ")" * 30, "weight 10.8347 in all at character 25"),
+        ("a" * 20_001, "has 20,001 characters: write at most 20,000"),
+        ("a smile \ud83d", r"holds '\\ud83d' at character 9, which is no character"),
+        ("a\0b", r"holds '\\x00' at character 2"),
     ],
 )
 def test_a_wrong_weight_shows_where_before_anything_runs(prompt, message):
@@ -55,7 +64,30 @@ def test_a_wrong_weight_shows_where_before_anything_runs(prompt, message):
     ):
         with pytest.raises(SettingsError, match=message) as error:
             make()
-        assert "\n" not in str(error.value)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "[" * 9_999 + "a" + "]" * 9_999,
+        "([" * 5_000 + "])" * 5_000,
+        ":" * 20_000,
+        ": " * 10_000,
+        "(a:" + "1" * 19_990,
+        "\\" * 20_000,
+        "a b" * 6_000,
+    ],
+)
+def test_time_is_linear_in_the_length(prompt):
+    def calls(text: str) -> int:
+        """Function calls, which do not depend on the machine's speed."""
+        profile = cProfile.Profile()
+        with contextlib.suppress(SettingsError):
+            profile.runcall(prompts.parse, text)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    assert calls(prompt) < 25 * len(prompt)
 
 
 def test_a_weighted_prompt_stands_in_the_png_as_typed():

@@ -1,8 +1,13 @@
 """Settings as the user writes them: types, ranges, and changes of some of them."""
 
+import json
+import os
 import subprocess
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from storyboard import Settings, StoryboardError
@@ -48,12 +53,59 @@ def test_nothing_is_filled_in():
         ),
         ({"caption_template": "{style}"}, "caption_template='{style}' must be text"),
         ({"caption_template": 3}, "caption_template=3 must be text"),
+        ({"caption_template": "a\ud83d"}, "holds '\\ud83d' at character 2, which is no character"),
+        ({"dataset": "a\0b"}, "dataset='a\\x00b' holds a character that no path can have"),
+        ({"recipe": "\ud83d"}, "recipe='\\ud83d' holds a character that no path can have"),
+        ({"dataset": "画" * 86}, "is too long for a path: a name in it can have 255 bytes"),
+        ({"output": "ab/" * 1400}, "is too long for a path"),
+        ({"character": [1]}, "character=[1] must be"),
+        ({"precision": np.zeros(3)}, "precision=array([0., 0., 0.]) must be"),
+        ({"text_encoder_bits": "8"}, "text_encoder_bits='8' must be 8, 4 or None"),
+        ({"text_encoder_bits": True}, "text_encoder_bits=True must be"),
+        ({"seed": 10**5000}, "seed=<a whole number of 16610 bits> must be"),
+        ({"rank": float("nan")}, "rank=nan must be a whole number"),
+        ({"alpha": float("nan")}, "alpha=nan must be a number"),
+        ({"learning_rate": 1j}, "learning_rate=1j must be"),
+        ({"dataset": ["a"] * 1000}, "dataset=['a', 'a', 'a', 'a', 'a', 'a', ...] must be"),
+        ({"offload": 1}, "offload=1 must be True, False or None"),
+        ({"character": "ip-adapter", "character_picture": 3}, "character_picture=3 must be"),
     ],
 )
 def test_a_value_out_of_range_is_one_sentence(changes, message):
     with pytest.raises(SettingsError) as error:
         Settings(**changes)
     assert message in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_paths_are_taken_and_home_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings(base=Path("b"), dataset=Path("~/pictures"), output="~/出 图")
+    assert settings.base == "b" and settings.dataset == f"{tmp_path}/pictures"
+    assert settings.folder == tmp_path / "出 图"
+    assert Settings(dataset="a~b/~").dataset == "a~b/~", "the sign alone means nothing"
+    assert Settings(dataset=os.fsdecode(b"\xc4\xe3")).dataset == "\udcc4\udce3", "a GBK name"
+
+
+def test_an_output_that_is_a_file_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(SettingsError, match="file is a file: name another"):
+            Settings(output=output)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_numbers_of_numpy_are_pythons_own():
+    settings = Settings(seed=np.int64(3), rank=np.uint8(8), alpha=np.float32(4))
+    assert json.loads(json.dumps(asdict(settings)))["alpha"] == 4.0
+    assert (type(settings.seed), type(settings.rank)) == (int, int)
+
+
+def test_a_setting_that_is_none_is_named_with_what_was_meant():
+    with pytest.raises(SettingsError, match="no setting 'train_step': did you mean train_steps"):
+        Settings().but(train_step=3)
+    with pytest.raises(SettingsError, match="no setting 'zzz': choose from base, dataset"):
+        Settings().but(zzz=3)
 
 
 def test_some_changed_is_as_if_all_had_been_written_at_once():
