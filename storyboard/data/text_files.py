@@ -47,7 +47,7 @@ def read_text(path: Path) -> str:
     try:
         return decode(path.read_bytes()).text
     except Refusal as refusal:
-        raise DatasetError(f"{path} {refusal}.") from refusal
+        raise DatasetError(f"The text file {path} {refusal}.") from refusal
 
 
 def decode(content: bytes) -> Text:
