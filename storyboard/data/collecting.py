@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storyboard import artifacts, resources
@@ -207,7 +207,8 @@ def _print_advice(listed: Sequence[ListedPicture], source: Path, captioner: str 
 def _fingerprint(listed: Listing, settings: Settings) -> str:
     all_captioned = all(picture.text for picture in listed.pictures)
     said = [[each.name, each.reason, each.note] for each in listed.pictures]
-    said = [entry for entry in said if any(entry[1:])] + [asdict(note) for note in listed.notes]
+    said = [entry for entry in said if any(entry[1:])]
+    said += [[note.source, note.text, note.example] for note in listed.notes]
     return artifacts.fingerprint(
         stage="collect",
         items=[[picture.name, picture.text, *picture.stamp()] for picture in listed.pictures],
