@@ -52,6 +52,9 @@ class PictureError(StoryboardError):
         super().__init__(f"{name} cannot be read as a picture: {reason}.")
         self.name, self.reason = name, reason
 
+    def __reduce__(self) -> tuple:  # as it comes from a process of workers
+        return type(self), (self.name, self.reason)
+
 
 class DatasetError(StoryboardError):
     """A picture set that cannot be read, or of which nothing is left."""

@@ -1,6 +1,7 @@
 """Every file that people call a picture is read rightly, or refused in one sentence."""
 
 import os
+import pickle
 import re
 import socket
 import struct
@@ -245,6 +246,19 @@ def test_what_is_no_file_is_refused_at_once(kind, reason, tmp_path, monkeypatch)
     else:
         path.symlink_to(kind)
     assert reason in refused(path)
+
+
+def test_a_kind_that_pillow_does_not_read_is_said():
+    content = encoded(DRAWING, "JPEG")
+    precision = content.index(b"\xff\xc0") + 4
+    twelve_bits = content[:precision] + b"\x0c" + content[precision + 1 :]
+    assert "a JPEG of a kind that is not read" in refused(twelve_bits)
+
+
+def test_an_error_comes_whole_out_of_another_process():
+    error = pickle.loads(pickle.dumps(PictureError("a.png", "it is empty")))
+    assert (error.name, error.reason) == ("a.png", "it is empty")
+    assert str(error) == "a.png cannot be read as a picture: it is empty."
 
 
 @pytest.mark.parametrize("name", ["a\nb.png", "\udcd7\udccf.png", "y" * 3000])
