@@ -43,14 +43,14 @@ class SettingsError(StoryboardError):
 
 
 class PictureError(StoryboardError):
-    """A picture file that cannot be read: ``name`` says which, ``reason`` why and what to do."""
+    """A picture file that cannot be read; ``reason`` is the message without the file's name."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        # a name may be very long, hold new lines, or bytes that are no text
-        name = " ".join(name.encode("utf-8", "replace").decode().split())
-        name = name if len(name) <= 300 else f"{name[:150]}...{name[-150:]}"
-        super().__init__(f"{name} cannot be read as a picture: {reason}.")
+    def __init__(self, message: str, name: str = "", reason: str = "") -> None:
+        super().__init__(message)
         self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple:  # as it comes from a process of workers
+        return type(self), (str(self), self.name, self.reason)
 
 
 class DatasetError(StoryboardError):

@@ -11,6 +11,7 @@ from storyboard.images import decoding, exif, formats, jpeg, png
 from storyboard.images.clean import CleanFile, Damaged
 
 MAX_BYTES = 1 << 28  # of a file
+LONGEST_NAME = 300
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -50,13 +51,21 @@ def read(source: Path | str | bytes, name: str | None = None) -> Picture:
     Raises:
         PictureError: It is no picture, is damaged, or has more pixels than there may be.
     """
-    name = name or ("a picture" if isinstance(source, bytes) else str(source))
+    name = _shown(name or ("A picture" if isinstance(source, bytes) else str(source)))
     try:
         content = source if isinstance(source, bytes) else content_of(Path(source))
         suffix = "" if isinstance(source, bytes) else Path(source).suffix.lower()
         return _read(content, suffix)
     except Damaged as error:
-        raise PictureError(name, str(error)) from error
+        reason = str(error)
+        message = f"{name} cannot be read as a picture: {reason}."
+        raise PictureError(message, name, reason) from error
+
+
+def _shown(name: str) -> str:
+    """``name`` in one line of bounded length; it may hold bytes that are no text."""
+    name = " ".join(name.encode("utf-8", "replace").decode().split())
+    return name if len(name) <= LONGEST_NAME else f"{name[:100]}...{name[-100:]}"
 
 
 def content_of(path: Path) -> bytes:
