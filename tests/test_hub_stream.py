@@ -154,8 +154,8 @@ def test_rows_without_captions_or_pictures_are_named(served, make_settings, caps
     captions = collect(settings)
     said = capsys.readouterr().out
     assert (
-        "someone/anime has the columns image, author and no captions in text, caption, prompt: "
-        "set caption_template" in said
+        "someone/anime has the columns image, author and no captions in text, caption, " in said
+        and "set caption_template" in said
     )
     assert [item.source for item in captions.unreadable] == ["000001.png", "000002.png"]
     assert captions.unreadable[0].reason == "row 1: it holds no picture"
