@@ -153,7 +153,7 @@ def output_of(values: dict[str, object]) -> Path:
         SettingsError: A value of another type or out of range.
     """
     known = {field.name for field in fields(Settings)}
-    return Settings(**{name: value for name, value in values.items() if name in known}).folder
+    return Settings().but(**{name: values[name] for name in known & values.keys()}).folder
 
 
 def literal(text: str) -> object:
