@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from storyboard.errors import SettingsError
-from storyboard.exporting.comfyui import notes, references, schedule, syntax, text
+from storyboard.exporting.comfyui import notes, references, schedule, text
 from storyboard.exporting.comfyui.canvas import from_ui
 from storyboard.exporting.comfyui.graph import LAST_STEP, LORA_FILE, SCHEDULERS, workflow
 from storyboard.exporting.comfyui.nodes import is_prompt, node_type
@@ -16,6 +16,7 @@ from storyboard.exporting.comfyui.panel import refusal
 from storyboard.exporting.comfyui.text import CLIP_LENGTH
 from storyboard.models import families
 from storyboard.models.families import Family
+from storyboard.other_tools import comfyui_syntax as syntax
 from storyboard.records import TEXTS, BaseRecord, DrawnRecord, LoraRecord, PanelRecord
 from storyboard.reference import Reference
 from storyboard.story import Panel, Story
