@@ -17,6 +17,19 @@ from storyboard.other_tools.infotext import Infotext
 from storyboard.records import PanelRecord
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+# What Pillow raises on damaged files
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 def parameters(panel: PanelRecord) -> str:
@@ -76,23 +89,17 @@ def read(path: Path) -> PanelRecord | Infotext:
         SettingsError: It is no such picture, names no prompt, or its record is damaged.
     """
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            raise SettingsError("there is no such file.")
         with Image.open(path, formats=FORMATS) as image:
             image.load()  # chunks may follow the pixels
             found, size = texts.of(image), image.size
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-        struct.error,
-        zlib.error,
-        OverflowError,
-    ) as error:
+    except DAMAGED as error:
         raise SettingsError(
-            f"{path} is no whole PNG, JPEG or WebP ({type(error).__name__}: {error!s:.100}): give "
-            "a picture as it was saved, no screenshot."
+            f"{path} is no whole PNG, JPEG or WebP ({type(error).__name__}): give a picture as it "
+            "was saved, no screenshot."
         ) from error
 
     if record := _record(path, found):

@@ -55,6 +55,12 @@ def parsed(content: str) -> Infotext:
     )
 
 
+def is_infotext(content: str) -> bool:
+    """Whether ``content`` has what only this kind of text has: cameras write comments as well."""
+    lines = content.splitlines()
+    return any(line.startswith(NEGATIVE) for line in lines) or bool(_settings(lines)[1])
+
+
 def _settings(lines: list[str]) -> tuple[int, dict[str, str]]:
     """The number of the line of settings, and what it says; the number of lines for none."""
     for number in range(len(lines) - 1, -1, -1):

@@ -82,7 +82,7 @@ def _of_comment(name: str, comment: str) -> dict[str, str]:
     """The texts that EXIF's or XMP's comment, or the pixels, stand for."""
     comment = texts.of_xmp(comment) if name in XMP else comment.strip("\0 ")
     if not is_json(comment):
-        return {"parameters": comment} if comment else {}
+        return {"parameters": comment} if a1111.is_infotext(comment) else {}
     facts = parsed_json(comment, name)
     if not isinstance(facts, dict):
         return {}
