@@ -16,7 +16,7 @@ from storyboard.other_tools.a1111 import NEGATIVE
 from storyboard.other_tools.infotext import Infotext
 from storyboard.records import PanelRecord
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 # What Pillow raises on damaged files
 DAMAGED = (
     OSError,
@@ -26,6 +26,7 @@ DAMAGED = (
     TypeError,
     AttributeError,
     OverflowError,
+    RuntimeError,  # also of ~ and a name that is no user's
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -83,23 +84,24 @@ def read(path: Path) -> PanelRecord | Infotext:
     """What a picture says of itself: our own record, else what another tool wrote into it.
 
     Args:
-        path: A PNG, JPEG or WebP.
+        path: A PNG, JPEG, WebP or AVIF; its content decides, not its name.
 
     Raises:
         SettingsError: It is no such picture, names no prompt, or its record is damaged.
     """
     try:
-        if not path.is_file():  # a pipe would wait for ever
+        whole_path = path.expanduser()
+        if not whole_path.is_file():  # a pipe would wait for ever
             raise SettingsError("there is no such file.")
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(whole_path, formats=FORMATS) as image:
             image.load()  # chunks may follow the pixels
             found, size = texts.of(image), image.size
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     except DAMAGED as error:
         raise SettingsError(
-            f"{path} is no whole PNG, JPEG or WebP ({type(error).__name__}): give a picture as it "
-            "was saved, no screenshot."
+            f"{path} is no whole PNG, JPEG, WebP or AVIF ({type(error).__name__}): give a picture "
+            "as it was saved, no screenshot."
         ) from error
 
     if record := _record(path, found):

@@ -172,16 +172,16 @@ class Story(Sequence[Panel]):
         """The story that pictures say they were made from, in our record or in another tool's text.
 
         Read are A1111 and what writes as it does, ComfyUI, Fooocus, InvokeAI, NovelAI, SwarmUI and
-        others, in PNG, JPEG and WebP. The attribute ``settings`` holds what else each says (steps,
-        sampler, size and so on), by its name there; for another tool's pictures also ``tool``, and
-        ``notes`` of what a story cannot do as it did, which are printed as well.
+        others, in PNG, JPEG, WebP and AVIF. The attribute ``settings`` holds what else each says
+        (steps, sampler, size and so on), by its name there; for another tool's pictures also
+        ``tool``, and ``notes`` of what a story cannot do as it did, which are printed as well.
 
         Raises:
             SettingsError: A picture cannot be read or names no prompt; names the file.
         """
         panels, settings = [], []
-        for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
-            panel, facts = _read_back(path)
+        for path in [paths] if isinstance(paths, Path | str) else paths:
+            panel, facts = _read_back(Path(path))
             panels.append(panel)
             settings.append(facts)
         story = cls(panels)

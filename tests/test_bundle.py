@@ -2,6 +2,7 @@ import getpass
 import io
 import json
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -225,3 +226,17 @@ def test_the_bundles_page_shows_chinese_and_stays_in_its_lines(made):
         + contents(found.path)["story.pdf"].count(b"/Type /Page ")
         <= 1
     )
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["长" * 1_200_000, "a " * 600_000, "!" * 1_200_000, "🎈" * 1_200_000, "i" * 1_200_000],
+)
+def test_the_page_takes_no_longer_for_a_caption_that_never_ends(tmp_path, caption):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    began = time.perf_counter()
+    page.draw([tmp_path / "a.png"], [caption], "")
+    assert time.perf_counter() - began < 60
+    began = time.perf_counter()
+    page.draw([tmp_path / "a.png"] * 8, [caption] * 8, "")
+    assert time.perf_counter() - began < 60

@@ -42,6 +42,7 @@ def opening(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.Zip
             only as files are read.
     """
     try:
+        path = path.expanduser()
         if not path.is_file():  # a pipe would wait for ever
             raise BundleError(f"{path} is no file: give the story.zip that bundle() made.")
         with zipfile.ZipFile(path) as archive:

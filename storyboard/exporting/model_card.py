@@ -1,5 +1,6 @@
 """The model card of a bundle, in Chinese and English, as ModelScope and Hugging Face read it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from storyboard.models.run import check
 from storyboard.records import PanelRecord
 from storyboard.rendering.pictures import Pictures
 from storyboard.settings import Settings
+
+ONE_LINE = 10**9  # characters of a line of YAML
 
 
 def build(pictures: Pictures, lora: Path, settings: Settings, report: CleaningReport | None) -> str:
@@ -96,10 +99,10 @@ def _front_matter(base: Base, panels: Sequence[PanelRecord], settings: Settings)
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML in which texts with angle brackets stand in double quotes, where they can be escaped."""
+    """YAML in which texts with angle brackets or new lines stand in double quotes, escaped."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        style = '"' if "<" in text or ">" in text else None
+        style = '"' if re.search(r"[<>\n]", text) else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -108,7 +111,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def _yaml(fields: dict[str, object]) -> str:
     """``fields`` as YAML without an angle bracket, which a page might take for HTML."""
-    content = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    content = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=ONE_LINE)
     return content.replace("<", r"\x3C").replace(">", r"\x3E")
 
 

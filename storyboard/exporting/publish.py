@@ -69,7 +69,7 @@ def publish(
         SettingsError: Another hub, or an id or a token of another form.
         BundleError: It is no bundle, holds a path of this machine or a token, or the hub refuses.
     """
-    path = bundle.path if isinstance(bundle, Bundle) else Path(bundle).expanduser()
+    path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
     if hub not in HUBS:
         raise SettingsError(f"hub={hub!r} must be one of {', '.join(map(repr, HUBS))}.")
     if not isinstance(repo_id, str) or not datasets.looks_like_id(repo_id):

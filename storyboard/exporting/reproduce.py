@@ -53,8 +53,8 @@ def reproduce(
         BaseError, LoraError, ResourceError: As ``render``.
     """
     # 1. what the bundle holds
-    path = Path(bundle).expanduser()
-    target = Path(output).expanduser() if output else path.with_name(f"{path.stem}-reproduced")
+    path = Path(bundle)
+    target = Path(output) if output else path.with_name(f"{path.stem}-reproduced")
     _check_target(target)
     content = opened.read(path)
     panels, first = content.panels, content.panels[0]
