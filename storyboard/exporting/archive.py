@@ -33,6 +33,14 @@ DAMAGED = (
 )
 
 
+def expanded(path: Path | str) -> Path:
+    """``path`` with the home folder for ``~``; BundleError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BundleError(f"{path} begins with ~ and the name of no user: write it out.") from error
+
+
 @contextmanager
 def opening(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """The zip at ``path`` and its files by name.
@@ -42,7 +50,6 @@ def opening(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.Zip
             only as files are read.
     """
     try:
-        path = path.expanduser()
         if not path.is_file():  # a pipe would wait for ever
             raise BundleError(f"{path} is no file: give the story.zip that bundle() made.")
         with zipfile.ZipFile(path) as archive:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from storyboard.data import hub as datasets
 from storyboard.errors import BundleError, SettingsError, StoryboardError
-from storyboard.exporting.archive import LIMITS, PICTURE_LIMIT, check_size, opening
+from storyboard.exporting.archive import LIMITS, PICTURE_LIMIT, check_size, expanded, opening
 from storyboard.exporting.bundle import Bundle, check_private, tokens
 
 HUBS = {"modelscope": "https://modelscope.cn/models", "huggingface": "https://huggingface.co"}
@@ -69,7 +69,7 @@ def publish(
         SettingsError: Another hub, or an id or a token of another form.
         BundleError: It is no bundle, holds a path of this machine or a token, or the hub refuses.
     """
-    path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
+    path = bundle.path if isinstance(bundle, Bundle) else expanded(bundle)
     if hub not in HUBS:
         raise SettingsError(f"hub={hub!r} must be one of {', '.join(map(repr, HUBS))}.")
     if not isinstance(repo_id, str) or not datasets.looks_like_id(repo_id):
