@@ -113,6 +113,26 @@ def test_words_behind_a_conditioning(tmp_path, changes, prompt):
     assert settings["steps"] == 20 and settings["sampler_name"] == "euler"
 
 
+def test_a_node_that_gives_both_prompts(tmp_path):
+    styler = node("SDXLPromptStyler", text_positive="a cat", text_negative="fog", style="ink")
+    nodes = graph(n10=styler, n6=encoded(["10", 0]), n7=encoded(["10", 1]))
+    panel, settings = read(tmp_path, nodes)
+    assert (panel.prompt, panel.negative_prompt) == ("a cat", "fog")
+    assert any("SDXLPromptStyler" in note for note in settings["notes"])
+
+
+def test_a_sampler_of_faces_is_not_the_pictures(tmp_path):
+    more = {"seed": 5, "steps": 3, "sampler_name": "euler", "negative": ["7", 0]}
+    nodes = graph(
+        n9=node("SaveImage", filename_prefix="ComfyUI", images=["12", 0]),
+        n12=node("FaceDetailer", image=["8", 0], positive=["13", 0], **more),
+        n13=encoded("a face"),
+    )
+    panel, settings = read(tmp_path, nodes)
+    assert (panel.prompt, panel.seed) == ("a cat, (night:1.2)", 7)
+    assert settings["other samplers"][0]["prompt"] == "a face"
+
+
 def test_positive_and_negative_of_one_node_are_told_apart(tmp_path):
     nodes = graph(n3=sampler(positive="12", negative="12"))
     nodes["3"]["inputs"]["negative"] = ["12", 1]

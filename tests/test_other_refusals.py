@@ -53,7 +53,9 @@ def test_damaged_text_in_the_pixels(tmp_path):
     with Image.open(path) as image:
         cut = image.crop((0, 0, 12, 64))
     cut.save(tmp_path / "cut.png")
-    with pytest.raises(SettingsError, match=r"cut.png: the text in its pixels .* cut off"):
+    with pytest.raises(
+        SettingsError, match=r"cut.png: the text in its pixels .* is damaged, cut off"
+    ):
         Story.from_png(tmp_path / "cut.png")
 
 

@@ -18,6 +18,7 @@ RUNS = ("seed", "noise_seed", "noise", "steps", "sigmas")  # inputs of a sampler
 CONDITIONED = re.compile(
     r"positive|guider|conditioning|cond|\w*_?embeds|pipe|\w+_pipe|pipeline", re.IGNORECASE
 )
+REPAIRS = re.compile(r"detailer|upscale|inpaint", re.IGNORECASE)  # samplers of parts of a picture
 FOLLOWED_FOR_STEPS = ("sigmas", "sampler", "guider", "noise")  # nodes that hold a sampler's facts
 FACTS = ("steps", "cfg", "sampler_name", "scheduler", "denoise", "guidance")
 EMBEDDING = re.compile(r"embedding:[\w.\-/\\]{1,200}")
@@ -144,7 +145,7 @@ def _is_sampler(node: Node) -> bool:
 
 
 def _panel(graph: Graph, samplers: list[Node], prompts: dict[str, Prompt]) -> Node:
-    """The first sampler that has words and begins with noise of its own."""
+    """The first sampler of a whole picture that has words and begins with noise of its own."""
     with_words = [node for node in samplers if prompts[node.number].text.strip()]
     if not with_words:
         unknown = [prompts[node.number].made_by for node in samplers]
@@ -155,7 +156,8 @@ def _panel(graph: Graph, samplers: list[Node], prompts: dict[str, Prompt]) -> No
             else "it was made from a picture or from nothing"
         )
         raise SettingsError(f"its ComfyUI graph has no prompt in words: {reason}.")
-    return next((node for node in with_words if _has_noise(graph, node)), with_words[0])
+    begins = [node for node in with_words if _has_noise(graph, node)] or with_words
+    return next((node for node in begins if not REPAIRS.search(node.kind[:100])), begins[0])
 
 
 def _has_noise(graph: Graph, sampler: Node) -> bool:

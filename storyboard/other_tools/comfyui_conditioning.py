@@ -22,6 +22,7 @@ ENCODED = (
     "tags",
     "populated_text",
     "string",
+    "value",
 )
 # Those of encoders that take both prompts
 BOTH = {

@@ -27,6 +27,12 @@ TEXTS = (
     "positive",
     "text_positive",
 )
+# of nodes that give both prompts, the positive one first
+PAIRS = (
+    ("text_positive", "text_negative"),
+    ("positive_prompt", "negative_prompt"),
+    ("positive", "negative"),
+)
 PART = re.compile(r"(?:string|text|prompt|str|input)_?(?:[a-z]|\d{1,3})", re.IGNORECASE)
 DELIMITERS = ("delimiter", "separator", "concat_delimiter", "delim")
 # Nodes that pass a text on or join several; what others do to it is not known
@@ -62,7 +68,7 @@ class Graph:
 
     nodes: dict[str, Node]
     notes: list[str] = field(default_factory=list)
-    texts: dict[str, str | None] = field(default_factory=dict)  # of text nodes, as they are read
+    texts: dict[tuple[str, int], str | None] = field(default_factory=dict)  # as they are read
 
     @classmethod
     def of(cls, content: object) -> "Graph":
@@ -137,17 +143,18 @@ class Graph:
         if target is None:
             return None
         check_depth(depth)
-        node = target[0]
-        if node.number not in self.texts:
-            self.texts[node.number] = None  # for a link that leads back here
-            self.texts[node.number] = self._text_of(node, depth + 1)
-        return self.texts[node.number]
+        node, output = target
+        key = (node.number, output)
+        if key not in self.texts:
+            self.texts[key] = None  # for a link that leads back here
+            self.texts[key] = self._text_of(node, output, depth + 1)
+        return self.texts[key]
 
-    def _text_of(self, node: Node, depth: int) -> str | None:
+    def _text_of(self, node: Node, output: int, depth: int) -> str | None:
         if MADE_TEXT.search(node.kind[:100]):
             return None
         parts = sorted(filter(PART.fullmatch, node.inputs), key=_in_order)
-        if chosen := self._chosen(node):
+        if chosen := self._chosen(node, output):
             result = self.text(node.inputs[chosen], depth)
         elif len(parts) > 1:
             texts = [self.text(node.inputs[name], depth) for name in parts]
@@ -179,13 +186,15 @@ class Graph:
             raise SettingsError("its ComfyUI graph makes a text without end by replacing words.")
         return result.replace(old, new)
 
-    def _chosen(self, node: Node) -> str | None:
-        """The input that a switch lets through."""
+    def _chosen(self, node: Node, output: int) -> str | None:
+        """The input that a switch lets through, or that stands for this output."""
+        for pair in PAIRS:
+            if node.inputs.keys() >= set(pair):
+                return pair[min(abs(output), 1)]
         number = node.inputs.get("select", node.inputs.get("index"))
-        if isinstance(number, int):
-            for name in (f"input{number}", f"text{number}", f"text_{number}", f"string{number}"):
-                if name in node.inputs:
-                    return name
+        if type(number) is int:
+            names = (f"{name}{number:.20g}" for name in ("input", "text", "text_", "string"))
+            return next((name for name in names if name in node.inputs), None)
         return None
 
     def _delimiter(self, node: Node) -> str:

@@ -1,6 +1,6 @@
 """Texts in JSON: SwarmUI, Fooocus, NovelAI and others, each in a field of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from storyboard.errors import SettingsError
 from storyboard.other_tools import prompt_syntax
@@ -158,9 +158,3 @@ def of_chunks(texts: Mapping[str, str]) -> Infotext:
     prompt = next(key for key in texts if key.lower() == "prompt")
     seed = next((key for key in texts if key.lower() == "seed"), "seed")
     return _named("A tool that writes single facts", texts, (prompt, negative, seed), "texts")
-
-
-# Texts whose name tells the tool, in the order in which they are looked for
-BY_NAME: dict[str, Callable[[str], Infotext]] = {
-    "generation_data": of_tensor_art,
-}

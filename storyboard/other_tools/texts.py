@@ -11,6 +11,7 @@ from storyboard.errors import SettingsError
 from storyboard.other_tools.infotext import MAX_TEXT
 
 USER_COMMENT = "UserComment"  # EXIF's, and the name under which it stands among the texts
+MAX_XMP = 2**20  # characters
 COMMENT_PREFIX = 8  # bytes that name its encoding
 # ComfyUI's WebP nodes write "prompt:{...}" and "workflow:{...}" into tags that hold text
 NAMED = re.compile(r"(prompt|workflow|parameters):\s*", re.IGNORECASE)
@@ -33,6 +34,8 @@ def of(image: Image.Image) -> dict[str, str]:
     texts = {name: _utf8(text) for name, text in getattr(image, "text", {}).items()}
     for name, text in _of_exif(image).items():
         texts.setdefault(name, text)
+    if isinstance(xmp := image.info.get("xmp"), bytes):
+        texts.setdefault("xmp", _decoded(xmp))
     if isinstance(comment := image.info.get("comment"), bytes):  # JPEG's own
         texts.setdefault("Comment", _decoded(comment))
     if not any(text.strip() for text in texts.values()):
@@ -100,7 +103,7 @@ def _decoded(content: bytes) -> str:
 
 def of_xmp(content: str) -> str:
     """The user comment in an XMP packet; nothing where there is none, or it is damaged."""
-    if len(content) > MAX_TEXT or "<!DOCTYPE" in content or "<!ENTITY" in content:
+    if len(content) > MAX_XMP or "<!DOCTYPE" in content or "<!ENTITY" in content:
         return ""  # entities may grow without end
     try:
         root = ElementTree.fromstring(content)
@@ -129,7 +132,9 @@ def _hidden(image: Image.Image) -> str:
         if where == channel:
             length = int.from_bytes(head[15:], "big") // 8
             content = _bits(values)[STEALTH_HEADER : STEALTH_HEADER + length]
-            return _unpacked(content, length) if packed else _decoded(content)
+            if len(content) < length:
+                raise _cut_off()
+            return _unpacked(content) if packed else _decoded(content)
     return ""
 
 
@@ -140,7 +145,7 @@ def _bits(values) -> bytes:
     return np.packbits((values & 1).transpose(1, 0, 2).ravel()).tobytes()
 
 
-def _unpacked(content: bytes, length: int) -> str:
+def _unpacked(content: bytes) -> str:
     """Text of a gzip stream, no longer than is read.
 
     Raises:
@@ -150,12 +155,14 @@ def _unpacked(content: bytes, length: int) -> str:
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
         text = stream.decompress(content, MAX_TEXT)
     except zlib.error as error:
-        raise SettingsError(
-            "the text in its pixels (stealth PNG info) is damaged: give a picture as it was saved."
-        ) from error
-    if len(content) < length or not stream.eof:
-        raise SettingsError(
-            "the text in its pixels (stealth PNG info) is cut off or longer than is read: give the "
-            "picture as it was saved."
-        )
+        raise _cut_off() from error
+    if not stream.eof:
+        raise _cut_off()
     return _decoded(text)
+
+
+def _cut_off() -> SettingsError:
+    return SettingsError(
+        "the text in its pixels (stealth PNG info) is damaged, cut off or longer than is read: "
+        "give a picture as it was saved."
+    )
