@@ -20,6 +20,7 @@ def png(path, size=(8, 8), itxt=False, **chunks):
 def with_comment(path, comment: bytes, **options):
     """A JPEG or WebP, by the suffix, with EXIF's UserComment as it is given."""
     exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1  # Pillow writes none into a PNG that has no other tag
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
     Image.new("RGB", (8, 8)).save(path, exif=exif, **options)
     return path

@@ -9,6 +9,7 @@ from storyboard.other_tools.infotext import Infotext, cleaned, whole_number
 
 NEGATIVE = "Negative prompt:"
 MIN_SETTINGS = 3  # that make a line A1111's, as its own reader has it
+MAX_FAILURES = 100  # values of a line that begin as JSON and are none
 NAME = re.compile(r"[A-Za-z][\w /()-]{0,99}")  # of a setting
 FIRST_SETTING = re.compile(r"Steps: \d+,")  # A1111 begins its last line so
 TEMPLATES = ("Template:", "Negative Template:")  # sd-dynamic-prompts adds them behind that line
@@ -78,15 +79,17 @@ def pairs(line: str) -> Iterator[tuple[str, str]]:
     """Names and values of a line of settings; a value with commas is quoted, or JSON."""
     decoder, position = json.JSONDecoder(), 0
     budget = len(line)  # characters that are read as JSON in vain
+    failures = 0
     while (colon := line.find(": ", position)) >= 0:
         name = line[max(position, line.rfind(",", position, colon) + 1) : colon].strip()
         position = start = colon + 2
         value = None
-        if line[start : start + 1] in ('"', "{", "[") and budget > 0:
+        if line[start : start + 1] in ('"', "{", "[") and budget > 0 and failures < MAX_FAILURES:
             try:
                 value, position = decoder.raw_decode(line, start)
             except (ValueError, RecursionError) as error:
                 budget -= getattr(error, "pos", len(line)) - start
+                failures += 1
             else:
                 value = value if isinstance(value, str) else line[start:position]
         if value is None:

@@ -172,8 +172,8 @@ def _maker(graph: Graph, node: Node, name: str) -> str:
 
 def _further(graph: Graph, node: Node, polarity: str) -> Iterator[object]:
     """The inputs of ``node`` that lead on to words."""
-    if polarity in node.inputs:
-        yield node.inputs[polarity]
+    if chosen := polarity if polarity in node.inputs else graph.chosen(node):
+        yield node.inputs[chosen]
         return
     pattern = CONDITIONING if polarity == "positive" else UNCONDITIONING
     named = [

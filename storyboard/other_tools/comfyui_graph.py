@@ -154,7 +154,7 @@ class Graph:
         if MADE_TEXT.search(node.kind[:100]):
             return None
         parts = sorted(filter(PART.fullmatch, node.inputs), key=_in_order)
-        if chosen := self._chosen(node, output):
+        if chosen := _of_output(node, output) or self.chosen(node):
             result = self.text(node.inputs[chosen], depth)
         elif len(parts) > 1:
             texts = [self.text(node.inputs[name], depth) for name in parts]
@@ -186,14 +186,13 @@ class Graph:
             raise SettingsError("its ComfyUI graph makes a text without end by replacing words.")
         return result.replace(old, new)
 
-    def _chosen(self, node: Node, output: int) -> str | None:
-        """The input that a switch lets through, or that stands for this output."""
-        for pair in PAIRS:
-            if node.inputs.keys() >= set(pair):
-                return pair[min(abs(output), 1)]
+    def chosen(self, node: Node) -> str | None:
+        """The input that a switch lets through; None for any other node."""
         number = node.inputs.get("select", node.inputs.get("index"))
         if type(number) is int:
-            names = (f"{name}{number:.20g}" for name in ("input", "text", "text_", "string"))
+            names = (
+                f"{name}{number:.20g}" for name in ("input", "text", "text_", "string", "value")
+            )
             return next((name for name in names if name in node.inputs), None)
         return None
 
@@ -225,3 +224,9 @@ def check_depth(depth: int) -> None:
 def _in_order(name: str) -> tuple[int, str]:
     digits = re.search(r"\d+$", name)
     return (int(digits[0]) if digits else 0, name)
+
+
+def _of_output(node: Node, output: int) -> str | None:
+    """The input that stands for an output of a node that gives both prompts."""
+    pair = next((pair for pair in PAIRS if node.inputs.keys() >= set(pair)), None)
+    return pair[min(abs(output), 1)] if pair else None
