@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 
 from storyboard.other_tools import prompt_syntax
-from storyboard.other_tools.infotext import Infotext, cleaned, whole_number
+from storyboard.other_tools.infotext import Infotext, bounded, cleaned, whole_number
 
 NEGATIVE = "Negative prompt:"
+MAX_INFOTEXT = 1_000_000  # characters
 MIN_SETTINGS = 3  # that make a line A1111's, as its own reader has it
 MAX_FAILURES = 100  # values of a line that begin as JSON and are none
 NAME = re.compile(r"[A-Za-z][\w /()-]{0,99}")  # of a setting
@@ -34,7 +35,7 @@ def parsed(content: str) -> Infotext:
     Raises:
         SettingsError: The seed is no number.
     """
-    lines = cleaned(content).splitlines()
+    lines = cleaned(bounded(content, "parameters text", MAX_INFOTEXT)).splitlines()
     index, settings = _settings(lines)
     further = lines[index + 1 :]
     lines = lines[:index]
@@ -43,10 +44,9 @@ def parsed(content: str) -> Infotext:
     start = next(starts, len(lines))
     seed = whole_number(settings.pop("Seed", None), "Seed")
     steps = whole_number(settings.get("Steps"), "Steps")
-    prompt, notes = prompt_syntax.of_a1111("\n".join(lines[:start]).strip(), steps)
-    negative, more = prompt_syntax.of_a1111(
-        "\n".join(lines[start:]).removeprefix(NEGATIVE).strip(), steps
-    )
+    prompt, notes = _prompt("\n".join(lines[:start]), "prompt", steps)
+    written = "\n".join(lines[start:]).removeprefix(NEGATIVE)
+    negative, more = _prompt(written, "negative prompt", steps)
     return Infotext(
         prompt=prompt,
         negative_prompt=negative,
@@ -54,6 +54,10 @@ def parsed(content: str) -> Infotext:
         settings=settings | _templates(further),
         notes=tuple(dict.fromkeys([*notes, *more, *_not_honoured(settings)])),
     )
+
+
+def _prompt(written: str, name: str, steps: int | None) -> tuple[str, list[str]]:
+    return prompt_syntax.of_a1111(bounded(written.strip(), name), steps)
 
 
 def is_infotext(content: str) -> bool:

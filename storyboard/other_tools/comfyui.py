@@ -7,7 +7,7 @@ from storyboard.errors import SettingsError
 from storyboard.other_tools import comfyui_syntax, prompt_syntax
 from storyboard.other_tools.comfyui_conditioning import Prompt, prompt_of
 from storyboard.other_tools.comfyui_graph import Graph, Node, is_link
-from storyboard.other_tools.infotext import Infotext, cleaned, parsed_json, whole_number
+from storyboard.other_tools.infotext import Infotext, cleaned, parsed_json, text, whole_number
 
 MAX_OUTPUTS = 64  # of one graph, that are looked at
 SAVES = re.compile(
@@ -169,7 +169,7 @@ def _has_noise(graph: Graph, sampler: Node) -> bool:
 def _read(prompt: Prompt) -> tuple[str, list[str]]:
     """A prompt of ComfyUI in a story's syntax, and what it cannot say."""
     notes = list(prompt.notes)
-    words, tags = prompt_syntax.without_tags(cleaned(prompt.text))
+    words, tags = prompt_syntax.without_tags(text(prompt.text, "prompt"))
     embeddings = list(dict.fromkeys(EMBEDDING.findall(words)))
     if embeddings:
         notes.append(f"{', '.join(embeddings[:4])} names an embedding: taken out of the prompt")

@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from storyboard import prompts
 from storyboard.errors import SettingsError
 
 MAX_SEED_DIGITS = 20  # of 2^64, the largest seed that a tool draws
 MAX_TEXT = 16 * 2**20  # characters of a text that is read
+MAX_PROMPT = 5 * prompts.MAX_LENGTH  # characters of a prompt with its tags
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,7 @@ def parsed_json(content: str, chunk: str) -> object:
     Raises:
         SettingsError: It is damaged, nested without end, or longer than is read; names ``chunk``.
     """
-    if len(content) > MAX_TEXT:
-        raise SettingsError(
-            f"its {chunk} text has {len(content):,} characters, more than the {MAX_TEXT:,} that "
-            "are read."
-        )
+    bounded(content, f"{chunk} text", MAX_TEXT)
     try:
         return json.loads(content)
     except ValueError as error:
@@ -50,6 +48,15 @@ def parsed_json(content: str, chunk: str) -> object:
         raise SettingsError(
             f"its {chunk} text is JSON that is nested without end: give a picture as it was saved."
         ) from error
+
+
+def bounded(content: str, name: str, most: int = MAX_PROMPT) -> str:
+    """``content``; SettingsError where it has more characters than are read."""
+    if len(content) > most:
+        raise SettingsError(
+            f"its {name:.60} has {len(content):,} characters, more than the {most:,} that are read."
+        )
+    return content
 
 
 def _short(error: ValueError) -> str:
@@ -76,7 +83,7 @@ def text(value: object, field_name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise SettingsError(f"its {field_name} is {_kind(value)}, no text.")
-    return cleaned(value)
+    return cleaned(bounded(value, field_name))
 
 
 def cleaned(value: str) -> str:

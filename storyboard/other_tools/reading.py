@@ -5,7 +5,14 @@ from collections.abc import Mapping
 
 from storyboard.errors import SettingsError
 from storyboard.other_tools import a1111, comfyui, invokeai, json_texts, texts
-from storyboard.other_tools.infotext import MAX_TEXT, Infotext, cleaned, is_json, parsed_json
+from storyboard.other_tools.infotext import (
+    MAX_TEXT,
+    Infotext,
+    bounded,
+    cleaned,
+    is_json,
+    parsed_json,
+)
 
 XMP = ("XML:com.adobe.xmp", "xmp")
 INVOKEAI = {
@@ -34,11 +41,7 @@ def read(found: Mapping[str, str], size: tuple[int, int], stem: str) -> Infotext
     """
     content = {name: text for name, text in found.items() if text.strip(" \t\r\n\0")}
     for name, text in content.items():
-        if len(text) > MAX_TEXT:
-            raise SettingsError(
-                f"its text {name!r:.40} has {len(text):,} characters, more than the {MAX_TEXT:,} "
-                "that are read."
-            )
+        bounded(text, f"text {name!r}", MAX_TEXT)
     made = _read(content, size, stem)
     if made is None:
         names = ", ".join(sorted(content))
