@@ -81,6 +81,7 @@ def packed(path, name="extra.bin", content=b"x", method=zipfile.ZIP_STORED, mode
     return path
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     ("more", "reason"),
     [

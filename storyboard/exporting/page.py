@@ -17,6 +17,7 @@ TITLE_SIZE, TITLE_HEIGHT = 60, 110  # pixels
 SIMPLIFIED = 2  # the face of the collection in which Chinese characters have their mainland forms
 NO_LINE_START = "，。、；：！？,.;:!? "
 MOST_HANGING = 8  # of these signs beyond a line's end; a longer run of them is broken
+KERNING = 0.1  # of a letter's size, that it may stand further from the one before, at most
 EPOCH = time.gmtime(315532800)  # 1 January 1980: files repeat
 
 
@@ -110,13 +111,21 @@ def wrapped(
     """
     lines, line = [], ""
     hanging = 0  # signs that begin no line, beyond the width
+    advances: dict[str, float] = {}
+    reach = 0.0  # of the line, pixels at most: it is measured only where it may be too wide
     for character in _in_font(text, face):
-        too_wide = line and face.getlength(line + character) > width
+        if character not in advances:
+            advances[character] = face.getlength(character) + KERNING * face.size
+        reach += advances[character]
+        if line and reach > width:
+            reach = face.getlength(line + character)
+        too_wide = line and reach > width
         hanging = hanging + 1 if too_wide and character in NO_LINE_START else 0
         if too_wide and (not hanging or hanging > MOST_HANGING):
             cut = _last_break(line, character)
             lines.append(line[:cut].rstrip())
             line = line[cut:]
+            reach = face.getlength(line + character)
             if most is not None and len(lines) > most:
                 return lines
         line += character
