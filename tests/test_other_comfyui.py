@@ -98,6 +98,7 @@ WORDS = {"n10": encoded("a cat"), "n11": encoded("a dog")}
             "a cat",
         ),
         ({"n6": node("Kolors", text="a cat", chatglm3_model=["4", 1])}, "a cat"),
+        ({"n6": node("Reroute", **{"": ["57:3", 0]}), "57:3": encoded("a cat")}, "a cat"),
         (
             {
                 "n6": node("Switch any", select=2, input1=["10", 0], input2=["11", 0]),
