@@ -100,7 +100,10 @@ def _behind_picture(graph: Graph, size: tuple[int, int], stem: str) -> list[Node
         rest = [nodes for nodes in rest if len(_prefix(nodes[0])) == longest] or behind
         rest = [nodes for nodes in rest if _size(nodes) == size] or rest
         if len(rest) > 1:
-            graph.note(f"its ComfyUI graph saves {len(behind)} pictures: taken as its last one")
+            graph.note(
+                f"its ComfyUI graph saves {len(behind)} pictures, and neither name nor size tells "
+                "which this is: read as the one with the most nodes"
+            )
         behind = rest
     return max(behind, key=len)
 
