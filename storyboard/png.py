@@ -1,38 +1,36 @@
-"""What a picture says of itself, in the PNG: its record, and A1111's ``parameters`` text."""
+"""What a picture says of itself: its record, A1111's ``parameters`` text, or other tools' texts."""
 
 import json
 import re
+import struct
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile, PngInfo, iTXt
+from PIL.PngImagePlugin import PngInfo
 
 from storyboard.errors import SettingsError
+from storyboard.other_tools import reading, texts
+from storyboard.other_tools.a1111 import NEGATIVE
+from storyboard.other_tools.infotext import Infotext
 from storyboard.records import PanelRecord
 
-# one of A1111's last line; a value with commas is quoted, or JSON
-SETTING = re.compile(
-    r'([A-Za-z][\w /()-]*): ("(?:[^"\\]|\\.)*"|\{[^{}]*\}|\[[^\[\]]*\]|[^,]*)(?:, |,?\s*$)'
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
+# What Pillow raises on damaged files
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,  # also of ~ and a name that is no user's
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
 )
-MIN_SETTINGS = 3  # that make a line A1111's, as its own reader has it
-NEGATIVE = "Negative prompt:"
-
-
-@dataclass(frozen=True)
-class Infotext:
-    """What A1111's ``parameters`` text says.
-
-    Attributes:
-        seed: None where the text names none.
-        settings: All else, by its name there.
-    """
-
-    prompt: str
-    negative_prompt: str
-    seed: int | None
-    settings: Mapping[str, str]
 
 
 def parameters(panel: PanelRecord) -> str:
@@ -83,73 +81,45 @@ def info(panel: PanelRecord, text_chunks: Mapping[str, str] | None = None) -> Pn
 
 
 def read(path: Path) -> PanelRecord | Infotext:
-    """What a PNG says of itself: our own record, else A1111's text, in tEXt or iTXt.
+    """What a picture says of itself: our own record, else what another tool wrote into it.
+
+    Args:
+        path: A PNG, JPEG, WebP or AVIF; its content decides, not its name.
 
     Raises:
-        SettingsError: It is no PNG, names no prompt, or its record is damaged.
+        SettingsError: It is no such picture, names no prompt, or its record is damaged.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        whole_path = path.expanduser()
+        if not whole_path.is_file():  # a pipe would wait for ever
+            raise SettingsError("there is no such file.")
+        with Image.open(whole_path, formats=FORMATS) as image:
             image.load()  # chunks may follow the pixels
-            text = dict(image.text) if isinstance(image, PngImageFile) else {}
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            found, size = texts.of(image), image.size
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    except DAMAGED as error:
         raise SettingsError(
-            f"{path} is no whole PNG ({type(error).__name__}): give a picture as it was saved, "
-            "no screenshot or JPEG."
+            f"{path} is no whole PNG, JPEG, WebP or AVIF ({type(error).__name__}): give a picture "
+            "as it was saved, no screenshot."
         ) from error
 
+    if record := _record(path, found):
+        return record
     try:
-        record = json.loads(text.get("storyboard", "null"))
-        if isinstance(record, dict):
-            return PanelRecord.from_json(record)
-    except ValueError as error:
+        return reading.read(found, size, path.stem)
+    except SettingsError as error:
+        joint = " " if str(error).startswith(reading.NOTHING) else ": "
+        raise SettingsError(f"{path}{joint}{error}") from error
+
+
+def _record(path: Path, found: Mapping[str, str]) -> PanelRecord | None:
+    """Our own record; None where a chunk of its name is another program's, or there is none."""
+    try:
+        record = json.loads(found.get("storyboard", "null"))
+        return PanelRecord.from_json(record) if isinstance(record, dict) else None
+    except (ValueError, RecursionError) as error:
         raise SettingsError(
-            f"{path} holds a damaged record of its story ({error}): give a picture as it was saved."
+            f"{path} holds a damaged record of its story ({error!s:.200}): give a picture as it "
+            "was saved."
         ) from error
-
-    if not text.get("parameters", "").strip():
-        raise SettingsError(
-            f"{path} does not say how it was made: its text chunks (parameters) are missing, which "
-            "many programs and sites remove; give the picture as it was saved."
-        )
-    return parsed(_utf8(text["parameters"]))
-
-
-def parsed(text: str) -> Infotext:
-    """A1111's ``parameters`` text: prompt lines, negative prompt lines, one line of settings."""
-    lines = text.strip().splitlines()
-    pairs = SETTING.findall(lines[-1])
-    if len(pairs) >= MIN_SETTINGS and not lines[-1].startswith(NEGATIVE):
-        lines = lines[:-1]
-    else:
-        pairs = []
-    settings = {name.strip(): _unquoted(value) for name, value in pairs}
-
-    starts = (number for number, line in enumerate(lines) if line.startswith(NEGATIVE))
-    start = next(starts, len(lines))
-    seed = settings.pop("Seed", "")
-    return Infotext(
-        prompt="\n".join(lines[:start]).strip(),
-        negative_prompt="\n".join(lines[start:]).removeprefix(NEGATIVE).strip(),
-        seed=int(seed) if seed.isascii() and seed.isdigit() else None,
-        settings=settings,
-    )
-
-
-def _unquoted(text: str) -> str:
-    if not text.startswith('"'):
-        return text.strip()
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        return text
-
-
-def _utf8(text: str) -> str:
-    """``text`` of a tEXt chunk, which is Latin-1 by the standard, where a tool wrote UTF-8."""
-    if isinstance(text, iTXt):
-        return text
-    try:
-        return text.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return text

@@ -16,6 +16,7 @@ from storyboard.errors import StoryboardError
 TEXTS = ("prompt", "negative_prompt")
 CHARACTER_FILE = "character.png"
 MAX_BATCH_SIZE = 64
+MAX_FIELD = 100  # characters of a field's name in a message
 MAX_TEXT_LENGTH = 77 * 128  # tokens: two prompts of 11 chunks each, at their common length
 
 # what a record says and no picture depends on; embeddings are cached whichever device made them
@@ -234,7 +235,10 @@ class PanelRecord(Record):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(map(str, first["loc"])) or "the record"
+            field = " ".join(field.split())[:MAX_FIELD]  # a key may be anybody's text
             raise RecordError(f"{field}: {first['msg']}") from error
+        except RecursionError as error:
+            raise RecordError("it is nested without end") from error
 
 
 def is_version_1(content: object) -> bool:

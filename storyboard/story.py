@@ -169,26 +169,21 @@ class Story(Sequence[Panel]):
 
     @classmethod
     def from_png(cls, paths: Path | str | Iterable[Path | str]) -> "Story":
-        """The story that pictures say they were made from, in our record or A1111's ``parameters``.
+        """The story that pictures say they were made from, in our record or in another tool's text.
 
-        Its attribute ``settings`` holds what else each says (steps, sampler, size and so on), by
-        its name there.
+        Read are A1111 and what writes as it does, ComfyUI, Fooocus, InvokeAI, NovelAI, SwarmUI and
+        others, in PNG, JPEG, WebP and AVIF. The attribute ``settings`` holds what else each says
+        (steps, sampler, size and so on), by its name there; for another tool's pictures also
+        ``tool``, and ``notes`` of what a story cannot do as it did, which are printed as well.
 
         Raises:
-            SettingsError: A picture is no PNG or names no prompt.
+            SettingsError: A picture cannot be read or names no prompt; names the file.
         """
         panels, settings = [], []
-        for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
-            content = png.read(path)
-            try:
-                panels.append(Panel(content.prompt, content.negative_prompt, content.seed))
-            except SettingsError as error:
-                raise SettingsError(f"{path}: {error}") from error
-            if isinstance(content, PanelRecord):
-                facts = content.to_json()
-                settings.append({key: facts[key] for key in facts.keys() - {*TEXTS, "seed"}})
-            else:
-                settings.append(dict(content.settings))
+        for path in [paths] if isinstance(paths, Path | str) else paths:
+            panel, facts = _read_back(Path(path))
+            panels.append(panel)
+            settings.append(facts)
         story = cls(panels)
         story.settings = tuple(settings)
         return story
@@ -215,3 +210,27 @@ class Story(Sequence[Panel]):
             )
             for index, panel in enumerate(self.panels)
         ]
+
+
+def _read_back(path: Path) -> tuple[Panel, dict]:
+    """The panel that a picture says it was made from, and what else it says."""
+    content = png.read(path)
+    seed, notes = content.seed, []
+    if isinstance(content, PanelRecord):
+        record = content.to_json()
+        facts = {key: record[key] for key in record.keys() - {*TEXTS, "seed"}}
+    else:
+        facts = {**content.settings, "tool": content.tool}
+        notes = list(content.notes)
+        if seed is not None and seed > MAX_SEED:
+            notes.append(f"its seed {seed} is above {MAX_SEED}: the panel takes the story's")
+            facts["seed"], seed = seed, None
+    try:
+        panel = Panel(content.prompt, content.negative_prompt, seed)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    if notes:
+        facts["notes"] = notes
+        for note in notes:
+            print(f"{path.name}: {note}")
+    return panel, facts

@@ -2,7 +2,9 @@ import getpass
 import io
 import json
 import re
+import time
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -225,3 +227,24 @@ def test_the_bundles_page_shows_chinese_and_stays_in_its_lines(made):
         + contents(found.path)["story.pdf"].count(b"/Type /Page ")
         <= 1
     )
+
+
+@pytest.mark.parametrize("sign", ["长", "a ", "!", "🎈", "i"])
+def test_the_page_takes_no_longer_for_a_caption_that_never_ends(sign):
+    began = time.perf_counter()
+    for side in (380, 1589):  # of a picture of eight, and of one alone
+        text, face = page.fitted(sign * (1_200_000 // len(sign)), side, int(side * page.CAPTION))
+        assert face.size == page.SIZES[-1] or sign == "🎈"
+        assert text.endswith("…") or sign == "🎈"
+    assert time.perf_counter() - began < 30
+
+
+def test_long_lines_break_where_each_letter_was_measured():
+    face = page.font(20)
+    text = "a girl, wide 女孩，" * 60 + "WAVE fi ffl Ta." * 40
+    lines = page.wrapped(text, face, 300)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    for line, following in pairwise(lines):
+        word = re.match(r"[!-~]*|.", following)[0] or following[:1]
+        assert face.getlength(line) <= 300 + 8 * 20
+        assert face.getlength(f"{line} {word}") > 300 - 20

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,15 @@ def test_comfy_files_that_are_not_ours_are_refused(tmp_path):
     (tmp_path / "list.json").write_text("[1]")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no picture")
-    for name in ("broken.json", "list.json", "plain.png", "text.png", "none.json"):
+    (tmp_path / "deep.json").write_text('{"a":' * 300_000)
+    (tmp_path / "digits.json").write_text('{"1": {"class_type": ' + "9" * 5000 + "}}")
+    (tmp_path / "latin.json").write_bytes(b"{\xff")
+    (tmp_path / "folder.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ["broken.json", "list.json", "plain.png", "text.png", "none.json", "deep.json"]
+    names += ["digits.json", "latin.json", "folder.json", "pipe.json", "pipe.png"]
+    for name in names:
         with pytest.raises(SettingsError, match=f"{name} is no graph that Storyboard made"):
             reading.read(tmp_path / name)
 

@@ -8,6 +8,7 @@ from PIL import Image, PngImagePlugin
 
 from storyboard import Panel, Story, png
 from storyboard.errors import SettingsError
+from storyboard.other_tools import a1111
 from storyboard.records import BaseRecord, LoraRecord, PanelRecord
 from tests.test_records import VERSION_1, WHOLE
 
@@ -83,7 +84,7 @@ def test_parameters_are_read_by_a1111_as_they_are(name):
     assert (read["Model"], read["RNG"], read["Seed"]) == (name, "CPU", "1")
     assert (read["Lora hashes"], read["Sampler"]) == ("story: bbbbbbbbbbbb", "DPM++ 2M")
 
-    ours = png.parsed(text)
+    ours = a1111.parsed(text)
     assert (ours.settings["Model"], ours.seed) == (name, 1)
     assert (ours.prompt, ours.negative_prompt) == ("a", "b")
 
@@ -144,7 +145,7 @@ def test_a_story_from_png_of_a1111(tmp_path, chunk):
     story = Story.from_png(picture_with_parameters(tmp_path / "a.png", A1111, chunk))
     assert story.panels == (
         Panel(
-            "masterpiece, (girl:1.2), Note: rain\nsecond line <lora:style:0.8>",
+            "masterpiece, (girl:1.2), Note: rain\nsecond line",
             "blurry,\nlow quality",
             4294967295,
         ),
@@ -160,6 +161,11 @@ def test_a_story_from_png_of_a1111(tmp_path, chunk):
         "Hashes": '{"model": "6ce0", "vae": "73"}',
         "Hires upscaler": "R-ESRGAN 4x+",
         "Version": "v1.10.1",
+        "tool": "A1111",
+        "notes": [
+            "<lora:style:0.8> names a LoRA of another file: taken out of the prompt",
+            "'Hires upscaler' of its settings (hires fix, a second pass) is not part of a story",
+        ],
     }
 
 
@@ -192,7 +198,7 @@ def test_a_story_from_png_that_says_nothing(tmp_path):
         Story.from_png(tmp_path / "b.png")
 
     text = "Negative prompt: x\nSteps: 5, Sampler: Euler a, CFG scale: 7, Seed: 3"
-    with pytest.raises(SettingsError, match="a.png: Panel"):
+    with pytest.raises(SettingsError, match="a.png: A1111 wrote no prompt into it"):
         Story.from_png(picture_with_parameters(tmp_path / "a.png", text))
 
 

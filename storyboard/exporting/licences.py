@@ -4,6 +4,7 @@ import re
 
 from storyboard import resources
 from storyboard.exporting import data_card
+from storyboard.exporting.markdown import escaped
 from storyboard.models import bases
 from storyboard.models.run import check
 from storyboard.settings import Settings
@@ -40,7 +41,7 @@ def build(settings: Settings) -> str:
         lines += [re.sub(r"^#", "##", NOTICE.read_text(encoding="utf-8"), count=1)]
     if settings.dataset != "sample":
         lines += [
-            f"训练图片 · training pictures: {data_card.dataset_name(settings)}，"
+            f"训练图片 · training pictures: {escaped(data_card.dataset_name(settings))}，"
             "其作者与许可请在发布前补充于此 · "
             "name their authors and licence here before you publish.",
             "",

@@ -1,10 +1,14 @@
 """The model card of a bundle, in Chinese and English, as ModelScope and Hugging Face read it."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from storyboard.data.cleaning import CleaningReport
 from storyboard.exporting import data_card, licences
+from storyboard.exporting.markdown import escaped, table
 from storyboard.lora import file as lora_file
 from storyboard.models import bases
 from storyboard.models.base import Base
@@ -13,12 +17,14 @@ from storyboard.records import PanelRecord
 from storyboard.rendering.pictures import Pictures
 from storyboard.settings import Settings
 
+ONE_LINE = 10**9  # characters of a line of YAML
+
 
 def build(pictures: Pictures, lora: Path, settings: Settings, report: CleaningReport | None) -> str:
     """``README.md`` with the front matter that the hubs read."""
     base, panels = check(settings), pictures.panels
     metadata = lora_file.metadata(lora)
-    count = len(panels)
+    count, name = len(panels), escaped(base.name)
     return "\n".join(
         [
             "---",
@@ -27,9 +33,9 @@ def build(pictures: Pictures, lora: Path, settings: Settings, report: CleaningRe
             "",
             "# 故事画风 LoRA · Story style LoRA",
             "",
-            f"用 Storyboard 在 {base.name} 上训练的 LoRA，以及用它画出的 {count} 格故事。",
+            f"用 Storyboard 在 {name} 上训练的 LoRA，以及用它画出的 {count} 格故事。",
             "",
-            f"A LoRA trained with Storyboard on {base.name}, and the story of {count} panels drawn "
+            f"A LoRA trained with Storyboard on {name}, and the story of {count} panels drawn "
             "with it.",
             "",
             "![story](story.png)",
@@ -44,7 +50,7 @@ def build(pictures: Pictures, lora: Path, settings: Settings, report: CleaningRe
             "",
             "## 训练 · Training",
             "",
-            *_table(["", ""], _training_facts(base, metadata, panels[0]).items()),
+            *table(["", ""], _training_facts(base, metadata, panels[0]).items()),
             "",
             "## 数据 · Data",
             "",
@@ -54,7 +60,7 @@ def build(pictures: Pictures, lora: Path, settings: Settings, report: CleaningRe
             "",
             f"{_drawing_facts(panels[0])}.",
             "",
-            *_table(["", "prompt", "negative prompt", "seed"], _prompt_rows(panels)),
+            *table(["", "prompt", "negative prompt", "seed"], _prompt_rows(panels)),
             "",
             "## 许可与致谢 · Licences and credits",
             "",
@@ -89,7 +95,24 @@ def _front_matter(base: Base, panels: Sequence[PanelRecord], settings: Settings)
             for panel in panels
         ],
     )
-    return data.to_yaml(line_break="\n").strip()
+    return _yaml(data.to_dict()).strip()
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML in which texts with angle brackets or new lines stand in double quotes, escaped."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if re.search(r"[<>\n]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def _yaml(fields: dict[str, object]) -> str:
+    """``fields`` as YAML without an angle bracket, which a page might take for HTML."""
+    content = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=ONE_LINE)
+    return content.replace("<", r"\x3C").replace(">", r"\x3E")
 
 
 def _is_public(base: Base) -> bool:
@@ -98,15 +121,18 @@ def _is_public(base: Base) -> bool:
 
 
 def _training_facts(base: Base, metadata: dict[str, str], panel: PanelRecord) -> dict[str, str]:
-    rank, alpha = (metadata.get(f"ss_network_{name}", "?") for name in ("dim", "alpha"))
+    def fact(name: str) -> str:
+        return escaped(metadata.get(name, "?"))
+
+    rank, alpha = (fact(f"ss_network_{name}") for name in ("dim", "alpha"))
     facts = {
-        "底模 base": base.name,
+        "底模 base": escaped(base.name),
         "秩 rank / alpha": f"{rank} / {alpha}",
-        "训练步数 steps": metadata.get("ss_steps", "?"),
-        "批大小 batch size": metadata.get("ss_batch_size_per_device", "?"),
-        "学习率 learning rate": metadata.get("ss_learning_rate", "?"),
-        "随机种子 seed": metadata.get("ss_seed", "?"),
-        "分辨率 resolution": metadata.get("modelspec.resolution", "?"),
+        "训练步数 steps": fact("ss_steps"),
+        "批大小 batch size": fact("ss_batch_size_per_device"),
+        "学习率 learning rate": fact("ss_learning_rate"),
+        "随机种子 seed": fact("ss_seed"),
+        "分辨率 resolution": fact("modelspec.resolution"),
         "SHA-256": f"`{panel.lora.digest}`",
     }
     if panel.base.prediction_type != "epsilon":
@@ -131,7 +157,12 @@ def _drawing_facts(panel: PanelRecord) -> str:
 
 def _prompt_rows(panels: Sequence[PanelRecord]) -> list[tuple]:
     return [
-        (number, panel.prompt + _followed(panel), panel.negative_prompt, panel.seed)
+        (
+            number,
+            escaped(panel.prompt) + _followed(panel),
+            escaped(panel.negative_prompt),
+            panel.seed,
+        )
         for number, panel in enumerate(panels, 1)
     ]
 
@@ -164,32 +195,20 @@ def _snippet(base: Base) -> list[str]:
 
 
 def _data(settings: Settings, metadata: dict[str, str], report: CleaningReport | None) -> list[str]:
-    name = data_card.dataset_name(settings)
+    name = escaped(data_card.dataset_name(settings))
     if report is None:
-        return [f"{name}: {metadata.get('ss_num_train_images', '?')} 张图片 pictures."]
+        return [f"{name}: {escaped(metadata.get('ss_num_train_images', '?'))} 张图片 pictures."]
 
     kept, dropped, unreadable = map(len, (report.captions, report.dropped, report.unreadable))
     counts = (
         f"共 {report.total} 张，保留 {kept}，去掉 {dropped}，无法读取 {unreadable} · "
         f"{report.total} pictures, {kept} kept, {dropped} dropped, {unreadable} unreadable"
     )
-    rows = [(count.operator, count.kept, count.dropped) for count in report.operators]
+    rows = [(escaped(count.operator), count.kept, count.dropped) for count in report.operators]
     return [
         f"{name}: {counts}. Data-Juicer:",
         "",
-        *_table(["算子 operator", "保留 kept", "去掉 dropped"], rows),
+        *table(["算子 operator", "保留 kept", "去掉 dropped"], rows),
         "",
         "菜谱与漏斗见 Recipe and funnel: [data_card.json](data_card.json).",
     ]
-
-
-def _table(head: list[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    return [
-        f"| {' | '.join(head)} |",
-        "|" + "---|" * len(head),
-        *(f"| {' | '.join(map(_cell, row))} |" for row in rows),
-    ]
-
-
-def _cell(value: object) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,22 +1,21 @@
 """A story bundle read back, with nothing of it trusted."""
 
+import io
 import json
 import re
-import stat
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from PIL import Image
 
 from storyboard.errors import BundleError, StoryboardError
+from storyboard.exporting.archive import DAMAGED, LIMITS, PICTURE_LIMIT, opening, read_file
 from storyboard.exporting.bundle import FORMAT
 from storyboard.records import PanelRecord, RecordError
 from storyboard.reference import HUB_ID, OWN, Reference
 from storyboard.story import MAX_PANELS, Panel
 
-LIMITS = {"story.json": 8 * 2**20, "lora.safetensors": 4 * 2**30}  # bytes that are read at most
-PICTURE_LIMIT = 128 * 2**20
-FILES_LIMIT = 256
 FORMATS = (1, FORMAT)
 # What one call of render() draws all panels with
 SAME = (
@@ -58,69 +57,35 @@ def read(path: Path) -> OpenedBundle:
     Raises:
         BundleError: It is no whole bundle, or holds names or sizes that a bundle never has.
     """
+    with opening(path) as (zipped, files):
+        story = json.loads(read_file(path, zipped, files, "story.json", LIMITS["story.json"]))
+        panels = _checked_panels(path, story)
+        pictures = {
+            name: read_file(path, zipped, files, name, PICTURE_LIMIT)
+            for name in sorted({name for panel in panels for name in _files(panel)})
+        }
+        name = "lora.safetensors"
+        lora = read_file(path, zipped, files, name, LIMITS[name])
+    drawn = {panel.as_drawn.file_name: (panel.width, panel.height) for panel in panels}
+    for name, picture in pictures.items():
+        _check_picture(path, name, picture, drawn.get(name))
+    return OpenedBundle(panels, lora, pictures)
+
+
+def _check_picture(path: Path, name: str, picture: bytes, size: tuple[int, int] | None) -> None:
+    """Raise BundleError unless ``picture`` is a whole PNG, of ``size`` where one is given."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            files = entries(path, archive)
-            story = json.loads(_content(path, archive, files, "story.json", LIMITS["story.json"]))
-            panels = _checked_panels(path, story)
-            pictures = {
-                name: _content(path, archive, files, name, PICTURE_LIMIT)
-                for name in sorted({name for panel in panels for name in _files(panel)})
-            }
-            name = "lora.safetensors"
-            return OpenedBundle(
-                panels, _content(path, archive, files, name, LIMITS[name]), pictures
-            )
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        NotImplementedError,  # a compression that zipfile does not know
-        EOFError,
-        ValueError,
-        RecursionError,  # JSON that is nested without end
-    ) as error:
+        with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+            image.load()
+    except (*DAMAGED, SyntaxError, Image.DecompressionBombError) as error:
         raise BundleError(
-            f"{path} is no whole story bundle ({type(error).__name__}: {error}): get it again."
+            f"{name} of {path} is no whole PNG ({type(error).__name__}): get the bundle again."
         ) from error
-
-
-def entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """What a zip holds, by name; BundleError where a name points outside its folder."""
-    infos = archive.infolist()
-    for info in infos:
-        name = PurePosixPath(info.orig_filename)
-        if (
-            name.is_absolute()
-            or ".." in name.parts
-            or re.search(r"[\\:\0]", info.orig_filename)
-            or stat.S_ISLNK(info.external_attr >> 16)
-        ):
-            raise BundleError(
-                f"{path} holds {info.orig_filename!r}, which points outside its folder: "
-                "do not open it, it was not made by bundle()."
-            )
-    names = {info.filename for info in infos}
-    is_encrypted = any(info.flag_bits & 1 for info in infos)
-    if len(infos) > FILES_LIMIT or len(names) != len(infos) or is_encrypted:
+    if size and image.size != size:
         raise BundleError(
-            f"{path} holds more than {FILES_LIMIT} files, one of them twice, or encrypted ones: "
-            "it was not made by bundle()."
+            f"{name} of {path} has {image.width} x {image.height} pixels where its record says "
+            f"{size[0]} x {size[1]}: get the bundle again."
         )
-    return {info.filename: info for info in infos}
-
-
-def _content(
-    path: Path, archive: zipfile.ZipFile, files: dict[str, zipfile.ZipInfo], name: str, limit: int
-) -> bytes:
-    if name not in files:
-        raise BundleError(f"{path} lacks {name}: it is no whole story bundle, get it again.")
-    size = files[name].file_size
-    if size > limit:  # zipfile reads no more than what the entry announces
-        raise BundleError(
-            f"{path} holds a {name} of {size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB "
-            "that are read: it was not made by bundle()."
-        )
-    return archive.read(files[name])
 
 
 def _files(panel: PanelRecord) -> list[str]:
@@ -138,9 +103,16 @@ def _checked_panels(path: Path, story: object) -> list[PanelRecord]:
         _check_character(panels)
     except (RecordError, ValueError, StoryboardError) as error:
         raise BundleError(
-            f"story.json of {path} is not as bundle() writes it ({error}): make the bundle again."
+            f"story.json of {path} is not as bundle() writes it ({_in_short(error)}): make the "
+            "bundle again."
         ) from error
     return panels
+
+
+def _in_short(error: Exception) -> str:
+    """What ``error`` says, in a line: it may quote a prompt."""
+    text = " ".join(str(error).split())
+    return text if len(text) < 400 else f"{text[:200]} … {text[-200:]}"
 
 
 def _panels(story: object) -> list[PanelRecord]:

@@ -13,10 +13,13 @@ DPI = 300
 PAGE = (round(297 / 25.4 * DPI), round(210 / 25.4 * DPI))  # A4, landscape, pixels
 MARGIN, GAP = 120, 48
 CAPTION = 0.34  # a caption's height as a share of its picture's side
+CAPTION_SIGNS = 20_000  # of a prompt that are looked at: more than fit a page at the smallest size
 SIZES = range(44, 11, -2)  # of a caption's letters, pixels; the largest that fits is taken
 TITLE_SIZE, TITLE_HEIGHT = 60, 110  # pixels
 SIMPLIFIED = 2  # the face of the collection in which Chinese characters have their mainland forms
 NO_LINE_START = "，。、；：！？,.;:!? "
+MOST_HANGING = 8  # of these signs beyond a line's end; a longer run of them is broken
+KERNING = 0.1  # of a letter's size, that it may stand further from the one before, at most
 EPOCH = time.gmtime(315532800)  # 1 January 1980: files repeat
 
 
@@ -86,28 +89,46 @@ def fitted(text: str, width: int, height: int) -> tuple[str, ImageFont.FreeTypeF
 
     What is too long for the smallest ends in an ellipsis.
     """
+    text = text[:CAPTION_SIGNS]
     for size in SIZES:
         face = font(size)
-        lines = wrapped(text, face, width)
         allowed = max(1, height * 4 // (5 * size + size))
+        lines = wrapped(text, face, width, allowed)
         if len(lines) <= allowed:
             return "\n".join(lines), face
     lines[allowed - 1] = lines[allowed - 1][:-1] + "…"
     return "\n".join(lines[:allowed]), face
 
 
-def wrapped(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def wrapped(
+    text: str, face: ImageFont.FreeTypeFont, width: int, most: int | None = None
+) -> list[str]:
     """Lines no wider than ``width``, broken at the last space or Chinese character that fits.
 
     A comma or full stop begins no line. Signs that the font lacks, such as emoji, are left out.
+
+    Args:
+        most: Lines after which the rest is left out, one more than these at most.
     """
     lines, line = [], ""
+    hanging = 0  # signs that begin no line, beyond the width
+    advances: dict[str, float] = {}
+    reach = 0.0  # of the line, pixels at most: it is measured only where it may be too wide
     for character in _in_font(text, face):
-        too_wide = line and face.getlength(line + character) > width
-        if too_wide and character not in NO_LINE_START:
+        if character not in advances:
+            advances[character] = face.getlength(character) + KERNING * face.size
+        reach += advances[character]
+        if line and reach > width:
+            reach = face.getlength(line + character)
+        too_wide = line and reach > width
+        hanging = hanging + 1 if too_wide and character in NO_LINE_START else 0
+        if too_wide and (not hanging or hanging > MOST_HANGING):
             cut = _last_break(line, character)
             lines.append(line[:cut].rstrip())
             line = line[cut:]
+            reach = face.getlength(line + character)
+            if most is not None and len(lines) > most:
+                return lines
         line += character
     return [*lines, line]
 
@@ -117,12 +138,12 @@ def _in_font(text: str, face: ImageFont.FreeTypeFont) -> str:
     # Raqm would draw joiners and variation selectors, which stand in emoji, as something
     basic = face.font_variant(layout_engine=ImageFont.Layout.BASIC)
     missing = bytes(basic.getmask("\U0010ffff"))
-    kept = [
+    known = {
         character
-        for character in text
+        for character in set(text)
         if character.isspace() or bytes(basic.getmask(character)) != missing
-    ]
-    return " ".join("".join(kept).split())
+    }
+    return " ".join("".join(character for character in text if character in known).split())
 
 
 def _last_break(line: str, following: str) -> int:

@@ -3,14 +3,13 @@
 import os
 import re
 import tempfile
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from storyboard.data import hub as datasets
 from storyboard.errors import BundleError, SettingsError, StoryboardError
+from storyboard.exporting.archive import LIMITS, PICTURE_LIMIT, check_size, expanded, opening
 from storyboard.exporting.bundle import Bundle, check_private, tokens
-from storyboard.exporting.opened import LIMITS, PICTURE_LIMIT, entries
 
 HUBS = {"modelscope": "https://modelscope.cn/models", "huggingface": "https://huggingface.co"}
 
@@ -70,7 +69,7 @@ def publish(
         SettingsError: Another hub, or an id or a token of another form.
         BundleError: It is no bundle, holds a path of this machine or a token, or the hub refuses.
     """
-    path = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
+    path = bundle.path if isinstance(bundle, Bundle) else expanded(bundle)
     if hub not in HUBS:
         raise SettingsError(f"hub={hub!r} must be one of {', '.join(map(repr, HUBS))}.")
     if not isinstance(repo_id, str) or not datasets.looks_like_id(repo_id):
@@ -100,22 +99,16 @@ def publish(
 
 def _unpack(path: Path, folder: Path) -> dict[str, int]:
     """The bundle's files and the bundle in ``folder``; returns their sizes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            files = entries(path, archive)
-            if missing := {"README.md", "lora.safetensors", "story.json"} - files.keys():
-                raise BundleError(f"{path} lacks {min(missing)}: make the bundle again.")
-            for name, entry in files.items():
-                is_hidden = "/" in name or name.startswith(".")
-                if is_hidden or entry.file_size > LIMITS.get(name, PICTURE_LIMIT):
-                    raise BundleError(
-                        f"{path} holds {name!r}, which no bundle has: it was not made by bundle()."
-                    )
-            archive.extractall(folder)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        raise BundleError(
-            f"{path} is no whole story bundle ({type(error).__name__}): make it again."
-        ) from error
+    with opening(path) as (archive, files):
+        if missing := {"README.md", "lora.safetensors", "story.json"} - files.keys():
+            raise BundleError(f"{path} lacks {min(missing)}: make the bundle again.")
+        for name, entry in files.items():
+            if "/" in name or name.startswith("."):
+                raise BundleError(
+                    f"{path} holds {name!r:.100}, which no bundle has: it was not made by bundle()."
+                )
+            check_size(path, entry, LIMITS.get(name, PICTURE_LIMIT))
+        archive.extractall(folder)
     check_private({file.name: file.read_bytes() for file in folder.iterdir()})
     (folder / "story.zip").write_bytes(path.read_bytes())
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}

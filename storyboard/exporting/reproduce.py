@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from storyboard import artifacts
 from storyboard.errors import BundleError
 from storyboard.exporting import opened
+from storyboard.exporting.archive import expanded
 from storyboard.exporting.comparison import TOLERANCE, Reproduction, largest_difference, verdict
 from storyboard.exporting.opened import OpenedBundle
 from storyboard.models import bases
@@ -53,8 +54,8 @@ def reproduce(
         BaseError, LoraError, ResourceError: As ``render``.
     """
     # 1. what the bundle holds
-    path = Path(bundle)
-    target = Path(output) if output else path.with_name(f"{path.stem}-reproduced")
+    path = expanded(bundle)
+    target = expanded(output) if output else path.with_name(f"{path.stem}-reproduced")
     _check_target(target)
     content = opened.read(path)
     panels, first = content.panels, content.panels[0]
@@ -101,8 +102,14 @@ def _differences(content: OpenedBundle, folder: Path) -> list[int]:
 
 def _check_target(target: Path) -> None:
     """Raise BundleError where other files would be replaced."""
-    is_used = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    if is_used and artifacts.read_manifest(target) is None:
+    try:
+        is_used = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    except OSError as error:
+        raise BundleError(
+            f"{target} cannot be a folder ({error.strerror}): set output to another."
+        ) from error
+    manifest = artifacts.read_manifest(target) if is_used else None
+    if is_used and (manifest is None or manifest.get("stage") != "reproduce"):
         raise BundleError(f"{target} holds other files: set output to a new folder.")
 
 

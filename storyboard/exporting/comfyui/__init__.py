@@ -8,6 +8,7 @@ Where a node is decided:
 - ``graph.py``: loaders, LoRA, sampler; ``text.py``: prompts; ``references.py``: ControlNets and
   pictures to start from; ``schedule.py``: the step at which something ends.
 - ``notes.py``: what the graph says to a person.
-- ``canvas.py``: the form that ComfyUI's page opens; ``syntax.py``: prompts as ComfyUI reads them.
+- ``canvas.py``: the form that ComfyUI's page opens.
+- ``storyboard/other_tools/comfyui_syntax.py``: prompts as ComfyUI reads them.
 - ``reading.py``: from a graph back to the story.
 """

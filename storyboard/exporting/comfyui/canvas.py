@@ -5,10 +5,10 @@ Version 0.4 of the form (https://docs.comfy.org/specs/workflow_json_0.4).
 
 from collections.abc import Iterable
 
-from storyboard.exporting.comfyui import syntax
 from storyboard.exporting.comfyui.nodes import is_prompt, links, node_type, widgets
 from storyboard.exporting.comfyui.numbers import PANEL, panel_and_part
 from storyboard.models.families import NodeType
+from storyboard.other_tools import comfyui_syntax as syntax
 
 # The page keeps a second value after these: what to do with a seed after a run, the upload button.
 SECOND_VALUES = {"seed": "fixed", "noise_seed": "fixed", "image": "image"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from storyboard.errors import SettingsError
-from storyboard.exporting.comfyui import notes, references, schedule, syntax, text
+from storyboard.exporting.comfyui import notes, references, schedule, text
 from storyboard.exporting.comfyui.canvas import from_ui
 from storyboard.exporting.comfyui.graph import LAST_STEP, LORA_FILE, SCHEDULERS, workflow
 from storyboard.exporting.comfyui.nodes import is_prompt, node_type
@@ -16,12 +16,14 @@ from storyboard.exporting.comfyui.panel import refusal
 from storyboard.exporting.comfyui.text import CLIP_LENGTH
 from storyboard.models import families
 from storyboard.models.families import Family
+from storyboard.other_tools import comfyui_syntax as syntax
+from storyboard.other_tools.infotext import MAX_TEXT
 from storyboard.records import TEXTS, BaseRecord, DrawnRecord, LoraRecord, PanelRecord
 from storyboard.reference import Reference
 from storyboard.story import Panel, Story
 
 # What a file that is no graph of ours does to code that reads it as one
-FOREIGN = (LookupError, TypeError, ValueError, AttributeError)
+FOREIGN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 PYTHON_TYPES = {
     "COMBO": (str,),
     "STRING": (str,),
@@ -47,11 +49,11 @@ def read(graph: dict | Path | str) -> dict:
         "panel-*.png, with nothing but values edited."
     )
     try:
-        api = graph if isinstance(graph, dict) else _open(Path(graph))
+        api = graph if isinstance(graph, dict) else _open(Path(graph).expanduser())
         api = from_ui(api) if "nodes" in api else api
         _check_nodes(api)
         family = _family(api)
-    except (OSError, *FOREIGN) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError, *FOREIGN) as error:
         raise foreign from error
 
     if any(each["inputs"].get("add_noise") == "disable" for each in api.values()):
@@ -105,9 +107,14 @@ def _reference(panel: PanelRecord, folder: Path) -> Reference | None:
 
 
 def _open(path: Path) -> dict:
+    if not path.is_file():  # a pipe would wait for ever
+        raise OSError("no file")
     if path.suffix.lower() != ".png":
+        if path.stat().st_size > MAX_TEXT:
+            raise ValueError("too long for a graph")
         return json.loads(path.read_text(encoding="utf-8"))
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
+        image.load()  # chunks may follow the pixels
         return json.loads(image.text["prompt"])
 
 

@@ -1,11 +1,11 @@
 """A panel's prompts in a graph: a text node each, or one for each chunk that CLIP reads at once."""
 
 from storyboard import prompts
-from storyboard.exporting.comfyui import syntax
 from storyboard.exporting.comfyui.nodes import node
 from storyboard.exporting.comfyui.numbers import Part, panel_node
 from storyboard.exporting.comfyui.panel import family_of
 from storyboard.models.families import ComfyNodes
+from storyboard.other_tools import comfyui_syntax as syntax
 from storyboard.records import PanelRecord
 
 CLIP_LENGTH = 77  # tokens that CLIP reads at once

@@ -3,10 +3,15 @@
 How its CLIP node weighs words, and what its canvas does to a text that it sends.
 """
 
+import math
 import re
+from itertools import groupby
+from operator import itemgetter
 
 from storyboard import prompts
+from storyboard.errors import SettingsError
 
+MAX_DEPTH = 64  # of brackets that a text of ComfyUI is read in
 # To ComfyUI the name of a file; CLIP, which knows no capitals, reads the words in both forms
 EMBEDDING = "embedding:"
 _TO_CANVAS = re.compile(r"\\[{}|]|\\.|\\$|[{}|]|(?<=/)[/*]", re.DOTALL)
@@ -37,17 +42,54 @@ def to_clip(prompt: str) -> str:
 
 
 def from_clip(text: str) -> str:
-    """The prompt that says what CLIPTextEncode reads in ``text``."""
+    """The prompt that says what CLIPTextEncode reads in ``text``.
+
+    Raises:
+        SettingsError: Its brackets are nested deeper than any prompt that people write.
+    """
+    return prompts.written(_pieces(text))
+
+
+def kept_or_from_clip(text: str) -> str:
+    """``text`` itself where a story reads it as CLIPTextEncode does, else as ``from_clip``.
+
+    Raises:
+        SettingsError: As ``from_clip``.
+    """
+    pieces = _pieces(text)
+    try:
+        same = _same(prompts.parse(text), pieces)
+    except SettingsError:  # brackets that only a story reads
+        same = False
+    return text if same else prompts.written(pieces)
+
+
+def _same(ours: list[tuple[str, float]], theirs: list[tuple[str, float]]) -> bool:
+    """Whether two readings have the same words of the same weights, spaces aside."""
+    return _without_spaces(ours) == _without_spaces(theirs)
+
+
+def _without_spaces(pieces: list[tuple[str, float]]) -> list[tuple[float, str]]:
+    words = [("".join(text.split()), weight) for text, weight in pieces]
+    groups = groupby(((text, weight) for text, weight in words if text), key=itemgetter(1))
+    return [(weight, "".join(text for text, _ in group)) for weight, group in groups]
+
+
+def _pieces(text: str) -> list[tuple[str, float]]:
+    """The texts that CLIPTextEncode reads, each with its weight."""
     hidden = text.replace(r"\)", "\0\1").replace(r"\(", "\0\2")
-    pieces = [
+    return [
         (piece.replace("\0\1", ")").replace("\0\2", "("), round(weight, 6))
         for piece, weight in _weighed(hidden, 1.0)
     ]
-    return prompts.written(pieces)
 
 
-def _weighed(text: str, weight: float) -> list[tuple[str, float]]:
+def _weighed(text: str, weight: float, depth: int = 0) -> list[tuple[str, float]]:
     """Pieces of ``text`` with the weight of each, as ComfyUI's ``token_weights``."""
+    if depth > MAX_DEPTH:
+        raise SettingsError(
+            f"The prompt nests brackets more than {MAX_DEPTH} deep: write one weight instead."
+        )
     pieces = []
     for part in _parts(text):
         if len(part) < 2 or part[0] != "(" or part[-1] != ")":
@@ -56,9 +98,9 @@ def _weighed(text: str, weight: float) -> list[tuple[str, float]]:
         inner = part[1:-1]
         words, _, number = inner.rpartition(":")
         if words and (explicit := _number(number)) is not None:
-            pieces += _weighed(words, explicit)
+            pieces += _weighed(words, explicit, depth + 1)
         else:
-            pieces += _weighed(inner, weight * prompts.STEP)
+            pieces += _weighed(inner, weight * prompts.STEP, depth + 1)
     return pieces
 
 
@@ -78,9 +120,10 @@ def _parts(text: str) -> list[str]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def to_canvas(text: str) -> str:
