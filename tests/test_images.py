@@ -90,7 +90,12 @@ def test_files_not_named_as_pictures(name, tmp_path):
         ("a.png", bytes(500), "no picture, or too damaged to tell: get it again"),
         ("a.png", PNG_SIGNATURE, "its header is damaged: get it again"),
         ("a.png", b"\xff\xd8\xff", "it is cut off: get it again"),
-        ("a.gif", b"GIF89a", "too damaged to tell: get it again"),
+        (
+            "a.gif",
+            b"GIF89a",
+            "a GIF of a kind that is not read, or damaged: get it again, or as PNG",
+        ),
+        ("a.tif", b"II*\0" + bytes(99), "a TIFF of a kind that is not read, or damaged"),
     ],
 )
 def test_what_is_no_picture_is_named(name, content, reason, tmp_path, monkeypatch):

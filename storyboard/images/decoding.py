@@ -68,11 +68,7 @@ def _opened(clean: CleanFile, names: Sequence[str], suffix: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(clean.content), formats=list(names))
     except UnidentifiedImageError as error:
-        if names[1:]:
-            raise Damaged(formats.unidentified(suffix)) from error
-        raise Damaged(
-            f"it is a {names[0]} of a kind that is not read, or is damaged: save it anew as PNG"
-        ) from error
+        raise Damaged(formats.unidentified(clean.content, suffix)) from error
     except ValueError:
         # libavif refuses a picture whose EXIF is damaged; AVIF is turned by a property of its own
         start = clean.content.find(b"Exif", 0, AVIF_HEADER)

@@ -1,6 +1,7 @@
 """Which files are pictures, by suffix and by content: the one list, for the whole package."""
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,16 @@ FOREIGN = (
     (b"\xff\x0a", JXL.advice),
     (b"\x00\x00\x00\x0cJXL ", JXL.advice),
 )
+# how files of the formats that are read begin
+SIGNATURES = (
+    (re.compile(rb"\x89PNG"), "PNG"),
+    (re.compile(rb"\xff\xd8\xff"), "JPEG"),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WebP"),
+    (re.compile(rb"GIF8"), "GIF"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
+    (re.compile(rb"\0\0\0\x0cjP|\xff\x4f\xff\x51"), "JPEG 2000"),
+)
 MARKUP = 512  # bytes in which an HTML or SVG file shows what it is
 
 
@@ -148,8 +159,11 @@ def _foreign_boxes(content: bytes) -> str | None:
     return "it is a video: save a picture of it as PNG"
 
 
-def unidentified(suffix: str) -> str:
-    """Why a file of ``suffix`` that no format recognises is left out, and the mend."""
+def unidentified(content: bytes, suffix: str) -> str:
+    """Why a file of ``suffix`` that no reader takes is left out, and the mend."""
+    named = (name for pattern, name in SIGNATURES if pattern.match(content))
+    if name := next(named, None):
+        return f"it is a {name} of a kind that is not read, or damaged: get it again, or as PNG"
     for plugin in PLUGINS:
         if suffix in plugin.suffixes and not plugin.is_installed:
             return plugin.advice
