@@ -17,7 +17,9 @@ import importlib.util
 import inspect
 import io
 import sys
+import typing
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import ModuleType
 
 from storyboard.compat import datasets, guard, loguru, pillow, process
@@ -25,6 +27,54 @@ from storyboard.errors import SettingsError
 
 PACKAGE = "py-data-juicer"
 CORE = "data_juicer.core"
+MESSAGE_LENGTH = 300  # characters of an operator's own error
+
+
+class MissingPackage(SettingsError):
+    """An operator needs a package that is not installed."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(
+            f"The recipe has an operator that needs {package}: "
+            f"install it (pip install {package}) or take the operator out."
+        )
+        self.package = package
+
+    def of(self, operator: str) -> SettingsError:
+        """The same error with the operator's name."""
+        return SettingsError(
+            f"The recipe's {operator} needs {self.package}: "
+            f"install it (pip install {self.package}) or take the operator out."
+        )
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an operator.
+
+    Attributes:
+        annotation: Its type; None where the operator has none.
+        default: Its default; ``inspect.Parameter.empty`` where it has none.
+    """
+
+    annotation: object
+    default: object
+
+    def mismatch(self, value: str) -> str:
+        """Why ``value`` (JSON) is of another type, as "should be ..."; empty where it is not."""
+        import pydantic
+
+        if self.annotation is None:
+            return ""
+        try:
+            adapter = pydantic.TypeAdapter(self.annotation)
+        except pydantic.errors.PydanticUserError:  # a type without a schema, such as a function
+            return ""
+        try:
+            adapter.validate_json(value, strict=True)
+        except pydantic.ValidationError as error:
+            return error.errors()[0]["msg"].removeprefix("Input ")
+        return ""
 
 
 @contextlib.contextmanager
@@ -107,10 +157,13 @@ def nothing_installed() -> Iterator[None]:
 
 
 def _refuse_to_install(_cls, specification: str, *_arguments) -> None:
-    raise SettingsError(
-        f"The recipe has an operator that needs {specification}: "
-        f"install it (pip install {specification}) or take the operator out."
-    )
+    raise MissingPackage(specification)
+
+
+def message_of(error: BaseException) -> str:
+    """The kind and the words of an operator's own error, in one line."""
+    words = " ".join(str(error).split())[:MESSAGE_LENGTH]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def name_of(operator) -> str:
@@ -125,16 +178,27 @@ def arguments_of(operator) -> dict[str, object]:
     return operator._init_kwargs
 
 
-def parameters_of(operator_class: type) -> set[str]:
-    """Names of all parameters that an operator takes, those of every operator included."""
-    from data_juicer.ops.base_op import OP
+def parameters_of(operator_class: type) -> dict[str, Parameter]:
+    """All parameters that an operator takes by name, those of every operator included."""
+    guard.require(PACKAGE, operator_class, "_BASE_PARAMS")
+    parameters = {
+        name: Parameter(annotation, default)
+        for name, (annotation, default) in operator_class._BASE_PARAMS.items()
+    }
+    for each in reversed(operator_class.__mro__):
+        if "__init__" not in vars(each) or each is object:
+            continue
+        init = vars(each)["__init__"]
+        annotations = typing.get_type_hints(init, include_extras=True)
+        parameters |= {
+            name: Parameter(annotations.get(name), parameter.default)
+            for name, parameter in inspect.signature(init).parameters.items()
+            if name != "self" and parameter.kind in _BY_NAME
+        }
+    return parameters
 
-    guard.require(PACKAGE, OP, "_BASE_PARAMS")
-    names = set(OP._BASE_PARAMS)
-    for each in operator_class.__mro__:
-        if "__init__" in vars(each) and each is not object:
-            names |= inspect.signature(vars(each)["__init__"]).parameters.keys()
-    return names
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def shares_pictures(operator) -> bool:
@@ -148,7 +212,8 @@ def compute_hash(operator, row: dict) -> dict:
     The method of the class is called: on the instance Data-Juicer has wrapped it in one that
     answers an exception with an empty row.
     """
-    return type(operator).compute_hash(operator, row, context=True)
+    method = type(operator).compute_hash
+    return method(operator, row, **_context(method))
 
 
 def measure_and_filter(operator, row: dict) -> tuple[dict, bool]:
@@ -165,6 +230,26 @@ def measure_and_filter(operator, row: dict) -> tuple[dict, bool]:
     batch = operator.compute_stats_batched(batch, **_context(cls.compute_stats_batched))
     (kept,) = operator.process_batched(batch)
     return {key: values[0] for key, values in batch.items()}, bool(kept)
+
+
+def map_row(operator, row: dict) -> list[tuple[str, list[str]]]:
+    """Texts and pictures of the rows that a mapper makes of ``row``; raises what goes wrong.
+
+    Raises:
+        ValueError: What the mapper returns is no row.
+    """
+    if operator.is_batched_op():
+        batch = {key: [value] for key, value in row.items()}
+        mapped = type(operator).process_batched(operator, batch)
+    else:
+        single = type(operator).process_single(operator, row)
+        mapped = {key: [value] for key, value in single.items()}
+
+    pairs = list(zip(mapped["text"], mapped["images"], strict=True))
+    for text, images in pairs:
+        if not isinstance(text, str) or not isinstance(images, list):
+            raise ValueError("it returned neither a caption nor a list of pictures")
+    return pairs
 
 
 @functools.cache  # called for each row

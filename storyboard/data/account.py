@@ -1,12 +1,11 @@
 """The account of a cleaning: what each operator kept and dropped, and why each row was dropped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from storyboard.data.captions import CaptionRow
-from storyboard.errors import SettingsError
 
-UNMEASURED = "could not be measured: the picture may be broken"
+FAILED = "the operator failed"  # what the reason begins with where an operator raised an error
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,11 @@ class DroppedRow:
     operator: str
     reason: str
 
+    @property
+    def failed(self) -> bool:
+        """Whether the operator failed at the row instead of judging it."""
+        return self.reason.startswith(FAILED)
+
 
 @dataclass
 class Account:
@@ -52,26 +56,17 @@ class Account:
         self,
         operator: str,
         before: Sequence[str],
-        after: Sequence[str],
+        after: Collection[str],
         reasons: Mapping[str, str],
         seconds: float,
     ) -> None:
-        """Note that ``operator`` was given the rows ``before`` and kept those ``after``, by id.
-
-        Raises:
-            SettingsError: It made several rows of one.
-        """
+        """Note that ``operator`` was given the rows ``before`` and kept those ``after``, by id."""
         kept = set(after)
-        if len(kept) != len(after):
-            raise SettingsError(
-                f"The recipe's {operator} makes several rows of one, which would count a picture "
-                "more than once: take it out."
-            )
         for row_id in before:
             if row_id in kept:
                 continue
             row = self.rows[row_id]
-            reason = reasons.get(row_id, UNMEASURED)
+            reason = reasons.get(row_id, "the operator leaves nothing of it")
             self.dropped.append(DroppedRow(row_id, row.text, row.image, operator, reason))
         dropped = len(before) - len(kept)
         self.operators.append(OperatorCount(operator, len(kept), dropped, round(seconds, 2)))

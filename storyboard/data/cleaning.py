@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from storyboard import artifacts, show
 from storyboard.data import juicer, recipes, table
@@ -19,6 +20,7 @@ from storyboard.settings import Settings
 
 PACKAGES = ("py-data-juicer", "datasets", "pillow")
 STATISTICS = "statistics.json"
+MAPPED = "mapped"  # folder of pictures that mappers make, until they are moved to the others
 DROPPED_SHOWN = 24  # pictures
 BAR_WIDTH = 300  # pixels
 
@@ -55,7 +57,15 @@ class CleaningReport:
             f"  {count.operator:<28} kept {count.kept:>6}  dropped {count.dropped:>5}"
             for count in self.operators
         ]
-        return "\n".join([heading, *counts])
+        return "\n".join([heading, *counts, *self._failures()])
+
+    def _failures(self) -> list[str]:
+        """A line for each operator that failed at rows, with its first error."""
+        lines = []
+        for operator in dict.fromkeys(row.operator for row in self.dropped if row.failed):
+            rows = [row for row in self.dropped if row.failed and row.operator == operator]
+            lines.append(f"  {operator} failed at {len(rows)} pictures: {rows[0].reason}")
+        return lines
 
     def _repr_html_(self) -> str:
         readable = self.total - len(self.unreadable)
@@ -72,6 +82,7 @@ class CleaningReport:
             f"<b>kept {len(self.captions)} of {self.total}</b> "
             f"(dropped {len(self.dropped)}, unreadable {len(self.unreadable)})",
             f"<table>{funnel}</table>",
+            show.bullets(self._failures()),
             show.details("what was dropped, and why", dropped) if self.dropped else "",
         )
 
@@ -91,13 +102,15 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
     """Run the recipe of ``settings`` over ``captions`` into ``<output>/cleaned``.
 
     Raises:
-        SettingsError: The recipe is missing, names an unknown operator or gives it a parameter it
-            does not take.
+        SettingsError: The recipe is missing; it names an operator that is unknown or not safe
+            (``data/operator_list.py``), gives it a parameter that it does not take or a value of
+            another type; an operator lacks a package or fails at all rows.
         DatasetError: Nothing is left; says which operator dropped how many.
     """
     # 1. Nothing to do where the same recipe ran over the same captions before
     target = settings.folder / "cleaned"
     recipe = recipes.read(settings.recipe)
+    recipes.check_safe(recipe, settings.allow_operators)
     fingerprint = artifacts.fingerprint(
         stage="clean",
         captions=captions.digest,
@@ -106,19 +119,24 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
         versions=artifacts.versions(*PACKAGES),
     )
     if manifest := artifacts.finished(target, fingerprint):
-        report = _load(manifest, captions, target)
-        print(f"clean: nothing to do, kept {len(report.captions)} of {report.total} pictures")
-        return report
+        try:
+            report = _load(manifest, captions, target)
+        except (OSError, ValueError, TypeError, LookupError, DatasetError):  # damaged since
+            print(f"clean: {target} is damaged, it is made anew")
+        else:
+            print(f"clean: nothing to do, kept {len(report.captions)} of {report.total} pictures")
+            return report
 
-    # 2. Every row is kept or dropped, and some are kept
-    kept, account = juicer.run(captions, recipe)
-    _check_account(captions, kept, account)
-    if not kept:
-        _raise_nothing_left(captions, account, recipe)
-
-    # 3. Write all or nothing
+    # 2. Every row is kept or dropped, and some are kept; all is written or nothing
     with artifacts.building(target) as folder:
-        digest = write(captions, kept, folder)
+        outcome = juicer.run(captions, recipe, folder / MAPPED)
+        account = outcome.account
+        _check_account(captions, outcome.texts, account)
+        if not outcome.texts:
+            _raise_nothing_left(captions, account, recipe)
+
+        digest = write(captions, outcome.texts, folder, outcome.pictures)
+        shutil.rmtree(folder / MAPPED, ignore_errors=True)
         artifacts.write_json(folder / STATISTICS, account.statistics)
         manifest = artifacts.write_manifest(
             folder,
@@ -156,6 +174,13 @@ def _raise_nothing_left(captions: Captions, account: Account, recipe: Recipe) ->
             f"{message}; {uncaptioned} have no caption: set caption_template or captioner and "
             f"collect again, or loosen {recipe.path}."
         )
+    failed = [row for row in account.dropped if row.failed]
+    if failed:
+        last = failed[-1]
+        raise DatasetError(
+            f"{message}; {last.operator} failed at {len(failed)}, the last time as "
+            f"{last.reason}: correct its parameters in {recipe.path}, or take it out."
+        )
     raise DatasetError(f"{message}: loosen its parameters in {recipe.path}.")
 
 
@@ -172,16 +197,38 @@ def _load(manifest: dict, captions: Captions, folder: Path) -> CleaningReport:
     )
 
 
-def write(captions: Captions, kept: Mapping[str, str], folder: Path) -> str:
+def write(
+    captions: Captions,
+    kept: Mapping[str, str],
+    folder: Path,
+    pictures: Mapping[str, Path] = MappingProxyType({}),
+) -> str:
     """Write the rows of ``kept`` (id -> caption) as a Captions folder; returns the digest.
 
     Also writes ``metadata.csv``, DiffSynth's form, in which a caption that a spreadsheet would take
     for a formula has an apostrophe before it. Pictures are hard links where the disk allows.
+
+    Args:
+        pictures: By id, those that take the place of the rows' own; they are moved.
     """
-    rows = [replace(row, text=kept[row.id]) for row in captions.rows if row.id in kept]
-    (folder / "images").mkdir()
-    for row in rows:
-        _link(captions.path(row), folder / row.image)
+    rows = []
+    for row in captions.rows:
+        if row.id not in kept:
+            continue
+        mapped = pictures.get(row.id)
+        image = Path(row.image).with_suffix(mapped.suffix).as_posix() if mapped else row.image
+        rows.append(replace(row, text=kept[row.id], image=image))
+        target = folder / image
+        if Path(image).is_absolute() or ".." in Path(image).parts:
+            raise DatasetError(
+                f"{captions.folder} lists {image}, which lies outside of it: take the row out."
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if mapped:
+            mapped.replace(target)
+        else:
+            _link(captions.path(row), target)
+
     write_rows(folder, rows)
     with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines)

@@ -1,89 +1,121 @@
 """Data-Juicer's operators over captions: every row accounted for, every picture decoded once.
 
 Data-Juicer itself runs one operator after another over the whole set, and each decodes every
-picture anew. Here the operators that judge single rows run over one row after another
-(``row_pass.py``) and share the decoded picture by Data-Juicer's own ``context``; mappers and
-deduplicators of texts run over the whole set between such passes.
+picture anew. Here the operators that map or judge single rows run over one row after another
+(``row_pass.py``) and share the decoded picture by Data-Juicer's own ``context``; deduplicators of
+texts run over the whole set between such passes.
 """
 
 import json
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from storyboard.compat import data_juicer
-from storyboard.data import row_pass
-from storyboard.data.account import Account
+from storyboard.data import recipe_operators, row_pass
+from storyboard.data.account import FAILED, Account
 from storyboard.data.captions import Captions
-from storyboard.data.recipes import Recipe, make_operators
+from storyboard.data.recipes import Recipe
+from storyboard.data.row_judge import failure
 
 ROWS_PER_PROCESS = 1000  # below this a second process costs more than it saves
 
 
-def run(captions: Captions, recipe: Recipe) -> tuple[dict[str, str], Account]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a recipe leaves of captions.
+
+    Attributes:
+        texts: The caption of each kept row, by id.
+        pictures: Where the pictures that mappers made are, by id.
+        account: Of all rows.
+    """
+
+    texts: dict[str, str]
+    pictures: dict[str, Path]
+    account: Account
+
+
+def run(captions: Captions, recipe: Recipe, folder: Path) -> Outcome:
     """Run ``recipe`` over ``captions``.
 
-    Returns:
-        The kept ids with their captions, and the account of all rows.
+    Args:
+        folder: Where pictures that mappers make are written; need not exist.
 
     Raises:
-        SettingsError: An operator is unknown, cannot be used here, or is given a parameter it does
-            not take.
+        SettingsError: An operator is unknown, cannot be used here, is given a parameter it does not
+            take, lacks a package, or fails at all rows.
     """
     with data_juicer.data_juicer() as ops, tempfile.TemporaryDirectory() as work:
         from storyboard.data import operators  # noqa: F401  (registers this package's own)
 
         workers = min(os.cpu_count() or 1, 1 + len(captions) // ROWS_PER_PROCESS)
-        steps = make_operators(ops, recipe, workers)
+        steps = recipe_operators.make(ops, recipe, workers)
         account = Account({row.id: row for row in captions.rows})
-        rows = _dataset(captions, Path(work))
+        originals = {row.id: str(captions.path(row).resolve()) for row in captions.rows}
+        rows = _dataset(captions, originals, Path(work))
 
-        for for_single_rows, group in groupby(steps, row_pass.judges_single_rows):
+        for for_single_rows, group in groupby(steps, row_pass.takes_single_rows):
             if for_single_rows:
-                rows = row_pass.run(list(group), rows, workers, account)
+                rows = row_pass.run(list(group), rows, workers, account, folder)
             else:
                 for operator in group:
-                    rows = _run_over_set(operator, rows, account)
+                    rows = _deduplicate_texts(operator, rows, account)
 
-        kept = dict(zip(row_pass.column(rows, "id"), row_pass.column(rows, "text"), strict=True))
-        return kept, account
+        ids, texts, images = (row_pass.column(rows, name) for name in ("id", "text", "images"))
+        pictures = {
+            row_id: Path(picture)
+            for row_id, (picture,) in zip(ids, images, strict=True)
+            if picture != originals[row_id]
+        }
+        return Outcome(dict(zip(ids, texts, strict=True)), pictures, account)
 
 
-def _dataset(captions: Captions, work: Path):
+def _dataset(captions: Captions, pictures: dict[str, str], work: Path):
     """``captions`` as a data set of Hugging Face, with absolute paths."""
     import datasets
 
     listing = work / "captions.jsonl"
     with listing.open("w", encoding="utf-8") as lines:
         for row in captions.rows:
-            image = str(captions.path(row).resolve())
-            content = {"id": row.id, "text": row.text, "images": [image]}
+            content = {"id": row.id, "text": row.text, "images": [pictures[row.id]]}
             lines.write(json.dumps(content, ensure_ascii=False) + "\n")
     return datasets.load_dataset(
         "json", data_files=str(listing), split="train", cache_dir=str(work)
     )
 
 
-def _run_over_set(operator, rows, account: Account):
-    """Run a mapper, or a deduplicator of texts, as Data-Juicer does."""
-    from data_juicer.ops import Deduplicator
+def _deduplicate_texts(operator, rows, account: Account):
+    """Run a deduplicator of texts, which may also shorten them, as Data-Juicer does."""
+    import datasets
 
     if not len(rows):
         return rows
     began = time.perf_counter()
-    before = row_pass.column(rows, "id")
-    reasons = {}
-    if isinstance(operator, Deduplicator):
-        rows = operator.run(rows, reduce=False)  # with the columns that it compares
-        reasons = dict.fromkeys(row_pass.column(rows, "id"), "repeats another text")
-        if len(rows):
-            rows, _ = operator.process(rows)
-    else:
-        rows = operator.run(rows)
+    reasons, hashed = {}, []
+    for row in rows:
+        try:
+            hashed.append(data_juicer.compute_hash(operator, dict(row)))
+        except data_juicer.MissingPackage as error:
+            raise error.of(data_juicer.name_of(operator)) from error
+        except Exception as error:  # an operator may raise anything: this row is dropped
+            reasons[row["id"]] = f"{FAILED} ({data_juicer.message_of(error)})"
+            if len(reasons) == len(rows):
+                raise failure(operator, data_juicer.message_of(error)) from error
 
-    after = row_pass.column(rows, "id")
+    left = datasets.Dataset.from_list(hashed)
+    try:
+        left, _ = operator.process(left)
+    except data_juicer.MissingPackage as error:
+        raise error.of(data_juicer.name_of(operator)) from error
+    except Exception as error:  # an operator may raise anything
+        raise failure(operator, data_juicer.message_of(error)) from error
+
+    before, after = row_pass.column(rows, "id"), row_pass.column(left, "id")
+    reasons = dict.fromkeys(before, "repeats another text") | reasons
     seconds = time.perf_counter() - began
     account.enter(data_juicer.name_of(operator), before, after, reasons, seconds)
-    return rows
+    return left.select_columns(["id", "text", "images"]) if len(left) else left

@@ -24,6 +24,7 @@ from data_juicer.utils.mm_utils import load_data_with_context, load_image
 from PIL import Image
 
 SHARPNESS_SIDE = 256  # pixels of the shorter side at which sharpness is measured
+LONGEST_SIDE = 4096  # pixels of the longer side there: a picture of 5,000 x 1 would fill gigabytes
 LEAST_RANGE = 8  # of luminance, so that an even picture does not divide by zero
 THUMBNAIL = 24  # pixels of a side
 BLOCKS = 4  # of a thumbnail, in each direction
@@ -44,8 +45,8 @@ class ImageSharpnessFilter(Filter):
     """Keeps pictures that have sharp edges somewhere.
 
     Sharpness is the 99th percentile of the gradient's magnitude over the luminance range (2nd to
-    98th percentile), of the picture scaled so that its shorter side is 256: about 0.05 for a
-    blurred picture, over 0.2 for a drawing.
+    98th percentile), of the picture scaled so that its shorter side is 256, or its longer one 4096
+    if that is less: about 0.05 for a blurred picture, over 0.2 for a drawing.
 
     Args:
         min_sharpness: Least sharpness to keep, 0 to 1.
@@ -66,7 +67,7 @@ class ImageSharpnessFilter(Filter):
 
 def _sharpness(image: Image.Image) -> float:
     image = image.convert("L")
-    scale = SHARPNESS_SIDE / min(image.size)
+    scale = min(SHARPNESS_SIDE / min(image.size), LONGEST_SIDE / max(image.size))
     image = image.resize(
         [max(8, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC
     )

@@ -1,14 +1,12 @@
 """Recipes: which of Data-Juicer's operators run over a data set, in which order."""
 
-import difflib
-import inspect
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from storyboard import resources
-from storyboard.compat import data_juicer
-from storyboard.data.listing import read_text
+from storyboard.data import operator_list
 from storyboard.errors import SettingsError
 
 RECIPES = resources.path("recipes")
@@ -39,82 +37,99 @@ def read(name: str) -> Recipe:
 
     Raises:
         SettingsError: No such recipe, or one that is not a Data-Juicer recipe.
+        DatasetError: The file is not text.
     """
-    import yaml
+    from storyboard.data import recipe_file
 
     path = _find(name)
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-
+    content = recipe_file.read(path)
     process = content.get("process") if isinstance(content, dict) else None
-    entries = process if isinstance(process, list) else []
-    if not entries or not all(isinstance(entry, dict) and len(entry) == 1 for entry in entries):
+    if not isinstance(process, list) or not process:
+        wide = isinstance(content, str) and "：" in content
+        hint = " (YAML needs ':' and a space, not '：')" if wide else ""
         raise SettingsError(
-            f"{path} needs a list called process, each entry one operator with its parameters, "
-            "as in recipes/sample.yaml."
+            f"{path} needs a list called process{hint}, each entry one operator with its "
+            "parameters, as in recipes/sample.yaml."
         )
-    steps = [
-        Step(operator, parameters or {})
-        for entry in entries
-        for operator, parameters in entry.items()
-    ]
-    return Recipe(path, steps)
+    return Recipe(path, [_step(entry, n, path) for n, entry in enumerate(process, 1)])
 
 
 def _find(name: str) -> Path:
-    for path in (RECIPES / f"{name}.yaml", Path(name).expanduser()):
-        if path.is_file():
-            return path
+    for path in (RECIPES / f"{name}.yaml", Path(name)):
+        # such as a name that is too long, or ~user of a user that is not there
+        with contextlib.suppress(OSError, RuntimeError):
+            if path.expanduser().is_file():
+                return path.expanduser()
     known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
     raise SettingsError(
         f"There is no recipe {name!r}: set recipe to one of {known}, or to the path of a YAML file."
     )
 
 
-def make_operators(ops: ModuleType, recipe: Recipe, workers: int) -> list:
-    """Data-Juicer's operators for ``recipe``, to be run by ``workers`` processes.
+def _step(entry: object, number: int, path: Path) -> Step:
+    """The step that an entry of ``process`` is."""
+    where = f"Entry {number} of process in {path}"
+    if isinstance(entry, str):  # an operator as Data-Juicer has it by default
+        entry = {entry: None}
+    if not isinstance(entry, dict) or not entry:
+        raise SettingsError(f"{where} is no operator: write its name, a colon, its parameters.")
+    if len(entry) > 1:
+        names = ", ".join(map(str, list(entry)[:4]))
+        raise SettingsError(
+            f"{where} has {names} side by side: start each operator with '- ', and indent its "
+            "parameters further than its name."
+        )
 
-    Their batches are of one row: Data-Juicer drops the whole batch in which an exception occurs.
+    ((operator, parameters),) = entry.items()
+    parameters = {} if parameters is None else parameters
+    if not isinstance(parameters, dict):
+        raise SettingsError(
+            f"{where} gives {operator} {str(parameters)[:80]!r}: give each parameter by its name."
+        )
+    return Step(operator, parameters)
 
-    Raises:
-        SettingsError: An operator is unknown, cannot be used here, or is given a parameter that it
-            does not take.
+
+def check_safe(recipe: Recipe, allowed: Sequence[str] = ()) -> None:
+    """Raise SettingsError where a step would do more than compute on captions and pictures.
+
+    Args:
+        allowed: Operators that may (``Settings.allow_operators``).
     """
-    run = {"num_proc": workers, "batch_size": 1, "skip_op_error": True}
-    operators = []
     for step in recipe.steps:
-        _check(ops, step, recipe.path)
-        try:
-            operators += ops.load_ops([{step.operator: step.parameters | run}])
-        except (TypeError, ValueError) as error:
-            raise SettingsError(
-                f"{recipe.path} gives {step.operator} parameters that it does not take: {error}"
-            ) from error
-    return operators
+        for name in ("trust_remote_code",):  # never, whatever the settings allow
+            if step.parameters.get(name):
+                raise SettingsError(
+                    f"{recipe.path} sets {name} of {step.operator}, by which code that came with a "
+                    "model would run: take it out."
+                )
+        if step.operator in allowed:
+            continue
+        if reason := operator_list.why_unsafe(step.operator):
+            raise _unsafe(recipe, step, f"has the operator {step.operator}, which {reason}")
+        unsafe = operator_list.UNSAFE_PARAMETERS.get(step.operator, {})
+        for name, reason in unsafe.items():
+            if step.parameters.get(name):
+                raise _unsafe(recipe, step, f"sets {name} of {step.operator}, which {reason}")
+        _check_word_list(recipe, step)
 
 
-def _check(ops: ModuleType, step: Step, path: Path) -> None:
-    known = ops.OPERATORS.modules
-    if step.operator not in known:
-        similar = difflib.get_close_matches(step.operator, known, 1)
-        raise SettingsError(
-            f"{path} names the operator {step.operator!r}, which Data-Juicer does not have"
-            + (f": did you mean {similar[0]!r}?" if similar else ".")
+def _check_word_list(recipe: Recipe, step: Step) -> None:
+    """Raise SettingsError where Data-Juicer would download a list of words."""
+    if step.operator not in operator_list.WORD_LISTS:
+        return
+    parameter, part = operator_list.WORD_LISTS[step.operator]
+    folder = step.parameters.get(parameter)
+    if not isinstance(folder, str) or not list(Path(folder).glob(f"*{part}*.json")):
+        raise _unsafe(
+            recipe,
+            step,
+            f"has the operator {step.operator}, which downloads a list of words unless {parameter} "
+            f"is a folder with {part}.json",
         )
 
-    operator = known[step.operator]
-    if not issubclass(operator, (ops.Filter, ops.Deduplicator, ops.Mapper)):
-        raise SettingsError(
-            f"{path} names {step.operator}, which neither filters, deduplicates nor maps single "
-            "rows: take it out."
-        )
 
-    unknown = step.parameters.keys() - data_juicer.parameters_of(operator)
-    if unknown:
-        own = inspect.signature(operator.__init__).parameters.keys() - {"self", "args", "kwargs"}
-        raise SettingsError(
-            f"{path} gives {step.operator} the parameter {min(unknown)!r}, which it does not "
-            f"take: it takes {', '.join(sorted(own))}."
-        )
+def _unsafe(recipe: Recipe, step: Step, problem: str) -> SettingsError:
+    return SettingsError(
+        f"{recipe.path} {problem}: take it out, or allow it by "
+        f'allow_operators=("{step.operator}",) if you trust the recipe.'
+    )

@@ -1,52 +1,35 @@
-"""One pass over the rows in which several operators judge each, until one refuses it."""
+"""One pass over the rows in which several operators map or judge each, until one refuses it."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from storyboard.compat import data_juicer
-from storyboard.data.account import UNMEASURED, Account
-from storyboard.errors import StoryboardError
-
-VERDICT = "verdict"  # the column that a pass adds
-KEPT = -1
+from storyboard.data.account import Account
+from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict, failure
 
 
-@dataclass
-class Verdict:
-    """What the operators of a pass found of one row.
+def takes_single_rows(operator) -> bool:
+    """Whether ``operator`` can be part of a pass: all but deduplicators of texts."""
+    from data_juicer.ops import Deduplicator
 
-    Attributes:
-        dropped_by: Index of the operator that refused it, or KEPT.
-        reason: Why it was refused.
-        statistics: What the filters measured.
-        hashes: What deduplicators compare, by the index of the operator, as text for JSON.
-        seconds: Of each operator.
+    return not isinstance(operator, Deduplicator) or data_juicer.shares_pictures(operator)
+
+
+def run(operators: Sequence, rows, workers: int, account: Account, folder: Path):
+    """Have ``operators`` map and judge every row; returns the rows (a data set) that are left.
+
+    Args:
+        folder: Where pictures that mappers make are written.
+
+    Raises:
+        SettingsError: An operator fails at all rows, lacks a package, or makes several rows of one.
     """
-
-    dropped_by: int = KEPT
-    reason: str = ""
-    statistics: dict[str, object] = field(default_factory=dict)
-    hashes: dict[str, dict] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-
-
-def judges_single_rows(operator) -> bool:
-    """Whether ``operator`` can be part of a pass: a filter, or a deduplicator of pictures."""
-    from data_juicer.ops import Deduplicator, Filter
-
-    if isinstance(operator, Deduplicator):
-        return data_juicer.shares_pictures(operator)
-    return isinstance(operator, Filter)
-
-
-def run(operators: Sequence, rows, workers: int, account: Account):
-    """Judge every row by ``operators``; returns the rows (a data set) that none refuses."""
     if not len(rows):
         return rows
     judged = rows.map(
-        JudgeRow(operators),
+        JudgeRow(operators, folder),
         num_proc=workers if workers > 1 else None,
         remove_columns=[name for name in rows.column_names if name != "id"],
     )
@@ -64,7 +47,22 @@ def run(operators: Sequence, rows, workers: int, account: Account):
         if not kept:
             break
     ids = set(kept)
-    return rows.select([i for i, row_id in enumerate(verdicts) if row_id in ids])
+    left = rows.select([i for i, row_id in enumerate(verdicts) if row_id in ids])
+    return _mapped(left, verdicts)
+
+
+def _mapped(rows, verdicts: Mapping[str, Verdict]):
+    """``rows`` with the captions and pictures that mappers made."""
+    import datasets
+
+    if all(verdict.text is None for verdict in verdicts.values()):
+        return rows
+    ids, texts, images = (column(rows, name) for name in ("id", "text", "images"))
+    for i, row_id in enumerate(ids):
+        verdict = verdicts[row_id]
+        texts[i] = texts[i] if verdict.text is None else verdict.text
+        images[i] = [verdict.picture] if verdict.picture else images[i]
+    return datasets.Dataset.from_dict({"id": ids, "text": texts, "images": images})
 
 
 def _enter(
@@ -77,16 +75,19 @@ def _enter(
     from data_juicer.ops import Deduplicator
 
     began = time.perf_counter()
-    reasons = {
-        row_id: verdict.reason for row_id, verdict in before.items() if verdict.dropped_by == index
-    }
+    refused = {row_id: each for row_id, each in before.items() if each.dropped_by == index}
+    errors = [verdict.error for verdict in refused.values() if verdict.error]
+    if errors and len(errors) == len(before):
+        raise failure(operator, max(errors, key=errors.count))
+
+    reasons = {row_id: verdict.reason for row_id, verdict in refused.items()}
     if isinstance(operator, Deduplicator):
         hashes = {
             row_id: verdict.hashes[str(index)]
             for row_id, verdict in before.items()
             if row_id not in reasons
         }
-        reasons |= _duplicates(operator, hashes)
+        reasons |= duplicates(operator, hashes)
 
     kept = [row_id for row_id in before if row_id not in reasons]
     judging = sum(verdict.seconds[index] for verdict in before.values()) / workers
@@ -95,15 +96,23 @@ def _enter(
     return kept
 
 
-def _duplicates(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
-    """Ids of the rows that the deduplicator ``operator`` refuses, with reasons."""
+def duplicates(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
+    """Ids of the rows that the deduplicator ``operator`` refuses, with reasons.
+
+    Raises:
+        SettingsError: It fails.
+    """
     import datasets
 
     if not hashes:
         return {}
     names = next(iter(hashes.values()))
     columns = {name: [row[name] for row in hashes.values()] for name in names}
-    kept, _ = operator.process(datasets.Dataset.from_dict({"id": list(hashes)} | columns))
+    rows = datasets.Dataset.from_dict({"id": list(hashes)} | columns)
+    try:
+        kept, _ = operator.process(rows)
+    except Exception as error:  # an operator may raise anything
+        raise failure(operator, data_juicer.message_of(error)) from error
 
     kept_ids = set(column(kept, "id"))
     repeated = getattr(operator, "repeats", {})  # Data-Juicer's own deduplicators do not say which
@@ -112,89 +121,6 @@ def _duplicates(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
         for row_id in hashes
         if row_id not in kept_ids
     }
-
-
-class JudgeRow:
-    """Called with a row: every operator measures and judges it, until one refuses it.
-
-    Returns the verdict as JSON in a column. Pickled where there are several processes.
-    """
-
-    def __init__(self, operators: Sequence) -> None:
-        self.operators = operators
-
-    def __call__(self, row) -> dict[str, str]:
-        from data_juicer.utils.constant import Fields
-
-        row = {
-            "id": row["id"],
-            "text": row["text"],
-            "images": list(row["images"]),
-            Fields.stats: {},
-            Fields.context: {},
-        }
-        verdict = Verdict(seconds=[0.0] * len(self.operators))
-        for index, operator in enumerate(self.operators):
-            began = time.perf_counter()
-            try:
-                row, kept = self._judge(operator, index, row, verdict)
-            except StoryboardError:
-                raise
-            except Exception as error:  # an operator may raise anything: this row is dropped
-                kept = False
-                verdict.reason = f"{UNMEASURED} ({' '.join(str(error).split())})"
-            verdict.seconds[index] = time.perf_counter() - began
-            if not kept:
-                verdict.dropped_by = index
-                break
-
-        verdict.statistics = _plain_statistics(row[Fields.stats])
-        return {VERDICT: json.dumps(asdict(verdict))}
-
-    def _judge(self, operator, index: int, row: dict, verdict: Verdict) -> tuple[dict, bool]:
-        """``row`` with what ``operator`` measured, and whether the operator keeps it."""
-        from data_juicer.ops import Filter
-        from data_juicer.utils.constant import Fields
-
-        if not isinstance(operator, Filter):
-            names = set(row)
-            row = data_juicer.compute_hash(operator, row)
-            verdict.hashes[str(index)] = {name: row.pop(name) for name in set(row) - names}
-            return row, True
-
-        known = set(row[Fields.stats])
-        row, kept = data_juicer.measure_and_filter(operator, row)
-        if not kept:
-            statistics = {key: _plain(value) for key, value in row[Fields.stats].items()}
-            new = {key: value for key, value in statistics.items() if key not in known}
-            verdict.reason = _reason(operator, new or statistics)
-        return row, kept
-
-
-def _plain_statistics(statistics: Mapping[str, object]) -> dict[str, object]:
-    return {key: _plain(value) for key, value in statistics.items() if value is not None}
-
-
-def _plain(value):
-    """A measured value as a number or a list for JSON; one number for the one picture of a row."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(value, (list, tuple)):
-        value = _plain(value[0]) if len(value) == 1 else [_plain(each) for each in value]
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def _reason(operator, measured: Mapping[str, object]) -> str:
-    """What ``operator`` measured of a row, and the limits that the recipe sets."""
-    limits = {
-        key: value
-        for key, value in data_juicer.arguments_of(operator).items()
-        if key.startswith(("min_", "max_"))
-    }
-    return f"{_listed(measured)} ({_listed(limits)})"
-
-
-def _listed(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def column(rows, name: str) -> list:

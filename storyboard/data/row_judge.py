@@ -1,0 +1,264 @@
+"""What the operators of a pass do with one row."""
+
+import contextlib
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from storyboard.compat import alarm, data_juicer
+from storyboard.data import operator_list, pictures
+from storyboard.data.account import FAILED
+from storyboard.errors import SettingsError, StoryboardError
+
+VERDICT = "verdict"  # the column that a pass adds
+KEPT = -1
+SECONDS_PER_CAPTION = 5  # for a mapper of captions, which takes milliseconds
+GIVE_UP = 32  # rows at which an operator failed alike, and at none not
+GIVE_UP_SLOW = 2  # of rows that took too long
+
+
+@dataclass
+class Verdict:
+    """What the operators of a pass found of one row.
+
+    Attributes:
+        dropped_by: Index of the operator that refused it, or KEPT.
+        reason: Why it was refused.
+        error: What the operator that refused it raised; empty where it judged the row.
+        text: The caption that mappers made of it; None where none ran.
+        picture: Path of the picture that mappers made of it; None where they left it.
+        statistics: What the filters measured.
+        hashes: What deduplicators compare, by the index of the operator, as text for JSON.
+        seconds: Of each operator.
+    """
+
+    dropped_by: int = KEPT
+    reason: str = ""
+    error: str = ""
+    text: str | None = None
+    picture: str | None = None
+    statistics: dict[str, object] = field(default_factory=dict)
+    hashes: dict[str, dict] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+
+class JudgeRow:
+    """Called with a row: every operator measures, maps or judges it, until one refuses it.
+
+    Returns the verdict as JSON in a column. Pickled where there are several processes.
+
+    Args:
+        operators: Filters, mappers and deduplicators of pictures.
+        folder: Where pictures that mappers make are written.
+    """
+
+    def __init__(self, operators: Sequence, folder: Path) -> None:
+        self.operators = operators
+        self.folder = folder
+        self.errors: dict[int, list[str]] = {}  # of operators that have failed at each row so far
+        self.judged: set[int] = set()  # operators that have not
+
+    def __call__(self, row) -> dict[str, str]:
+        from data_juicer.utils.constant import Fields
+
+        row = {
+            "id": row["id"],
+            "text": row["text"],
+            "images": list(row["images"]),
+            Fields.stats: {},
+            Fields.context: {},
+        }
+        verdict = Verdict(seconds=[0.0] * len(self.operators))
+        for index, operator in enumerate(self.operators):
+            began = time.perf_counter()
+            kept = self._attempt(operator, index, row, verdict)
+            verdict.seconds[index] = time.perf_counter() - began
+            if not kept:
+                verdict.dropped_by = index
+                break
+
+        verdict.statistics |= _plain_statistics(row[Fields.stats])
+        return {VERDICT: json.dumps(asdict(verdict), default=str)}
+
+    def _attempt(self, operator, index: int, row: dict, verdict: Verdict) -> bool:
+        """Whether ``operator`` keeps ``row``, which is changed in place; not where it fails."""
+        try:
+            kept = self._judge(operator, index, row, verdict)
+        except data_juicer.MissingPackage as error:
+            raise error.of(data_juicer.name_of(operator)) from error
+        except StoryboardError:
+            raise
+        except Exception as error:  # an operator may raise anything: this row is dropped
+            verdict.error = data_juicer.message_of(error)
+            verdict.reason = f"{FAILED} ({verdict.error})"
+            self._give_up(operator, index, error)
+            return False
+        self.judged.add(index)
+        return kept
+
+    def _give_up(self, operator, index: int, error: Exception) -> None:
+        """Raise SettingsError where more rows would fail as all before did."""
+        if index in self.judged:
+            return
+        errors = self.errors.setdefault(index, [])
+        errors.append(data_juicer.message_of(error))
+        limit = GIVE_UP_SLOW if isinstance(error, TimeoutError) else GIVE_UP
+        if len(errors) >= limit and len(set(errors)) == 1:
+            raise failure(operator, errors[0])
+
+    def _judge(self, operator, index: int, row: dict, verdict: Verdict) -> bool:
+        """Have ``operator`` change ``row`` in place; returns whether it keeps it."""
+        from data_juicer.ops import Filter, Mapper
+        from data_juicer.utils.constant import Fields
+
+        if isinstance(operator, Mapper):
+            return self._map(operator, index, row, verdict)
+        if not isinstance(operator, Filter):
+            names = set(row)
+            row |= data_juicer.compute_hash(operator, row)
+            verdict.hashes[str(index)] = {name: row.pop(name) for name in set(row) - names}
+            return True
+
+        known = set(row[Fields.stats])
+        measured, kept = data_juicer.measure_and_filter(operator, row)
+        row |= measured
+        if not kept:
+            statistics = {key: _plain(value) for key, value in row[Fields.stats].items()}
+            new = {key: value for key, value in statistics.items() if key not in known}
+            verdict.reason = _reason(operator, new or statistics)
+        return kept
+
+    def _map(self, operator, index: int, row: dict, verdict: Verdict) -> bool:
+        """Give ``row`` the caption and the picture that the mapper ``operator`` makes of it.
+
+        What was measured before belongs to another caption or picture, and is measured anew.
+        """
+        from data_juicer.utils.constant import Fields
+
+        name = data_juicer.name_of(operator)
+        given = row | {Fields.stats: {}, Fields.context: {}, Fields.meta: {}}
+        if name in operator_list.SAFE_FOR_CAPTIONS:
+            with alarm.time_limit(SECONDS_PER_CAPTION):
+                mapped = data_juicer.map_row(operator, given)
+            mapped = [(text, None) for text, _ in mapped]
+        else:
+            mapped = self._map_picture(operator, f"{index}\0{row['id']}", given)
+
+        if len(mapped) > 1:
+            raise SettingsError(
+                f"The recipe's {name} makes several rows of one, which would count a picture more "
+                "than once: take it out."
+            )
+        if not mapped:
+            verdict.reason = "the operator leaves nothing of it"
+            return False
+
+        ((row["text"], picture),) = mapped
+        verdict.text = row["text"]
+        verdict.statistics |= _plain_statistics(row[Fields.stats])
+        row[Fields.stats], row[Fields.context] = {}, {}
+        if picture:
+            verdict.picture = str(picture)
+            row["images"] = [verdict.picture]
+        return True
+
+    def _map_picture(self, operator, seed: str, row: dict) -> list[tuple[str, Path | None]]:
+        """Captions and pictures that a mapper makes of ``row``; None for a picture that it left.
+
+        The mapper is given a copy in a folder of its own: some write beside the picture.
+
+        Args:
+            seed: Of random numbers: the same row comes out the same in any process.
+        """
+        stem = self.folder / hashlib.sha256(seed.encode()).hexdigest()[:24]
+        workplace = stem.with_suffix(".work")
+        workplace.mkdir(parents=True)
+        try:
+            copy = pictures.normalise(Path(row["images"][0]), workplace / "picture")
+            copy = _lossless(copy)
+            before = copy.read_bytes()
+            with _random_numbers_of(seed):
+                mapped = data_juicer.map_row(operator, row | {"images": [str(copy)]})
+            return [(text, self._taken(images, copy, before, stem)) for text, images in mapped]
+        finally:
+            shutil.rmtree(workplace)
+
+    def _taken(self, images: Sequence[str], copy: Path, before: bytes, stem: Path) -> Path | None:
+        """The picture that a mapper made of ``copy``, moved to ``stem``; None where it left it."""
+        if len(images) != 1:
+            raise ValueError(f"it returned {len(images)} pictures for one")
+        made = Path(images[0]).resolve()
+        if not made.is_relative_to(copy.parent.resolve()):
+            raise ValueError("it returned a picture that lies elsewhere")
+        if made == copy.resolve() and made.read_bytes() == before:
+            return None
+        return pictures.normalise(made, stem)
+
+
+def _lossless(picture: Path) -> Path:
+    """``picture`` as a PNG: what a mapper makes of it is written in its format."""
+    if picture.suffix == ".png":
+        return picture
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        image.save(picture.with_suffix(".png"), pnginfo=None, icc_profile=None, exif=b"")
+    return picture.with_suffix(".png")
+
+
+@contextlib.contextmanager
+def _random_numbers_of(seed: str) -> Iterator[None]:
+    """Inside, Python's and NumPy's random numbers are those of ``seed``."""
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4])
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(number)
+    np.random.seed(number)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def failure(operator, message: str) -> SettingsError:
+    """The error that says with what ``operator`` fails, whatever the row."""
+    name = data_juicer.name_of(operator)
+    models = [each for each in data_juicer.parameters_of(type(operator)) if each.startswith("hf_")]
+    hint = f", or set {models[0]} to a folder that holds the model" if models else ""
+    return SettingsError(
+        f"The recipe's {name} fails at every picture ({message}): "
+        f"correct its parameters{hint}, or take it out."
+    )
+
+
+def _plain_statistics(statistics: Mapping[str, object]) -> dict[str, object]:
+    return {key: _plain(value) for key, value in statistics.items() if value is not None}
+
+
+def _plain(value):
+    """A measured value as a number or a list for JSON; one number for the one picture of a row."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, (list, tuple)):
+        value = _plain(value[0]) if len(value) == 1 else [_plain(each) for each in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _reason(operator, measured: Mapping[str, object]) -> str:
+    """What ``operator`` measured of a row, and the limits that the recipe sets."""
+    limits = {
+        key: value
+        for key, value in data_juicer.arguments_of(operator).items()
+        if key.startswith(("min_", "max_"))
+    }
+    return f"{_listed(measured)} ({_listed(limits)})"
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
