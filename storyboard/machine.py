@@ -71,7 +71,7 @@ def check(settings: Settings) -> Facts:
     present = weights.present(base)
     if present and base.folder:
         base.check()
-    recipes.read(settings.recipe)
+    recipes.check_safe(recipes.read(settings.recipe), settings.allow_operators)
     uses = _disk_uses(settings, base)
     _check_disks(uses)
     plan = memory.plan(base, settings)

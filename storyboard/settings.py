@@ -88,6 +88,9 @@ class Settings:
         clip_skip: Layer of CLIP that captions and prompts are read at, counted from the end as
             A1111 and kohya do: 2 is the penultimate (diffusers' own ``clip_skip=1`` for SD 1.5).
             None is the base's usual: 1 for SD 1.5, 2 for SDXL, which never reads the last.
+        allow_operators: Operators of the recipe that may run although they can run code that stands
+            in it, start programs, reach the network or load pickles: set it for a recipe that you
+            trust as you trust a program, such as ``("python_lambda_mapper",)``.
 
     Raises:
         SettingsError: A value of another type or out of range, in one sentence.
@@ -120,6 +123,7 @@ class Settings:
     caption_template: str | None = None
     captioner: str | None = None
     clip_skip: int | None = None
+    allow_operators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (*WHOLE_NUMBERS, *NUMBERS, "character_strength", "text_encoder_bits"):
@@ -142,6 +146,7 @@ class Settings:
         self._check_output()
         self._check_character()
         self._check_caption_template()
+        self._check_operators()
 
     def _check_number(self, name: str, low: float, high: float, whole: bool = False) -> None:
         """Raise SettingsError unless it is a number in the range, or None where it may be."""
@@ -221,6 +226,15 @@ class Settings:
                 "but {folder} and {file}, or None."
             )
         prompts.check_characters(template, "caption_template")
+
+    def _check_operators(self) -> None:
+        """Raise SettingsError unless they are names; a list, as notebooks pass, becomes a tuple."""
+        names = self.allow_operators
+        if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
+            raise SettingsError(
+                f'allow_operators={names!r} must be names of operators, such as ("name",).'
+            )
+        object.__setattr__(self, "allow_operators", tuple(names))
 
     @property
     def folder(self) -> Path:
