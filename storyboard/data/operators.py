@@ -13,7 +13,8 @@ To add an operator:
    ``_picture``, so that a row's picture is decoded once for all operators.
 2. Name parameters that are limits ``min_...`` and ``max_...``: the report of dropped rows lists
    them beside what was measured.
-3. Add it with its parameters to ``recipes/sample.yaml`` or to a recipe of your own, and test it in
+3. Add its name to ``operator_list.py``: what is not listed as safe does not run.
+4. Add it with its parameters to ``recipes/sample.yaml`` or to a recipe of your own, and test it in
    ``tests/test_operators.py``.
 """
 

@@ -1,0 +1,231 @@
+"""Operators that fail: each row is listed with the operator's own error, or the cause is shown."""
+
+import signal
+import threading
+import time
+
+import pytest
+import yaml
+
+from storyboard import artifacts, clean, collect
+from storyboard.compat import alarm
+from storyboard.compat.data_juicer import data_juicer
+from storyboard.data import row_judge
+from storyboard.errors import DatasetError, SettingsError
+
+
+@pytest.fixture
+def run(folder, make_settings, tmp_path):
+    """(process, settings) -> the report of a recipe over ten pictures."""
+
+    def clean_by(*process, **settings):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({"process": list(process)}), encoding="utf-8")
+        made = make_settings(dataset=str(folder), recipe=str(path), **settings)
+        return clean(collect(made), made)
+
+    return clean_by
+
+
+@pytest.fixture
+def operator():
+    """(name, base's name, methods) -> registers such an operator of Data-Juicer for this test."""
+    names = []
+
+    def register(name: str, kind: str, **methods) -> None:
+        with data_juicer() as ops:
+            made = type(name, (getattr(ops, kind),), methods)
+            ops.OPERATORS.register_module(name)(made)
+        names.append(name)
+
+    yield register
+    with data_juicer() as ops:
+        for name in names:
+            del ops.OPERATORS.modules[name]
+
+
+def failing_at(*ids: str, message: str = "no\nluck"):
+    """A filter's measurement that fails at these rows."""
+
+    def compute_stats_single(self, sample, context=False):
+        if sample["id"] in ids:
+            raise RuntimeError(message)
+        sample["__dj__stats__"]["luck"] = 1
+        return sample
+
+    return compute_stats_single
+
+
+def test_a_row_at_which_an_operator_fails_is_listed_with_the_error(run, operator):
+    operator(
+        "lucky_filter",
+        "Filter",
+        compute_stats_single=failing_at("0003", "0007"),
+        process_single=lambda self, sample: True,
+    )
+    report = run({"lucky_filter": {}}, allow_operators=("lucky_filter",))
+    assert [(row.id, row.reason) for row in report.dropped] == [
+        (name, "the operator failed (RuntimeError: no luck)") for name in ("0003", "0007")
+    ]
+    assert "lucky_filter failed at 2 pictures: the operator failed (RuntimeE" in str(report)
+    assert "lucky_filter failed at 2" in report._repr_html_()
+    assert len(report.captions) + len(report.dropped) == report.total == 10
+
+
+def test_a_mapper_that_fails_loses_no_row_in_silence(run, operator):
+    def process_single(self, sample):
+        if sample["id"] == "0003":
+            raise KeyError("such")
+        return sample | {"text": sample["text"] + "!"}
+
+    operator("excited_mapper", "Mapper", process_single=process_single)
+    report = run({"excited_mapper": {}}, allow_operators=("excited_mapper",))
+    assert [(row.id, row.reason) for row in report.dropped] == [
+        ("0003", "the operator failed (KeyError: 'such')")
+    ]
+    assert [row.text for row in report.captions.rows[:4]] == ["画 0!", "画 1!", "画 2!", "画 4!"]
+
+
+def test_an_operator_that_fails_at_every_row_is_the_cause(run, operator):
+    operator(
+        "unlucky_filter",
+        "Filter",
+        compute_stats_single=failing_at(*(f"{i:04}" for i in range(10))),
+        process_single=lambda self, sample: True,
+    )
+    steps = ({"image_near_deduplicator": {}}, {"unlucky_filter": {}})
+    message = r"unlucky_filter fails at every picture \(RuntimeError: no luck\): correct"
+    with pytest.raises(SettingsError, match=message) as error:
+        run(*steps, allow_operators=("unlucky_filter",))
+    assert "\n" not in str(error.value) and "loosen" not in str(error.value)
+
+
+def test_some_rows_refused_and_the_rest_failed(run, operator):
+    operator(
+        "strict_filter",
+        "Filter",
+        compute_stats_single=failing_at("0001", "0002"),
+        process_single=lambda self, sample: False,
+    )
+    with pytest.raises(DatasetError, match=r"strict_filter failed at 2, .*\(RuntimeError: no luck"):
+        run({"strict_filter": {}}, allow_operators=("strict_filter",))
+
+
+def test_an_operator_that_always_fails_is_not_tried_at_each_of_many_rows(
+    run, operator, monkeypatch
+):
+    tried = []
+
+    def process_single(self, sample):
+        tried.append(sample["id"])
+        raise OSError("no model")
+
+    operator("modelled_mapper", "Mapper", process_single=process_single)
+    monkeypatch.setattr(row_judge, "GIVE_UP", 4)
+    with pytest.raises(SettingsError, match=r"modelled_mapper fails at every .*no model"):
+        run({"modelled_mapper": {}}, allow_operators=("modelled_mapper",))
+    assert len(tried) == 4
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"clean_html_mapper": {}}, r"clean_html_mapper needs selectolax: install it \(pip"),
+        ({"chinese_convert_mapper": {}}, r"chinese_convert_mapper needs opencc: install it \(pip"),
+        (
+            {"document_simhash_deduplicator": {}},
+            r"document_simhash_deduplicator needs simhash-pybind: install it \(pip",
+        ),
+        (
+            {"image_nsfw_filter": {"hf_nsfw_model": "nobody/nothing"}},
+            r"image_nsfw_filter fails at every picture \(OSError: .*nobody/nothing.*"
+            "or set hf_nsfw_model to a folder that holds the model",
+        ),
+        (
+            {"specified_numeric_field_filter": {"field_key": "width"}},
+            r"specified_numeric_field_filter fails at every picture \(AssertionError: 'width' not",
+        ),
+    ],
+)
+def test_the_cause_is_the_operators_own(run, step, message):
+    with pytest.raises(SettingsError, match=message) as error:
+        run(step)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mapper_that_makes_several_rows_of_one(run, operator):
+    def process_batched(self, samples):
+        return {key: values * 2 for key, values in samples.items()}
+
+    operator("doubling_mapper", "Mapper", _batched_op=True, process_batched=process_batched)
+    with pytest.raises(SettingsError, match="doubling_mapper makes several rows of one"):
+        run({"doubling_mapper": {}}, allow_operators=("doubling_mapper",))
+
+
+def test_texts_that_repeat_and_one_that_cannot_be_compared(run, folder, operator):
+    from_class = {}
+    with data_juicer() as ops:
+        parent = ops.OPERATORS.modules["document_deduplicator"]
+        from_class["process"] = parent.process
+
+    def compute_hash(self, sample):
+        if sample["id"] == "0004":
+            raise ValueError("odd")
+        self.lowercase, self.remove_non_character_regex = False, None
+        return parent.compute_hash(self, sample)
+
+    (folder / "6.txt").write_text("画 2", encoding="utf-8")
+    operator("text_deduplicator", "Deduplicator", compute_hash=compute_hash, **from_class)
+    report = run({"text_deduplicator": {}}, allow_operators=("text_deduplicator",))
+    assert {row.id: row.reason for row in report.dropped} == {
+        "0004": "the operator failed (ValueError: odd)",
+        "0006": "repeats another text",
+    }
+
+
+def test_a_pattern_that_takes_for_ever_is_stopped(run, folder, monkeypatch):
+    monkeypatch.setattr(row_judge, "SECONDS_PER_CAPTION", 0.2)
+    for i in range(10):
+        (folder / f"{i}.txt").write_text("a" * 60 + "!")
+    began = time.monotonic()
+    pattern = "(a|aa|a?)+$"  # what the check of patterns does not see
+    with pytest.raises(SettingsError, match=r"replace_content_mapper .*TimeoutError: it took over"):
+        run({"replace_content_mapper": {"pattern": pattern}})
+    assert time.monotonic() - began < 10
+
+
+def test_a_time_limit_leaves_the_timer_as_it_was():
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(True))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(TimeoutError, match=r"over 0.05 s"), alarm.time_limit(0.05):
+            time.sleep(5)
+        assert not rang
+        time.sleep(0.3)
+        assert rang
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_elsewhere_than_in_the_main_thread_there_is_no_limit():
+    def work():
+        with alarm.time_limit(0.01):
+            time.sleep(0.05)
+        done.append(True)
+
+    done = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done
+
+
+def test_a_damaged_result_is_made_again(run, capsys):
+    report = run({"text_length_filter": {"min_len": 1}})
+    statistics = report.captions.folder / "statistics.json"
+    manifest = artifacts.read_manifest(report.captions.folder)
+    statistics.write_bytes(b"{" * manifest["files"]["statistics.json"])
+    again = run({"text_length_filter": {"min_len": 1}})
+    assert again == report and "nothing to do" not in capsys.readouterr().out.split("collect")[-1]
