@@ -104,6 +104,13 @@ OPERATORS = [
     ({"document_minhash_deduplicator": {"num_permutations": 10**6}}, "must be from 1 to 1024"),
     ({"replace_content_mapper": {"pattern": "(a+)+$"}}, "repeats what is repeated"),
     ({"replace_content_mapper": {"pattern": ["b", "(?:a*){2,}"]}}, "repeats what is repeated"),
+    ({"replace_content_mapper": {"repl": "x" * 5000}}, "must have at most 1,000 characters"),
+    ({"character_repetition_filter": {"rep_len": 10**6}}, "must be from 1 to 1000"),
+    (
+        {"document_minhash_deduplicator": {"num_bands": 100, "num_rows_per_band": 10}},
+        "num_bands=100 of num_rows_per_band=10, more than num_permutations",
+    ),
+    ({"image_face_ratio_filter": {"cv_classifier": "gone.xml"}}, "must be the path of an XML"),
     # another column, another place
     ({"text_length_filter": {"text_key": "id"}}, "text_key='id', which must be 'text'"),
     ({"image_blur_mapper": {"save_dir": "/tmp/x"}}, "save_dir='/tmp/x', which cannot be set here"),

@@ -216,6 +216,13 @@ def compute_hash(operator, row: dict) -> dict:
     return method(operator, row, **_context(method))
 
 
+def with_picture_token(text: str) -> str:
+    """``text`` with the token that stands for the row's one picture."""
+    from data_juicer.utils.mm_utils import SpecialTokens
+
+    return f"{SpecialTokens.image} {text}"
+
+
 def measure_and_filter(operator, row: dict) -> tuple[dict, bool]:
     """``row`` with the statistics of a filter, and whether the filter keeps it."""
     from data_juicer.ops import Filter

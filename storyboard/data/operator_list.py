@@ -45,6 +45,11 @@ SAFE_FOR_PICTURES = _names("""
     image_blur_mapper image_face_blur_mapper
     """)
 SAFE = SAFE_FOR_CAPTIONS | SAFE_FOR_PICTURES
+# These look for a token that says where in a text its picture stands, or measure nothing.
+PICTURE_IN_TEXT = _names("image_text_matching_filter image_text_similarity_filter")
+NEEDS_OPENCV = _names(
+    "image_face_blur_mapper image_face_count_filter image_face_ratio_filter image_subplot_filter"
+)
 
 _UNSAFE = {
     "runs code or other operators that stand in its parameters": """
@@ -137,9 +142,12 @@ WORD_LISTS = {
 # Bounds that the operators do not check themselves: below or above, they take time without end, or
 # fail and keep the picture all the same.
 LIMITS: dict[tuple[str, str], tuple[float, float]] = {
+    ("character_repetition_filter", "rep_len"): (1, 1000),
     ("document_minhash_deduplicator", "num_permutations"): (1, 1024),
     ("document_minhash_deduplicator", "num_bands"): (1, 1024),
     ("document_minhash_deduplicator", "num_rows_per_band"): (1, 1024),
+    ("document_minhash_deduplicator", "window_size"): (1, 1000),
+    ("document_simhash_deduplicator", "window_size"): (1, 1000),
     ("document_simhash_deduplicator", "num_blocks"): (1, 64),
     ("document_simhash_deduplicator", "hamming_distance"): (1, 63),
     ("image_blur_mapper", "p"): (0, 1),
@@ -152,6 +160,7 @@ LIMITS: dict[tuple[str, str], tuple[float, float]] = {
     ("image_subplot_filter", "min_line_length"): (1, 10**6),
     ("image_subplot_filter", "min_horizontal_lines"): (1, 10**6),
     ("image_subplot_filter", "min_vertical_lines"): (1, 10**6),
+    ("word_repetition_filter", "rep_len"): (1, 1000),
 }
 
 

@@ -18,6 +18,8 @@ from storyboard.errors import SettingsError, StoryboardError
 SIZE = re.compile(r"\d+ *([kmgtpezy]i?b)?", re.IGNORECASE)  # what Data-Juicer reads as it stands
 # One that repeats what repeats, such as (a+)+, may take time that doubles with each character.
 NESTED_REPEAT = re.compile(r"([*+]|\{\d+,\})[?+]?\)([*+]|\{\d+,\})")
+LONGEST_TEXT = 1000  # characters that are put in for each match
+DEFAULT_PERMUTATIONS = 256  # of document_minhash_deduplicator
 EXECUTION = {"num_proc", "batch_size", "skip_op_error"}  # how, not what: set here
 ELSEWHERE = {  # where a row's content is, and what would be written beside the cleaned set
     "save_dir": "pictures are written into the cleaned set",
@@ -34,6 +36,9 @@ def make(ops: ModuleType, recipe: Recipe, workers: int) -> list:
         SettingsError: An operator is unknown, cannot be used here, lacks a package, or is given a
             parameter that it does not take or that is of another type; with its own words.
     """
+    if any(step.operator in operator_list.NEEDS_OPENCV for step in recipe.steps):
+        from storyboard.compat import opencv  # noqa: F401  (its import changes the environment)
+
     run = {"num_proc": workers, "batch_size": 1, "skip_op_error": True}
     operators = []
     for step in recipe.steps:
@@ -81,7 +86,7 @@ def _check(ops: ModuleType, step: Step, path: Path) -> None:
             shown = str(value) if len(str(value)) < 80 else f"{str(value)[:80]}…"
             quoted = repr(shown) if isinstance(value, str) else shown
             raise SettingsError(f"{path} gives {step.operator} {name}={quoted}, which {problem}.")
-    _check_range(step, path)
+    _check_together(step, path)
 
 
 def _problem(operator: str, name: str, value: object, parameter: data_juicer.Parameter) -> str:
@@ -99,25 +104,44 @@ def _problem(operator: str, name: str, value: object, parameter: data_juicer.Par
         return mismatch + (": write it without quotes" if unquoted else "")
 
     low, high = operator_list.LIMITS.get((operator, name), (-math.inf, math.inf))
-    if isinstance(value, int | float) and not low <= value <= high:
+    numbers = [each for each in _leaves(value) if isinstance(each, int | float)]
+    if not all(low <= each <= high for each in numbers):
         return f"must be from {low:g} to {high:g}"
-    if operator == "image_size_filter" and isinstance(value, str) and not SIZE.fullmatch(value):
+    return _problem_of_text(operator, name, value)
+
+
+def _problem_of_text(operator: str, name: str, value: object) -> str:
+    """What is wrong with texts in ``value``; empty where nothing is."""
+    texts = [each for each in _leaves(value) if isinstance(each, str)]
+    if operator == "image_size_filter" and not all(map(SIZE.fullmatch, texts)):
         return 'must be a whole number with a unit, such as "10KB"'
-    if name.endswith("pattern") and any(_may_hang(each) for each in _leaves(value)):
+    if "pattern" in name and any(map(NESTED_REPEAT.search, texts)):
         return "repeats what is repeated, which may take for ever: write it without (…+)+"
+    if ("repl" in name or "join" in name) and any(len(each) > LONGEST_TEXT for each in texts):
+        return f"must have at most {LONGEST_TEXT:,} characters"
+    if name == "cv_classifier" and value and not Path(texts[0]).is_file():
+        return "must be the path of an XML file of OpenCV"
     return ""
 
 
-def _check_range(step: Step, path: Path) -> None:
-    """Raise SettingsError where the least is above the most, which would drop every row."""
-    for name, low in step.parameters.items():
-        high = step.parameters.get(name.replace("min_", "max_", 1))
+def _check_together(step: Step, path: Path) -> None:
+    """Raise SettingsError where parameters contradict each other, so that all rows would go."""
+    given = step.parameters
+    for name, low in given.items():
+        high = given.get(name.replace("min_", "max_", 1))
         numbers = all(isinstance(each, int | float) for each in (low, high))
         if name.startswith("min_") and numbers and low > high:
             raise SettingsError(
                 f"{path} gives {step.operator} {name}={low} above "
                 f"{name.replace('min_', 'max_', 1)}={high}: exchange them."
             )
+
+    bands, rows = given.get("num_bands"), given.get("num_rows_per_band")
+    if bands and rows and bands * rows > given.get("num_permutations", DEFAULT_PERMUTATIONS):
+        raise SettingsError(
+            f"{path} gives {step.operator} num_bands={bands} of num_rows_per_band={rows}, more "
+            "than num_permutations: lower one of them."
+        )
 
 
 def _leaves(value: object) -> Iterable[object]:
@@ -139,10 +163,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _may_hang(pattern: object) -> bool:
-    return isinstance(pattern, str) and bool(NESTED_REPEAT.search(pattern))
 
 
 def _json(value: object) -> str:

@@ -19,6 +19,7 @@ from storyboard.errors import SettingsError, StoryboardError
 
 VERDICT = "verdict"  # the column that a pass adds
 KEPT = -1
+LONGEST_CAPTION = 50_000  # characters that a mapper may be given or leave
 SECONDS_PER_CAPTION = 5  # for a mapper of captions, which takes milliseconds
 GIVE_UP = 32  # rows at which an operator failed alike, and at none not
 GIVE_UP_SLOW = 2  # of rows that took too long
@@ -126,9 +127,11 @@ class JudgeRow:
             verdict.hashes[str(index)] = {name: row.pop(name) for name in set(row) - names}
             return True
 
-        known = set(row[Fields.stats])
+        known, text = set(row[Fields.stats]), row["text"]
+        if data_juicer.name_of(operator) in operator_list.PICTURE_IN_TEXT:
+            row["text"] = data_juicer.with_picture_token(text)
         measured, kept = data_juicer.measure_and_filter(operator, row)
-        row |= measured
+        row |= measured | {"text": text}
         if not kept:
             statistics = {key: _plain(value) for key, value in row[Fields.stats].items()}
             new = {key: value for key, value in statistics.items() if key not in known}
@@ -145,9 +148,9 @@ class JudgeRow:
         name = data_juicer.name_of(operator)
         given = row | {Fields.stats: {}, Fields.context: {}, Fields.meta: {}}
         if name in operator_list.SAFE_FOR_CAPTIONS:
+            _check_length(row["text"])
             with alarm.time_limit(SECONDS_PER_CAPTION):
-                mapped = data_juicer.map_row(operator, given)
-            mapped = [(text, None) for text, _ in mapped]
+                mapped = [(text, None) for text, _ in data_juicer.map_row(operator, given)]
         else:
             mapped = self._map_picture(operator, f"{index}\0{row['id']}", given)
 
@@ -161,6 +164,7 @@ class JudgeRow:
             return False
 
         ((row["text"], picture),) = mapped
+        _check_length(row["text"])
         verdict.text = row["text"]
         verdict.statistics |= _plain_statistics(row[Fields.stats])
         row[Fields.stats], row[Fields.context] = {}, {}
@@ -200,6 +204,12 @@ class JudgeRow:
         if made == copy.resolve() and made.read_bytes() == before:
             return None
         return pictures.normalise(made, stem)
+
+
+def _check_length(text: str) -> None:
+    """Raise ValueError for a caption that mappers would make longer and longer."""
+    if len(text) > LONGEST_CAPTION:
+        raise ValueError(f"a caption has over {LONGEST_CAPTION:,} characters")
 
 
 def _lossless(picture: Path) -> Path:
