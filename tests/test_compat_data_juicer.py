@@ -137,7 +137,8 @@ def test_a_moved_installer_is_named(monkeypatch):
 def test_operators_have_the_private_parts_that_are_read():
     with data_juicer() as ops:
         sharing = ops.OPERATORS.modules["image_deduplicator"]
-        assert {"text_key", "min_len"} <= parameters_of(ops.OPERATORS.modules["text_length_filter"])
+        parameters = parameters_of(ops.OPERATORS.modules["text_length_filter"])
+        assert parameters["min_len"].annotation is int and parameters["text_key"].default == "text"
         assert "context" in sharing.compute_hash.__code__.co_varnames
 
 
@@ -152,8 +153,9 @@ def test_executors_are_imported_by_who_uses_one_alone(folder, make_settings):
 
         juicer.ROWS_PER_PROCESS = 1  # several processes, for which operators are pickled
         captions = Captions.load(Path(sys.argv[1]))
-        kept, _ = juicer.run(captions, Recipe(Path("r.yaml"), [Step("image_shape_filter", {})]))
-        assert kept and "ray" not in sys.modules
+        recipe = Recipe(Path("r.yaml"), [Step("image_shape_filter", {})])
+        outcome = juicer.run(captions, recipe, Path(sys.argv[1]) / "mapped")
+        assert outcome.texts and "ray" not in sys.modules
         import data_juicer.core
         assert data_juicer.core.DefaultExecutor and "ray" in sys.modules
         assert data_juicer.core.data.NestedDataset is data_juicer.core.NestedDataset

@@ -80,7 +80,7 @@ def test_two_mappers_and_captions_in_one_pass(run, folder):
         BLUR,
         {"whitespace_normalization_mapper": {}},
         {"image_blur_mapper": {"p": 1.0, "blur_type": "mean"}},
-        {"text_length_filter": {"max_len": 5}},
+        {"text_length_filter": {"min_len": 1, "max_len": 5}},
     )
     assert report.captions.rows[2].text == "看   画" and len(report.captions) == 10
     assert report.statistics["0002"]["text_len"] == 5

@@ -65,7 +65,7 @@ OPERATORS = [
         "the parameter 'min_widht', which it does not take: it takes any_or_all, max_height",
     ),
     ({"random_selector": {"select_ratio": 0.5}}, "neither filters, deduplicates nor maps"),
-    ({"image_deduplicator": {}}, r"image_deduplicator needs imagededup: install it \(pip install"),
+    ({"image_deduplicator": {}}, r"has image_deduplicator, which needs imagededup: install it \("),
     ({"replace_content_mapper": {"pattern": "("}}, r"error: missing \)"),
     # a value of another type, with the type that is wanted
     (

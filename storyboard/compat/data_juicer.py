@@ -30,6 +30,10 @@ CORE = "data_juicer.core"
 MESSAGE_LENGTH = 300  # characters of an operator's own error
 
 
+class OperatorError(SettingsError):
+    """What is wrong with an operator, after the words "<recipe> has"."""
+
+
 class MissingPackage(SettingsError):
     """An operator needs a package that is not installed."""
 
@@ -40,10 +44,10 @@ class MissingPackage(SettingsError):
         )
         self.package = package
 
-    def of(self, operator: str) -> SettingsError:
+    def of(self, operator: str) -> OperatorError:
         """The same error with the operator's name."""
-        return SettingsError(
-            f"The recipe's {operator} needs {self.package}: "
+        return OperatorError(
+            f"{operator}, which needs {self.package}: "
             f"install it (pip install {self.package}) or take the operator out."
         )
 

@@ -20,6 +20,7 @@ from storyboard.data.account import FAILED, Account
 from storyboard.data.captions import Captions
 from storyboard.data.recipes import Recipe
 from storyboard.data.row_judge import failure
+from storyboard.errors import SettingsError
 
 ROWS_PER_PROCESS = 1000  # below this a second process costs more than it saves
 
@@ -49,29 +50,35 @@ def run(captions: Captions, recipe: Recipe, folder: Path) -> Outcome:
         SettingsError: An operator is unknown, cannot be used here, is given a parameter it does not
             take, lacks a package, or fails at all rows.
     """
-    with data_juicer.data_juicer() as ops, tempfile.TemporaryDirectory() as work:
-        from storyboard.data import operators  # noqa: F401  (registers this package's own)
+    try:
+        with data_juicer.data_juicer() as ops, tempfile.TemporaryDirectory() as work:
+            workers = min(os.cpu_count() or 1, 1 + len(captions) // ROWS_PER_PROCESS)
+            operators = recipe_operators.make(ops, recipe, workers)
+            return _run(operators, captions, workers, folder, Path(work))
+    except data_juicer.OperatorError as error:
+        raise SettingsError(f"{recipe.path} has {error}") from error
 
-        workers = min(os.cpu_count() or 1, 1 + len(captions) // ROWS_PER_PROCESS)
-        steps = recipe_operators.make(ops, recipe, workers)
-        account = Account({row.id: row for row in captions.rows})
-        originals = {row.id: str(captions.path(row).resolve()) for row in captions.rows}
-        rows = _dataset(captions, originals, Path(work))
 
-        for for_single_rows, group in groupby(steps, row_pass.takes_single_rows):
-            if for_single_rows:
-                rows = row_pass.run(list(group), rows, workers, account, folder)
-            else:
-                for operator in group:
-                    rows = _deduplicate_texts(operator, rows, account)
+def _run(operators: list, captions: Captions, workers: int, folder: Path, work: Path) -> Outcome:
+    """Run ``operators``; ``work`` is for what is needed meanwhile."""
+    account = Account({row.id: row for row in captions.rows})
+    originals = {row.id: str(captions.path(row).resolve()) for row in captions.rows}
+    rows = _dataset(captions, originals, work)
 
-        ids, texts, images = (row_pass.column(rows, name) for name in ("id", "text", "images"))
-        pictures = {
-            row_id: Path(picture)
-            for row_id, (picture,) in zip(ids, images, strict=True)
-            if picture != originals[row_id]
-        }
-        return Outcome(dict(zip(ids, texts, strict=True)), pictures, account)
+    for for_single_rows, group in groupby(operators, row_pass.takes_single_rows):
+        if for_single_rows:
+            rows = row_pass.run(list(group), rows, workers, account, folder)
+        else:
+            for operator in group:
+                rows = _deduplicate_texts(operator, rows, account)
+
+    ids, texts, images = (row_pass.column(rows, name) for name in ("id", "text", "images"))
+    pictures = {
+        row_id: Path(picture)
+        for row_id, (picture,) in zip(ids, images, strict=True)
+        if picture != originals[row_id]
+    }
+    return Outcome(dict(zip(ids, texts, strict=True)), pictures, account)
 
 
 def _dataset(captions: Captions, pictures: dict[str, str], work: Path):

@@ -36,17 +36,19 @@ def make(ops: ModuleType, recipe: Recipe, workers: int) -> list:
         SettingsError: An operator is unknown, cannot be used here, lacks a package, or is given a
             parameter that it does not take or that is of another type; with its own words.
     """
+    from storyboard.data import operators  # noqa: F401  (registers this package's own)
+
     if any(step.operator in operator_list.NEEDS_OPENCV for step in recipe.steps):
         from storyboard.compat import opencv  # noqa: F401  (its import changes the environment)
 
     run = {"num_proc": workers, "batch_size": 1, "skip_op_error": True}
-    operators = []
+    made = []
     for step in recipe.steps:
         _check(ops, step, recipe.path)
         try:
-            operators += ops.load_ops([{step.operator: step.parameters | run}])
+            made += ops.load_ops([{step.operator: step.parameters | run}])
         except data_juicer.MissingPackage as error:
-            raise error.of(step.operator) from error
+            raise SettingsError(f"{recipe.path} has {error.of(step.operator)}") from error
         except StoryboardError:
             raise
         except Exception as error:  # an operator may raise anything when it is made
@@ -54,7 +56,7 @@ def make(ops: ModuleType, recipe: Recipe, workers: int) -> list:
                 f"{recipe.path} gives {step.operator} parameters that it does not take "
                 f"({data_juicer.message_of(error)}): correct them."
             ) from error
-    return operators
+    return made
 
 
 def _check(ops: ModuleType, step: Step, path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from storyboard.compat import alarm, data_juicer
 from storyboard.data import operator_list, pictures
 from storyboard.data.account import FAILED
-from storyboard.errors import SettingsError, StoryboardError
+from storyboard.errors import StoryboardError
 
 VERDICT = "verdict"  # the column that a pass adds
 KEPT = -1
@@ -105,7 +105,7 @@ class JudgeRow:
         return kept
 
     def _give_up(self, operator, index: int, error: Exception) -> None:
-        """Raise SettingsError where more rows would fail as all before did."""
+        """Raise OperatorError where more rows would fail as all before did."""
         if index in self.judged:
             return
         errors = self.errors.setdefault(index, [])
@@ -155,9 +155,9 @@ class JudgeRow:
             mapped = self._map_picture(operator, f"{index}\0{row['id']}", given)
 
         if len(mapped) > 1:
-            raise SettingsError(
-                f"The recipe's {name} makes several rows of one, which would count a picture more "
-                "than once: take it out."
+            raise data_juicer.OperatorError(
+                f"{name}, which makes several rows of one and would count a picture more than "
+                "once: take it out."
             )
         if not mapped:
             verdict.reason = "the operator leaves nothing of it"
@@ -237,13 +237,16 @@ def _random_numbers_of(seed: str) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def failure(operator, message: str) -> SettingsError:
+def failure(operator, message: str) -> data_juicer.OperatorError:
     """The error that says with what ``operator`` fails, whatever the row."""
-    name = data_juicer.name_of(operator)
-    models = [each for each in data_juicer.parameters_of(type(operator)) if each.startswith("hf_")]
-    hint = f", or set {models[0]} to a folder that holds the model" if models else ""
-    return SettingsError(
-        f"The recipe's {name} fails at every picture ({message}): "
+    hint = ""
+    for name, parameter in data_juicer.parameters_of(type(operator)).items():
+        if name.startswith("hf_"):
+            model = data_juicer.arguments_of(operator).get(name, parameter.default)
+            hint = f", or set {name}={model!r} to a folder that holds the model"
+            break
+    return data_juicer.OperatorError(
+        f"{data_juicer.name_of(operator)}, which fails at every picture ({message}): "
         f"correct its parameters{hint}, or take it out."
     )
 

@@ -24,7 +24,7 @@ def run(operators: Sequence, rows, workers: int, account: Account, folder: Path)
         folder: Where pictures that mappers make are written.
 
     Raises:
-        SettingsError: An operator fails at all rows, lacks a package, or makes several rows of one.
+        OperatorError: An operator fails at all rows, lacks a package, or makes several rows of one.
     """
     if not len(rows):
         return rows
@@ -100,7 +100,7 @@ def duplicates(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
     """Ids of the rows that the deduplicator ``operator`` refuses, with reasons.
 
     Raises:
-        SettingsError: It fails.
+        OperatorError: It fails.
     """
     import datasets
 
