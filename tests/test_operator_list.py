@@ -67,6 +67,15 @@ def test_what_is_not_safe_is_named_and_how_to_allow_it(write, operator, paramete
     recipes.check_safe(recipe, [operator])
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("image_shap_filter", "image_shape_filter"), ("clean_link_mapper", "clean_links_mapper")],
+)
+def test_an_operator_that_is_misspelt(write, name, meant):
+    with pytest.raises(SettingsError, match=f"'{name}', which .* did you mean '{meant}'"):
+        recipes.check_safe(recipes.read(write({name: {}})))
+
+
 def test_code_that_came_with_a_model_never_runs(write):
     recipe = recipes.read(write({"image_nsfw_filter": {"trust_remote_code": True}}))
     for allowed in ((), ("image_nsfw_filter",)):

@@ -30,6 +30,8 @@ def recipe(tmp_path):
         ("process: {image_shape_filter: {}}", "needs a list called process"),
         ("process：\n  - a：{}\n", r"needs a list called process \(YAML needs ':' and a space"),
         ("process: []", "needs a list called process"),
+        ("process: [" + "a, " * 200 + "]", "lists 200 operators, over 100"),
+        ("process: [" + "a" * 2000 + "]", "Entry 1 .* is called 'aaa.*'…, which is no operator's"),
         ("process: [5]", "Entry 1 of process in .* is no operator"),
         ("process: [a, [b]]", "Entry 2 of process .* is no operator"),
         (
@@ -58,7 +60,7 @@ def test_an_operator_without_parameters_is_as_it_is_by_default(recipe):
 
 OPERATORS = [
     ({"image_shap_filter": {}}, "'image_shap_filter'.*did you mean 'image_shape_filter'"),
-    ({"x" * 500: {}}, "names the operator 'xxx.*which Data-Juicer does not have"),
+    ({"x_filter": {}}, "names the operator 'x_filter', which Data-Juicer does not have"),
     ({"image_shape_filter": {"any_or_all": "some"}}, r"that it does not take \(ValueError: .*some"),
     (
         {"image_shape_filter": {"min_widht": 5}},
@@ -98,8 +100,9 @@ OPERATORS = [
     ({"image_sharpness_filter": {"min_sharpness": 15}}, "15, which must be from 0 to 1"),
     (
         {"image_shape_filter": {"min_width": 9, "max_width": 5}},
-        "min_width=9 above max_width=5: exchange them",
+        "min_width=9 above max_width=5, by which no row stays: set both",
     ),
+    ({"image_aspect_ratio_filter": {"min_ratio": 4}}, "min_ratio=4 above max_ratio=3, by which no"),
     # what would take for ever
     ({"document_minhash_deduplicator": {"num_permutations": 10**6}}, "must be from 1 to 1024"),
     ({"replace_content_mapper": {"pattern": "(a+)+$"}}, "repeats what is repeated"),
@@ -134,6 +137,7 @@ def test_what_data_juicers_own_files_hold_is_taken(recipe):
         {"replace_content_mapper": {"pattern": r"(?:\d{1,3}\.){3}\d{1,3}", "repl": ""}},
         {"image_blur_mapper": {"save_dir": None, "radius": 2}},
         {"alphanumeric_filter": {"min_ratio": 0, "reversed_range": True}},
+        {"text_length_filter": {"min_closed_interval": True, "max_closed_interval": False}},
     ]
     with data_juicer() as ops:
         made = recipe_operators.make(ops, recipes.read(recipe(process)), workers=1)

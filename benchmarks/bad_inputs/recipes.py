@@ -10,6 +10,13 @@ from PIL import Image
 
 from benchmarks.bad_inputs import Wrong
 
+WITHOUT_MORE = 0.9  # share of good recipes without operators that need a package or a model
+NEED_MORE = {
+    *("chinese_convert_mapper", "clean_html_mapper", "document_simhash_deduplicator"),
+    *("flagged_words_filter", "stopwords_filter", "image_deduplicator", "image_aesthetics_filter"),
+    *("image_nsfw_filter", "image_watermark_filter", "image_text_matching_filter"),
+    *("image_text_similarity_filter", "fix_unicode_mapper"),
+}
 ODD_VALUES = [
     *("100", "200", "", " ", "None", "nan", "1:2", "１００", "a" * 5000, "10KB", "-5KB", "1e3"),
     *(None, True, False, 0, -1, 1, 0.5, 1.5, 10**30, -(10**30), 2**63, 1e300),
@@ -185,18 +192,21 @@ def sequence(rng: random.Random, folder: Path) -> str:
 
 def _good(rng: random.Random) -> list[dict]:
     steps = []
-    for operator in rng.choices(_safe(), k=rng.randint(1, 5)):
+    needless = rng.random() < WITHOUT_MORE
+    choices = [name for name in _safe() if not (needless and name in NEED_MORE)]
+    for operator in rng.choices(choices, k=rng.randint(1, 5)):
         parameters = {}
         for name, parameter in _parameters(operator).items():
-            if rng.random() < 0.5 or name.endswith("_key"):
+            if rng.random() < 0.5 or name in ("reversed_range", "tokenization", "batch_mode"):
                 continue
             default = parameter.default
             if isinstance(default, bool):
                 parameters[name] = rng.random() < 0.5
             elif isinstance(default, int):
-                parameters[name] = rng.choice([0, 1, 2, 5, 50, 300])
+                parameters[name] = rng.choice([1, 2, 5] if name.startswith("min") else [50, 300])
             elif isinstance(default, float):
-                parameters[name] = round(rng.choice([0.0, 0.01, 0.3, 0.9, 1.0, 4.0]), 2)
+                low = name.startswith("min")
+                parameters[name] = rng.choice([0.0, 0.01] if low else [0.3, 0.9, 1.0, 4.0])
         steps.append({operator: parameters})
     return steps
 

@@ -216,8 +216,9 @@ def write(
         if row.id not in kept:
             continue
         mapped = pictures.get(row.id)
-        same_suffix = mapped is None or Path(row.image).suffix == mapped.suffix
-        image = row.image if same_suffix else f"{row.image}{mapped.suffix}"
+        image = row.image
+        if mapped and mapped.suffix != Path(image).suffix:
+            image += mapped.suffix
         rows.append(replace(row, text=kept[row.id], image=image))
         target = folder / image
         if Path(image).is_absolute() or ".." in Path(image).parts:

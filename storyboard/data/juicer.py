@@ -6,6 +6,8 @@ picture anew. Here the operators that map or judge single rows run over one row 
 texts run over the whole set between such passes.
 """
 
+import contextlib
+import io
 import json
 import os
 import tempfile
@@ -115,7 +117,8 @@ def _deduplicate_texts(operator, rows, account: Account):
 
     left = datasets.Dataset.from_list(hashed)
     try:
-        left, _ = operator.process(left)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+            left, _ = operator.process(left)
     except data_juicer.MissingPackage as error:
         raise error.of(data_juicer.name_of(operator)) from error
     except Exception as error:  # an operator may raise anything

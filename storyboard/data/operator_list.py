@@ -9,6 +9,8 @@ A test compares the lists with the operators that are installed: a new one is re
 read and listed here.
 """
 
+import difflib
+
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -171,3 +173,11 @@ def why_unsafe(operator: str) -> str | None:
     if operator.startswith(("video_", "audio_")):
         return UNSAFE.get(operator, _MEDIA)
     return UNSAFE.get(operator, UNREAD)
+
+
+def similar_to(operator: str) -> str | None:
+    """The listed operator that one which is not listed was probably meant to be."""
+    if operator in SAFE or operator in UNSAFE or operator.startswith(("video_", "audio_")):
+        return None
+    similar = difflib.get_close_matches(operator, [*SAFE, *UNSAFE], 1, cutoff=0.8)
+    return similar[0] if similar else None

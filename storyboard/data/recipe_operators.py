@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -88,7 +88,7 @@ def _check(ops: ModuleType, step: Step, path: Path) -> None:
             shown = str(value) if len(str(value)) < 80 else f"{str(value)[:80]}…"
             quoted = repr(shown) if isinstance(value, str) else shown
             raise SettingsError(f"{path} gives {step.operator} {name}={quoted}, which {problem}.")
-    _check_together(step, path)
+    _check_together(step, parameters, path)
 
 
 def _problem(operator: str, name: str, value: object, parameter: data_juicer.Parameter) -> str:
@@ -126,16 +126,20 @@ def _problem_of_text(operator: str, name: str, value: object) -> str:
     return ""
 
 
-def _check_together(step: Step, path: Path) -> None:
+def _check_together(
+    step: Step, parameters: Mapping[str, data_juicer.Parameter], path: Path
+) -> None:
     """Raise SettingsError where parameters contradict each other, so that all rows would go."""
     given = step.parameters
-    for name, low in given.items():
-        high = given.get(name.replace("min_", "max_", 1))
-        numbers = all(isinstance(each, int | float) for each in (low, high))
-        if name.startswith("min_") and numbers and low > high:
+    for name in given:
+        pair = (name.replace("max_", "min_", 1), name.replace("min_", "max_", 1))
+        if pair[0] == pair[1] or not set(pair) <= parameters.keys() or given.get("reversed_range"):
+            continue
+        low, high = (given.get(each, parameters[each].default) for each in pair)
+        if _is_amount(low) and _is_amount(high) and low > high:
             raise SettingsError(
-                f"{path} gives {step.operator} {name}={low} above "
-                f"{name.replace('min_', 'max_', 1)}={high}: exchange them."
+                f"{path} gives {step.operator} {pair[0]}={low:g} above {pair[1]}={high:g}, by "
+                "which no row stays: set both."
             )
 
     bands, rows = given.get("num_bands"), given.get("num_rows_per_band")
@@ -144,6 +148,10 @@ def _check_together(step: Step, path: Path) -> None:
             f"{path} gives {step.operator} num_bands={bands} of num_rows_per_band={rows}, more "
             "than num_permutations: lower one of them."
         )
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _leaves(value: object) -> Iterable[object]:

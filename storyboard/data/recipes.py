@@ -10,6 +10,8 @@ from storyboard.data import operator_list
 from storyboard.errors import SettingsError
 
 RECIPES = resources.path("recipes")
+MOST_STEPS = 100
+LONGEST_NAME = 80  # characters of an operator
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ def read(name: str) -> Recipe:
             f"{path} needs a list called process{hint}, each entry one operator with its "
             "parameters, as in recipes/sample.yaml."
         )
+    if len(process) > MOST_STEPS:
+        raise SettingsError(
+            f"{path} lists {len(process)} operators, over {MOST_STEPS}: leave out some of them."
+        )
     return Recipe(path, [_step(entry, n, path) for n, entry in enumerate(process, 1)])
 
 
@@ -81,6 +87,8 @@ def _step(entry: object, number: int, path: Path) -> Step:
         )
 
     ((operator, parameters),) = entry.items()
+    if len(operator) > LONGEST_NAME:
+        raise SettingsError(f"{where} is called {operator[:40]!r}…, which is no operator's name.")
     parameters = {} if parameters is None else parameters
     if not isinstance(parameters, dict):
         raise SettingsError(
@@ -104,6 +112,11 @@ def check_safe(recipe: Recipe, allowed: Sequence[str] = ()) -> None:
                 )
         if step.operator in allowed:
             continue
+        if similar := operator_list.similar_to(step.operator):
+            raise SettingsError(
+                f"{recipe.path} names the operator {step.operator!r}, which Data-Juicer does not "
+                f"have: did you mean {similar!r}?"
+            )
         if reason := operator_list.why_unsafe(step.operator):
             raise _unsafe(recipe, step, f"has the operator {step.operator}, which {reason}")
         unsafe = operator_list.UNSAFE_PARAMETERS.get(step.operator, {})
