@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -157,6 +158,31 @@ def test_the_cause_is_the_operators_own(run, step, message):
     with pytest.raises(SettingsError, match=message) as error:
         run(step)
     assert "\n" not in str(error.value)
+
+
+def test_a_model_in_a_pickle_is_not_loaded(run, tmp_path):
+    import torch
+    import transformers
+
+    class Code:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    model = tmp_path / "model"
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = transformers.ViTConfig(**small, intermediate_size=8, image_size=32, patch_size=16)
+    config.architectures = ["ViTForImageClassification"]
+    config.save_pretrained(model)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(model)
+    torch.save({"weights": Code()}, model / "pytorch_model.bin")
+    with pytest.raises(SettingsError, match="its weights are a pickle that holds more than tens"):
+        run({"image_nsfw_filter": {"hf_nsfw_model": str(model)}})
+    assert not (tmp_path / "ran").exists()
+
+    (model / "pytorch_model.bin").unlink()
+    transformers.ViTForImageClassification(config).save_pretrained(model)
+    report = run({"image_nsfw_filter": {"hf_nsfw_model": str(model), "max_score": 1.0}})
+    assert all(0 < each["image_nsfw_score"] < 1 for each in report.statistics.values())
 
 
 def test_a_mapper_that_makes_several_rows_of_one(run, operator):
