@@ -72,7 +72,7 @@ def test_what_is_not_safe_is_named_and_how_to_allow_it(write, operator, paramete
     [("image_shap_filter", "image_shape_filter"), ("clean_link_mapper", "clean_links_mapper")],
 )
 def test_an_operator_that_is_misspelt(write, name, meant):
-    with pytest.raises(SettingsError, match=f"'{name}', which .* did you mean '{meant}'"):
+    with pytest.raises(SettingsError, match=f"'{name}', which .* write '{meant}'"):
         recipes.check_safe(recipes.read(write({name: {}})))
 
 

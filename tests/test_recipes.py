@@ -59,7 +59,7 @@ def test_an_operator_without_parameters_is_as_it_is_by_default(recipe):
 
 
 OPERATORS = [
-    ({"image_shap_filter": {}}, "'image_shap_filter'.*did you mean 'image_shape_filter'"),
+    ({"image_shap_filter": {}}, "'image_shap_filter'.*write 'image_shape_filter'"),
     ({"x_filter": {}}, "names the operator 'x_filter', which Data-Juicer does not have"),
     ({"image_shape_filter": {"any_or_all": "some"}}, r"that it does not take \(ValueError: .*some"),
     (

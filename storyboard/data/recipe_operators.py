@@ -65,7 +65,7 @@ def _check(ops: ModuleType, step: Step, path: Path) -> None:
         similar = difflib.get_close_matches(step.operator, known, 1)
         raise SettingsError(
             f"{path} names the operator {step.operator[:80]!r}, which Data-Juicer does not have"
-            + (f": did you mean {similar[0]!r}?" if similar else ".")
+            + (f": write {similar[0]!r} if you mean that." if similar else ".")
         )
 
     operator = known[step.operator]

@@ -115,7 +115,7 @@ def check_safe(recipe: Recipe, allowed: Sequence[str] = ()) -> None:
         if similar := operator_list.similar_to(step.operator):
             raise SettingsError(
                 f"{recipe.path} names the operator {step.operator!r}, which Data-Juicer does not "
-                f"have: did you mean {similar!r}?"
+                f"have: write {similar!r} if you mean that."
             )
         if reason := operator_list.why_unsafe(step.operator):
             raise _unsafe(recipe, step, f"has the operator {step.operator}, which {reason}")
