@@ -31,10 +31,6 @@ CORE = "data_juicer.core"
 MESSAGE_LENGTH = 300  # characters of an operator's own error
 
 
-class OperatorError(SettingsError):
-    """What is wrong with an operator, after the words "<recipe> has"."""
-
-
 class MissingPackage(SettingsError):
     """An operator needs a package that is not installed."""
 
@@ -44,13 +40,6 @@ class MissingPackage(SettingsError):
             f"install it (pip install {package}) or take the operator out."
         )
         self.package = package
-
-    def of(self, operator: str) -> OperatorError:
-        """The same error with the operator's name."""
-        return OperatorError(
-            f"{operator}, which needs {self.package}: "
-            f"install it (pip install {self.package}) or take the operator out."
-        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from storyboard.data.captions import CaptionRow
 
@@ -43,11 +44,13 @@ class Account:
 
     Attributes:
         rows: By id.
+        recipe: File of the recipe.
         operators: In the order in which they ran.
         statistics: What was measured of a row, by its id.
     """
 
     rows: Mapping[str, CaptionRow]
+    recipe: Path
     operators: list[OperatorCount] = field(default_factory=list)
     dropped: list[DroppedRow] = field(default_factory=list)
     statistics: dict[str, dict] = field(default_factory=dict)

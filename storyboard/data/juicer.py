@@ -15,14 +15,13 @@ import time
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from storyboard.compat import data_juicer
-from storyboard.data import recipe_operators, row_pass
+from storyboard.data import operator_errors, recipe_operators, row_pass
 from storyboard.data.account import FAILED, Account
 from storyboard.data.captions import Captions
 from storyboard.data.recipes import Recipe
-from storyboard.data.row_judge import failure
-from storyboard.errors import SettingsError
 
 ROWS_PER_PROCESS = 1000  # below this a second process costs more than it saves
 
@@ -52,35 +51,27 @@ def run(captions: Captions, recipe: Recipe, folder: Path) -> Outcome:
         SettingsError: An operator is unknown, cannot be used here, is given a parameter it does not
             take, lacks a package, or fails at all rows.
     """
-    try:
-        with data_juicer.data_juicer() as ops, tempfile.TemporaryDirectory() as work:
-            workers = min(os.cpu_count() or 1, 1 + len(captions) // ROWS_PER_PROCESS)
-            operators = recipe_operators.make(ops, recipe, workers)
-            return _run(operators, captions, workers, folder, Path(work))
-    except data_juicer.OperatorError as error:
-        raise SettingsError(f"{recipe.path} has {error}") from error
+    with data_juicer.data_juicer() as ops, tempfile.TemporaryDirectory() as work:
+        workers = min(os.cpu_count() or 1, 1 + len(captions) // ROWS_PER_PROCESS)
+        operators = recipe_operators.make(ops, recipe, workers)
+        account = Account({row.id: row for row in captions.rows}, recipe.path)
+        originals = {row.id: str(captions.path(row).resolve()) for row in captions.rows}
+        rows = _dataset(captions, originals, Path(work))
 
+        for for_single_rows, group in groupby(operators, row_pass.takes_single_rows):
+            if for_single_rows:
+                rows = row_pass.run(list(group), rows, workers, account, folder)
+            else:
+                for operator in group:
+                    rows = _deduplicate_texts(operator, rows, account)
 
-def _run(operators: list, captions: Captions, workers: int, folder: Path, work: Path) -> Outcome:
-    """Run ``operators``; ``work`` is for what is needed meanwhile."""
-    account = Account({row.id: row for row in captions.rows})
-    originals = {row.id: str(captions.path(row).resolve()) for row in captions.rows}
-    rows = _dataset(captions, originals, work)
-
-    for for_single_rows, group in groupby(operators, row_pass.takes_single_rows):
-        if for_single_rows:
-            rows = row_pass.run(list(group), rows, workers, account, folder)
-        else:
-            for operator in group:
-                rows = _deduplicate_texts(operator, rows, account)
-
-    ids, texts, images = (row_pass.column(rows, name) for name in ("id", "text", "images"))
-    pictures = {
-        row_id: Path(picture)
-        for row_id, (picture,) in zip(ids, images, strict=True)
-        if picture != originals[row_id]
-    }
-    return Outcome(dict(zip(ids, texts, strict=True)), pictures, account)
+        ids, texts, images = (row_pass.column(rows, name) for name in ("id", "text", "images"))
+        pictures = {
+            row_id: Path(picture)
+            for row_id, (picture,) in zip(ids, images, strict=True)
+            if picture != originals[row_id]
+        }
+        return Outcome(dict(zip(ids, texts, strict=True)), pictures, account)
 
 
 def _dataset(captions: Captions, pictures: dict[str, str], work: Path):
@@ -99,33 +90,38 @@ def _dataset(captions: Captions, pictures: dict[str, str], work: Path):
 
 def _deduplicate_texts(operator, rows, account: Account):
     """Run a deduplicator of texts, which may also shorten them, as Data-Juicer does."""
-    import datasets
-
     if not len(rows):
         return rows
+    name = data_juicer.name_of(operator)
     began = time.perf_counter()
+    try:
+        reasons, left = _compared_texts(operator, rows)
+    except data_juicer.MissingPackage as error:
+        raise operator_errors.lacks_package(name, error.package, account.recipe) from error
+    except Exception as error:  # an operator may raise anything
+        cause = data_juicer.message_of(error)
+        raise operator_errors.fails_always(operator, cause, account.recipe) from error
+
+    before, after = row_pass.column(rows, "id"), row_pass.column(left, "id")
+    reasons = dict.fromkeys(before, "repeats another text") | reasons
+    account.enter(name, before, after, reasons, time.perf_counter() - began)
+    return left.select_columns(["id", "text", "images"]) if len(left) else left
+
+
+def _compared_texts(operator, rows) -> tuple[dict[str, str], Any]:
+    """Reasons of rows at which ``operator`` fails, and the rows that it keeps; raises at all."""
+    import datasets
+
     reasons, hashed = {}, []
     for row in rows:
         try:
             hashed.append(data_juicer.compute_hash(operator, dict(row)))
-        except data_juicer.MissingPackage as error:
-            raise error.of(data_juicer.name_of(operator)) from error
+        except data_juicer.MissingPackage:
+            raise
         except Exception as error:  # an operator may raise anything: this row is dropped
             reasons[row["id"]] = f"{FAILED} ({data_juicer.message_of(error)})"
             if len(reasons) == len(rows):
-                raise failure(operator, data_juicer.message_of(error)) from error
-
-    left = datasets.Dataset.from_list(hashed)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-            left, _ = operator.process(left)
-    except data_juicer.MissingPackage as error:
-        raise error.of(data_juicer.name_of(operator)) from error
-    except Exception as error:  # an operator may raise anything
-        raise failure(operator, data_juicer.message_of(error)) from error
-
-    before, after = row_pass.column(rows, "id"), row_pass.column(left, "id")
-    reasons = dict.fromkeys(before, "repeats another text") | reasons
-    seconds = time.perf_counter() - began
-    account.enter(data_juicer.name_of(operator), before, after, reasons, seconds)
-    return left.select_columns(["id", "text", "images"]) if len(left) else left
+                raise
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        left, _ = operator.process(datasets.Dataset.from_list(hashed))
+    return reasons, left

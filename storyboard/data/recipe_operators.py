@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from storyboard.compat import data_juicer
-from storyboard.data import operator_list
+from storyboard.data import operator_errors, operator_list
 from storyboard.data.recipes import Recipe, Step
 from storyboard.errors import SettingsError, StoryboardError
 
@@ -48,7 +48,8 @@ def make(ops: ModuleType, recipe: Recipe, workers: int) -> list:
         try:
             made += ops.load_ops([{step.operator: step.parameters | run}])
         except data_juicer.MissingPackage as error:
-            raise SettingsError(f"{recipe.path} has {error.of(step.operator)}") from error
+            name, package = step.operator, error.package
+            raise operator_errors.lacks_package(name, package, recipe.path) from error
         except StoryboardError:
             raise
         except Exception as error:  # an operator may raise anything when it is made

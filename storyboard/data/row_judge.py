@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from storyboard.compat import alarm, data_juicer
-from storyboard.data import operator_list, pictures
+from storyboard.data import operator_errors, operator_list, pictures
 from storyboard.data.account import FAILED
 from storyboard.errors import StoryboardError
 
@@ -58,10 +58,12 @@ class JudgeRow:
     Args:
         operators: Filters, mappers and deduplicators of pictures.
         folder: Where pictures that mappers make are written.
+        recipe: For messages.
     """
 
-    def __init__(self, operators: Sequence, folder: Path) -> None:
+    def __init__(self, operators: Sequence, folder: Path, recipe: Path) -> None:
         self.operators = operators
+        self.recipe = recipe
         self.folder = folder
         self.errors: dict[int, list[str]] = {}  # of operators that have failed at each row so far
         self.judged: set[int] = set()  # operators that have not
@@ -93,7 +95,8 @@ class JudgeRow:
         try:
             kept = self._judge(operator, index, row, verdict)
         except data_juicer.MissingPackage as error:
-            raise error.of(data_juicer.name_of(operator)) from error
+            name = data_juicer.name_of(operator)
+            raise operator_errors.lacks_package(name, error.package, self.recipe) from error
         except StoryboardError:
             raise
         except Exception as error:  # an operator may raise anything: this row is dropped
@@ -105,14 +108,14 @@ class JudgeRow:
         return kept
 
     def _give_up(self, operator, index: int, error: Exception) -> None:
-        """Raise OperatorError where more rows would fail as all before did."""
+        """Raise SettingsError where more rows would fail as all before did."""
         if index in self.judged:
             return
         errors = self.errors.setdefault(index, [])
         errors.append(data_juicer.message_of(error))
         limit = GIVE_UP_SLOW if isinstance(error, TimeoutError) else GIVE_UP
         if len(errors) >= limit and len(set(errors)) == 1:
-            raise failure(operator, errors[0])
+            raise operator_errors.fails_always(operator, errors[0], self.recipe)
 
     def _judge(self, operator, index: int, row: dict, verdict: Verdict) -> bool:
         """Have ``operator`` change ``row`` in place; returns whether it keeps it."""
@@ -155,10 +158,7 @@ class JudgeRow:
             mapped = self._map_picture(operator, f"{index}\0{row['id']}", given)
 
         if len(mapped) > 1:
-            raise data_juicer.OperatorError(
-                f"{name}, which makes several rows of one and would count a picture more than "
-                "once: take it out."
-            )
+            raise operator_errors.several_rows(name, self.recipe)
         if not mapped:
             verdict.reason = "the operator leaves nothing of it"
             return False
@@ -235,20 +235,6 @@ def _random_numbers_of(seed: str) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-
-
-def failure(operator, message: str) -> data_juicer.OperatorError:
-    """The error that says with what ``operator`` fails, whatever the row."""
-    hint = ""
-    for name, parameter in data_juicer.parameters_of(type(operator)).items():
-        if name.startswith("hf_"):
-            model = data_juicer.arguments_of(operator).get(name, parameter.default)
-            hint = f", or set {name}={model!r} to a folder that holds the model"
-            break
-    return data_juicer.OperatorError(
-        f"{data_juicer.name_of(operator)}, which fails at every picture ({message}): "
-        f"correct its parameters{hint}, or take it out."
-    )
 
 
 def _plain_statistics(statistics: Mapping[str, object]) -> dict[str, object]:

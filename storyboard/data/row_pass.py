@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from storyboard.compat import data_juicer
+from storyboard.data import operator_errors
 from storyboard.data.account import Account
-from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict, failure
+from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict
 
 
 def takes_single_rows(operator) -> bool:
@@ -24,12 +25,12 @@ def run(operators: Sequence, rows, workers: int, account: Account, folder: Path)
         folder: Where pictures that mappers make are written.
 
     Raises:
-        OperatorError: An operator fails at all rows, lacks a package, or makes several rows of one.
+        SettingsError: An operator fails at all rows, lacks a package, or makes several rows of one.
     """
     if not len(rows):
         return rows
     judged = rows.map(
-        JudgeRow(operators, folder),
+        JudgeRow(operators, folder, account.recipe),
         num_proc=workers if workers > 1 else None,
         remove_columns=[name for name in rows.column_names if name != "id"],
     )
@@ -78,7 +79,8 @@ def _enter(
     refused = {row_id: each for row_id, each in before.items() if each.dropped_by == index}
     errors = [verdict.error for verdict in refused.values() if verdict.error]
     if errors and len(errors) == len(before):
-        raise failure(operator, max(errors, key=errors.count))
+        cause = max(errors, key=errors.count)
+        raise operator_errors.fails_always(operator, cause, account.recipe)
 
     reasons = {row_id: verdict.reason for row_id, verdict in refused.items()}
     if isinstance(operator, Deduplicator):
@@ -87,7 +89,7 @@ def _enter(
             for row_id, verdict in before.items()
             if row_id not in reasons
         }
-        reasons |= duplicates(operator, hashes)
+        reasons |= _duplicates(operator, hashes, account.recipe)
 
     kept = [row_id for row_id in before if row_id not in reasons]
     judging = sum(verdict.seconds[index] for verdict in before.values()) / workers
@@ -96,11 +98,11 @@ def _enter(
     return kept
 
 
-def duplicates(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
+def _duplicates(operator, hashes: Mapping[str, dict], recipe: Path) -> dict[str, str]:
     """Ids of the rows that the deduplicator ``operator`` refuses, with reasons.
 
     Raises:
-        OperatorError: It fails.
+        SettingsError: It fails.
     """
     import datasets
 
@@ -112,7 +114,8 @@ def duplicates(operator, hashes: Mapping[str, dict]) -> dict[str, str]:
     try:
         kept, _ = operator.process(rows)
     except Exception as error:  # an operator may raise anything
-        raise failure(operator, data_juicer.message_of(error)) from error
+        cause = data_juicer.message_of(error)
+        raise operator_errors.fails_always(operator, cause, recipe) from error
 
     kept_ids = set(column(kept, "id"))
     repeated = getattr(operator, "repeats", {})  # Data-Juicer's own deduplicators do not say which
