@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from storyboard import clean, collect
+from storyboard.data.captions import CaptionRow, Captions
+from storyboard.data.cleaning import write
 from storyboard.errors import DatasetError
 from tests.conftest import picture
 
@@ -128,6 +130,17 @@ def test_captions_survive_the_loss_of_hard_links(folder, make_settings, recipe, 
     report = run(folder, make_settings, recipe, [{"text_length_filter": {"min_len": 1}}])
     shutil.rmtree(report.origin)
     assert all(report.captions.path(row).is_file() for row in report.captions.rows)
+
+
+@pytest.mark.parametrize("image", ["../0.png", "images/../../0.png", "{outside}"])
+def test_a_listing_that_points_elsewhere_writes_nothing_there(tmp_path, folder, image):
+    outside = tmp_path / "elsewhere.png"
+    image = image.format(outside=outside)
+    captions = Captions(folder, [CaptionRow("0000", "a", image)])
+    (tmp_path / "cleaned").mkdir()
+    with pytest.raises(DatasetError, match="which lies outside of it"):
+        write(captions, {"0000": "a"}, tmp_path / "cleaned")
+    assert not outside.exists() and not list((tmp_path / "cleaned").iterdir())
 
 
 def test_collecting_and_cleaning_import_no_torch(folder, tmp_path):

@@ -34,3 +34,11 @@ def fails_always(operator, cause: str, recipe: Path) -> SettingsError:
         f"{recipe} has {data_juicer.name_of(operator)}, which fails at every picture ({cause}): "
         f"correct its parameters{hint}, or take it out."
     )
+
+
+def too_slow(operator: str, seconds: float, recipe: Path) -> SettingsError:
+    """``operator`` was stopped at several captions."""
+    return SettingsError(
+        f"{recipe} has {operator}, which was stopped at several captions after {seconds:g} s each: "
+        "simplify its pattern, shorten the captions, or take it out."
+    )

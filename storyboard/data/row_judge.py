@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ KEPT = -1
 LONGEST_CAPTION = 50_000  # characters that a mapper may be given or leave
 SECONDS_PER_CAPTION = 5  # for a mapper of captions, which takes milliseconds
 GIVE_UP = 32  # rows at which an operator failed alike, and at none not
-GIVE_UP_SLOW = 2  # of rows that took too long
+GIVE_UP_SLOW = 2  # rows that took too long, where no other was done in time
+MOST_SLOW = 10  # where others were
 
 
 @dataclass
@@ -67,6 +69,7 @@ class JudgeRow:
         self.folder = folder
         self.errors: dict[int, list[str]] = {}  # of operators that have failed at each row so far
         self.judged: set[int] = set()  # operators that have not
+        self.slow = Counter[int]()  # rows at which an operator took too long
 
     def __call__(self, row) -> dict[str, str]:
         from data_juicer.utils.constant import Fields
@@ -108,13 +111,17 @@ class JudgeRow:
         return kept
 
     def _give_up(self, operator, index: int, error: Exception) -> None:
-        """Raise SettingsError where more rows would fail as all before did."""
+        """Raise SettingsError where more rows would fail as all before did, or take too long."""
+        if isinstance(error, TimeoutError):
+            self.slow[index] += 1
+            if self.slow[index] >= (MOST_SLOW if index in self.judged else GIVE_UP_SLOW):
+                name = data_juicer.name_of(operator)
+                raise operator_errors.too_slow(name, SECONDS_PER_CAPTION, self.recipe)
         if index in self.judged:
             return
         errors = self.errors.setdefault(index, [])
         errors.append(data_juicer.message_of(error))
-        limit = GIVE_UP_SLOW if isinstance(error, TimeoutError) else GIVE_UP
-        if len(errors) >= limit and len(set(errors)) == 1:
+        if len(errors) >= GIVE_UP and len(set(errors)) == 1:
             raise operator_errors.fails_always(operator, errors[0], self.recipe)
 
     def _judge(self, operator, index: int, row: dict, verdict: Verdict) -> bool:
