@@ -1,5 +1,7 @@
 """Pictures that mappers make: what is trained is what they made, and they leave nothing behind."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import yaml
@@ -7,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from storyboard import clean, collect
 from storyboard.data import juicer
+from storyboard.data.captions import CaptionRow, Captions
 from tests.conftest import picture
 
 
@@ -108,15 +111,26 @@ def test_a_picture_that_no_mapper_changed_is_as_collected(run):
     ]
 
 
-def test_a_long_thin_picture_is_measured_in_bounded_memory(run, folder):
-    import tracemalloc
-
+def test_a_long_thin_picture_is_measured_in_bounded_memory(tmp_path, make_settings):
+    rows = []
     for name, size in (("0", (5000, 1)), ("1", (1, 5000)), ("2", (20000, 16))):
-        Image.effect_noise(size, 60).convert("RGB").save(folder / f"{name}.png")
+        Image.effect_noise(size, 60).convert("RGB").save(tmp_path / f"{name}.png")
+        rows.append(CaptionRow(name, "a", f"{name}.png"))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("process: [image_sharpness_filter: {min_sharpness: 0.01}]")
     tracemalloc.start()
-    _, report = run(
-        {"image_sharpness_filter": {"min_sharpness": 0.01}}, {"image_near_deduplicator": {}}
-    )
+    report = clean(Captions(tmp_path, rows), make_settings(recipe=str(recipe)))
     assert tracemalloc.get_traced_memory()[1] < 200e6
     tracemalloc.stop()
-    assert len(report.captions) == 10
+    assert len(report.captions) == 3
+
+
+def test_a_picture_that_breaks_before_a_mapper_costs_only_itself(folder, make_settings, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"process": [BLUR]}))
+    settings = make_settings(dataset=str(folder), recipe=str(recipe))
+    captions = collect(settings)
+    captions.path(captions.rows[6]).write_bytes(b"<html>")
+    report = clean(captions, settings)
+    assert [row.id for row in report.dropped] == ["0006"] and len(report.captions) == 9
+    assert "image_blur_mapper failed at 1 pictures: the operator failed (PictureE" in str(report)

@@ -16,7 +16,7 @@ import numpy as np
 from storyboard.compat import alarm, data_juicer
 from storyboard.data import operator_errors, operator_list, pictures
 from storyboard.data.account import FAILED
-from storyboard.errors import StoryboardError
+from storyboard.errors import PictureError, StoryboardError
 
 VERDICT = "verdict"  # the column that a pass adds
 KEPT = -1
@@ -100,9 +100,9 @@ class JudgeRow:
         except data_juicer.MissingPackage as error:
             name = data_juicer.name_of(operator)
             raise operator_errors.lacks_package(name, error.package, self.recipe) from error
-        except StoryboardError:
-            raise
         except Exception as error:  # an operator may raise anything: this row is dropped
+            if isinstance(error, StoryboardError) and not isinstance(error, PictureError):
+                raise
             verdict.error = data_juicer.message_of(error)
             verdict.reason = f"{FAILED} ({verdict.error})"
             self._give_up(operator, index, error)
@@ -192,7 +192,7 @@ class JudgeRow:
         workplace = stem.with_suffix(".work")
         workplace.mkdir(parents=True)
         try:
-            copy = pictures.normalise(Path(row["images"][0]), workplace / "picture")
+            copy = pictures.normalise(Path(row["images"][0]), workplace / "picture").path
             copy = _lossless(copy)
             before = copy.read_bytes()
             with _random_numbers_of(seed):
@@ -210,7 +210,7 @@ class JudgeRow:
             raise ValueError("it returned a picture that lies elsewhere")
         if made == copy.resolve() and made.read_bytes() == before:
             return None
-        return pictures.normalise(made, stem)
+        return pictures.normalise(made, stem).path
 
 
 def _check_length(text: str) -> None:
