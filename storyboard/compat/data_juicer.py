@@ -16,11 +16,11 @@ import functools
 import importlib.util
 import inspect
 import io
-import pickle  # for the error alone
 import sys
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from types import ModuleType
 
 from storyboard.compat import datasets, guard, loguru, pillow, process
@@ -157,7 +157,7 @@ def _refuse_to_install(_cls, specification: str, *_arguments) -> None:
 def message_of(error: BaseException) -> str:
     """The kind and the words of an operator's own error, in one line."""
     words = " ".join(str(error).split())[:MESSAGE_LENGTH].rstrip(".")
-    if isinstance(error, pickle.UnpicklingError):  # torch's words say how to run its code
+    if isinstance(error, UnpicklingError):  # torch's words say how to run its code
         words = "its weights are a pickle that holds more than tensors"
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 

@@ -225,7 +225,7 @@ def _lossless(picture: Path) -> Path:
         return picture
     from PIL import Image
 
-    with Image.open(picture) as image:
+    with Image.open(picture, formats=["JPEG"]) as image:  # what ``normalise`` writes
         image.save(picture.with_suffix(".png"), pnginfo=None, icc_profile=None, exif=b"")
     return picture.with_suffix(".png")
 
