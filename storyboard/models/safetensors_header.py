@@ -8,8 +8,8 @@ before a library reads the file.
 import math
 from pathlib import Path
 
-from storyboard.errors import BaseError
-from storyboard.models.configs import parsed, shortened
+from storyboard.errors import BaseError, brief
+from storyboard.models.configs import parsed
 
 LENGTH_BYTES = 8
 LONGEST_HEADER = 32 * 2**20  # bytes; 3,000 tensors of SDXL in one file take 0.4 MB
@@ -111,14 +111,14 @@ def _end(path: Path, header: dict[str, dict]) -> int:
     """
     for name, entry in header.items():
         if wrong := _wrong(entry):
-            raise _damaged(path, f"the tensor {shortened(name)} {wrong}")
+            raise _damaged(path, f"the tensor {brief(name)} {wrong}")
 
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, stop = entry["data_offsets"]
         if begin != end:
             where = "overlaps the one before" if begin < end else "leaves a gap before it"
-            raise _damaged(path, f"the tensor {shortened(name)} {where}")
+            raise _damaged(path, f"the tensor {brief(name)} {where}")
         end = stop
     return end
 
@@ -129,11 +129,11 @@ def _wrong(entry: object) -> str | None:
         return "has no dtype, shape and data_offsets"
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in BITS:
-        return f"is of the unknown type {shortened(dtype)}"
+        return f"is of the unknown type {brief(dtype)}"
     if not _sizes(shape) or len(shape) > MOST_DIMENSIONS:
-        return f"has the shape {shortened(shape)}"
+        return f"has the shape {brief(shape)}"
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        return f"has the data_offsets {shortened(offsets)}"
+        return f"has the data_offsets {brief(offsets)}"
 
     bits, held = math.prod(shape) * BITS[dtype], 8 * (offsets[1] - offsets[0])
     if bits != held:
