@@ -14,7 +14,7 @@ from storyboard import artifacts, show
 from storyboard.compat.data_juicer import data_juicer
 from storyboard.compat.quiet import quiet
 from storyboard.data.listing import ListedPicture
-from storyboard.errors import BaseError, DatasetError, SettingsError
+from storyboard.errors import BaseError, DatasetError, SettingsError, reason
 from storyboard.models import weights
 from storyboard.settings import Settings
 
@@ -114,19 +114,9 @@ def _load(ops, folder: Path, model: str, picture: Path):
             _run(operator, picture)
     except torch.OutOfMemoryError:
         raise
-    # what transformers raises for a model of another kind
-    except (
-        BaseError,
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        RuntimeError,
-    ) as error:
-        message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    except Exception as error:  # transformers raises whatever a model of another kind leads to
         raise SettingsError(
-            f"captioner={model!r} cannot describe pictures ({message}): {SUGGESTION}."
+            f"captioner={model!r} cannot describe pictures ({reason(error)}): {SUGGESTION}."
         ) from error
     return operator
 
@@ -153,8 +143,15 @@ def _check_weights(folder: Path) -> None:
 
     from storyboard.models import loading
 
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    model_class = getattr(transformers, config.architectures[0])
+    loading.check_folder(folder, "name another captioner")
+    # by itself it asks at the keyboard whether to run code of the folder
+    config = transformers.AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    architectures = config.architectures or [None]
+    model_class = getattr(transformers, str(architectures[0]), None)
+    if model_class is None:
+        raise BaseError(f"{folder / 'config.json'} names no class of transformers in architectures")
     loading.pretrained(model_class, folder, device_map="meta")
 
 
@@ -167,9 +164,8 @@ def _caption(operator, path: Path, seed: int) -> str:
         try:
             return _run(operator, path)
         except (OSError, ValueError, RuntimeError) as error:
-            message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise DatasetError(
-                f"The captioning model failed at {path.name} ({message}): "
+                f"The captioning model failed at {path.name} ({reason(error)}): "
                 "give that picture a caption of your own."
             ) from error
 

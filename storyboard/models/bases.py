@@ -190,5 +190,6 @@ def get(name: str) -> Base:
                 recognition.refuse(name, lookalike)
     raise SettingsError(
         f"There is no base called {brief(name)}: "
-        f"set base to one of {', '.join(map(repr, names()))}, or to the path of a diffusers folder or a .safetensors file."
+        f"set base to one of {', '.join(map(repr, names()))}, "
+        "or to the path of a diffusers folder or a .safetensors file."
     )
