@@ -128,7 +128,8 @@ def test_a_folder_that_lacks_a_config_or_holds_another_pipeline_is_refused(hub, 
     with pytest.raises(BaseError, match="is no diffusers folder .*vae/config.json is missing"):
         bases.get(str(base.folder))
     index.write_text("{")
-    with pytest.raises(BaseError, match="is no diffusers folder .*model_index.json is damaged .it is no JSON"):
+    damaged = "is no diffusers folder .*model_index.json is damaged .it is no JSON"
+    with pytest.raises(BaseError, match=damaged):
         bases.get(str(base.folder))
 
 

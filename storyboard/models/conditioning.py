@@ -167,7 +167,7 @@ def _compute(run: Run, missing: Mapping[str, Path], adapter: Adapter | None) -> 
         pipe, base.text_length, device, _layers_left_out(base, run.clip_skip)
     )
     _print_foreign(base, missing)
-    _print_cut(base, [prompt for prompt in missing if encoding.is_cut(prompt)])
+    _print_cut(encoding, [prompt for prompt in missing if encoding.is_cut(prompt)])
 
     empty_is_zero = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
     for prompt, path in missing.items():
@@ -256,9 +256,9 @@ def _print_foreign(base: Base, prompts: Iterable[str]) -> None:
         )
 
 
-def _print_cut(base: Base, prompts: list[str]) -> None:
+def _print_cut(encoding: TextEncoding, prompts: list[str]) -> None:
     if prompts:
         print(
-            f"text: {len(prompts)} prompts and captions are longer than {base.text_length} tokens, "
-            f"the rest of them is not read, such as {prompts[-1][:60]}…"
+            f"text: {len(prompts)} prompts and captions are longer than {encoding.most_tokens} "
+            f"tokens, the rest of them is not read, such as {prompts[-1][:60]}…"
         )

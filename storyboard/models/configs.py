@@ -1,5 +1,6 @@
 """``config.json`` and the other JSON files of models: read within bounds, their values checked."""
 
+import contextlib
 import inspect
 import json
 import math
@@ -66,6 +67,7 @@ FACTORS = (
     "mid_block_scale_factor",
     "resnet_out_scale_factor",
 )
+JSON_TYPES = {bool, int, float, str, list, dict, type(None)}
 # what a module asks for in every call and nothing here gives
 UNSUPPORTED = ("class_embed_type", "num_class_embeds", "quantization_config", "time_cond_proj_dim")
 
@@ -227,40 +229,47 @@ def _is_number(value: object) -> bool:
 def _accepted(kind: type) -> dict[str, set[type]]:
     """Types by key, as annotations and defaults of the constructor name them.
 
-    Keys of which neither says anything are left out.
+    Keys of which neither says anything, or which take other things than JSON has, are left out.
     """
     constructor = kind.__init__
-    try:
-        hints = typing.get_type_hints(constructor)
-    except (NameError, TypeError):  # annotations that only a type checker can resolve
-        hints = {}
+    # transformers annotates the class, diffusers the constructor
+    hints = inspect.get_annotations(kind)
+    with contextlib.suppress(NameError, TypeError):  # what only a type checker can resolve
+        hints |= typing.get_type_hints(constructor)
 
     accepted = {}
     for name, parameter in inspect.signature(constructor).parameters.items():
-        allowed = set(_named(hints.get(name)))
+        allowed = set(_named(hints[name])) if name in hints else set()
         if parameter.default not in (inspect.Parameter.empty, None):
-            default = parameter.default
-            items = default if isinstance(default, tuple | list) else ()
-            allowed |= {type(default), *map(type, items)}
+            allowed |= _types_of(parameter.default)
         elif name not in hints:
             continue
-        if allowed:
-            accepted[name] = {list if each is tuple else each for each in allowed}
+        allowed = {list if each is tuple else each for each in allowed}
+        if allowed and allowed <= JSON_TYPES:
+            accepted[name] = allowed
     return accepted
 
 
+def _types_of(default: object) -> set[type]:
+    """The type of a default, and of what it lists."""
+    items = default if isinstance(default, tuple | list) else ()
+    return {type(default), *(each for item in items for each in _types_of(item))}
+
+
 def _named(annotation: object) -> Iterator[type]:
-    """The plain types that an annotation is made of."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for each in typing.get_args(annotation):
+    """The plain types that an annotation is made of; ``object`` for what is none."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        yield from map(type, parts)
+    elif annotation is Ellipsis:  # of tuple[int, ...]
+        return
+    elif origin is None:
+        yield annotation if isinstance(annotation, type) else object
+    else:
+        if origin not in (typing.Union, types.UnionType):
+            yield origin if isinstance(origin, type) else object
+        for each in parts:
             yield from _named(each)
-    elif origin := typing.get_origin(annotation):
-        if isinstance(origin, type):
-            yield origin
-        for each in typing.get_args(annotation):
-            yield from _named(each)
-    elif isinstance(annotation, type):
-        yield annotation
 
 
 def _fits(value: object, allowed: set[type]) -> bool:
