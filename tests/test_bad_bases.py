@@ -75,6 +75,7 @@ def test_what_is_no_file_is_as_if_it_were_missing(copy, kind):
 
 
 VALUES = (
+    ("model_index.json", "force_zeros_for_empty_prompt", "no", "which is neither true nor false"),
     (TEXT, "num_hidden_layers", 1_000_000, "asks for 1,000,000 layers (num_hidden_layers)"),
     (TEXT, "num_hidden_layers", 10**9, "which is not from 1 to 1048576"),
     (TEXT, "num_hidden_layers", -1, "num_hidden_layers=-1"),
@@ -117,7 +118,7 @@ VALUES = (
 def test_a_value_that_cannot_be_is_named_at_once(copy, file, key, value, message):
     edit(copy / file, lambda content: content.update({key: value}))
     began = time.perf_counter()
-    refused(copy, message, file.partition("/")[2] if "differ" not in message else "config.json")
+    refused(copy, message, file.rpartition("/")[2])
     assert time.perf_counter() - began < 5
 
 

@@ -146,7 +146,8 @@ class Base:
         Raises:
             BaseError: A file is missing or damaged, or a config asks for more than the weights are.
         """
-        self._read("model_index.json")
+        index = self._read("model_index.json")
+        configs.check_values(self.folder / "model_index.json", index, self._remedy())
         for component in self.components:
             if component.startswith("text_encoder"):
                 folder = self.folder / component.replace("text_encoder", "tokenizer")

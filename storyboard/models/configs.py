@@ -67,6 +67,7 @@ FACTORS = (
     "mid_block_scale_factor",
     "resnet_out_scale_factor",
 )
+SWITCHES = ("force_zeros_for_empty_prompt",)  # true or false
 JSON_TYPES = {bool, int, float, str, list, dict, type(None)}
 # what a module asks for in every call and nothing here gives
 UNSUPPORTED = ("class_embed_type", "num_class_embeds", "quantization_config", "time_cond_proj_dim")
@@ -217,6 +218,8 @@ def _wrong(key: str, value: object) -> str | None:
         largest = LARGEST_SAMPLE if key == "sample_size" else LARGEST
         if not all(type(each) is int and 1 <= each <= largest for each in values):
             return f"which is not from 1 to {largest}"
+    if key in SWITCHES and not isinstance(value, bool):
+        return "which is neither true nor false"
     if key in FACTORS and (not _is_number(value) or value <= 0):
         return "which is no number above 0"
     return None

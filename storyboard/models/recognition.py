@@ -111,11 +111,8 @@ def _configs(path: Path) -> dict[str, dict]:
     read = {}
     for name in sorted(names):
         file = path / name
-        try:
-            read[name] = configs.read(file) if file.is_file() else {}
-            configs.check_values(file, read[name])
-        except BaseError as error:
-            _refuse_folder(path, str(error).rstrip("."), error)
+        read[name] = configs.read(file) if file.is_file() else {}
+        configs.check_values(file, read[name])
     return read
 
 
@@ -142,11 +139,11 @@ def _family_of_folder(path: Path, files: Mapping[str, dict]) -> Family:
     return family
 
 
-def _refuse_folder(path: Path, reason: str, cause: Exception | None = None) -> NoReturn:
+def _refuse_folder(path: Path, reason: str) -> NoReturn:
     raise BaseError(
         f"base={str(path)!r} is no diffusers folder ({reason}): it needs model_index.json, "
         "scheduler, unet, vae, text_encoder and tokenizer."
-    ) from cause
+    )
 
 
 def _template(
