@@ -24,7 +24,7 @@ def refused(folder, *expected):
     message = str(error.value)
     assert "\n" not in message and len(message) < 900
     for part in expected:
-        assert part in message
+        assert part in message, message
     return message
 
 

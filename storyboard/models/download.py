@@ -41,8 +41,11 @@ def local(model: HubModel, needed: Sequence[str]) -> Path | None:
     folder, sizes = _noted(model)
     if folder is None:
         return None
-    whole = all(_is_whole(folder / name, size) for name, size in sizes.items())
-    return folder if whole and all((folder / name).is_file() for name in needed) else None
+    try:
+        whole = all(_is_whole(folder / name, size) for name, size in sizes.items())
+        return folder if whole and all((folder / name).is_file() for name in needed) else None
+    except OSError:  # a damaged note may hold what is too long for a path
+        return None
 
 
 def from_hubs(

@@ -40,7 +40,8 @@ def read(source: Path, text_length: int) -> Embedding | None:
     try:
         with safe_open(source, "pt") as file:
             facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # in memory of their own: a mapped file that is cut off later ends the process
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (OSError, SafetensorError):
         return None
     if tensors.keys() != {"tokens", "pooled"} or "chunks" not in facts:

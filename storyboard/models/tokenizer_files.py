@@ -56,7 +56,12 @@ def _state(folder: Path) -> tuple:
 
 
 def _check_tokens(path: Path, content: dict, remedy: str) -> None:
-    """Raise BaseError unless special tokens are texts, or records of one."""
+    """Raise BaseError unless special tokens are texts, and the length a number."""
+    length = content.get("model_max_length", 1)
+    if type(length) is not int or length < 1:
+        raise BaseError(
+            f"{path} has model_max_length={brief(length)}, which is no number of tokens: {remedy}."
+        )
     for key in SPECIAL:
         token = content.get(key)
         if isinstance(token, dict):

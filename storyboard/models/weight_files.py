@@ -43,8 +43,7 @@ def read_headers(paths: list[Path], remedy: str = "get it again") -> dict[str, d
     """The headers of one model's files as one; entries as ``read_header`` gives them.
 
     Raises:
-        BaseError: A file is not whole, holds a tensor that another one holds, or lacks one that the
-            index beside it names.
+        BaseError: A file is not whole, or holds a tensor that another one holds.
     """
     holders: dict[str, Path] = {}
     tensors = {}
@@ -57,26 +56,7 @@ def read_headers(paths: list[Path], remedy: str = "get it again") -> dict[str, d
                 )
             holders[name] = path
             tensors[name] = entry
-
-    if index := _index_of(paths):
-        for name, file in _weight_map(index, remedy).items():
-            if name not in holders or holders[name].name != file:
-                raise BaseError(
-                    f"{index} names the tensor {brief(name)} in {file}, which is not there: "
-                    f"{remedy}."
-                )
     return tensors
-
-
-def _index_of(paths: list[Path]) -> Path | None:
-    """The index that names ``paths``, if one does."""
-    folder, names = paths[0].parent, {path.name for path in paths}
-    for variant in VARIANTS:
-        for stem in STEMS:
-            index = folder / f"{stem}{SUFFIX}.index{variant}.json"
-            if index.is_file() and set(_weight_map(index, "get it again").values()) == names:
-                return index
-    return None
 
 
 def _weight_map(index: Path, remedy: str) -> dict[str, str]:

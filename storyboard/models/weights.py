@@ -14,7 +14,7 @@ from storyboard.models.download import CACHE, cache
 from storyboard.models.hubs import HubModel
 from storyboard.models.repository import INDEX
 
-HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(?:@[\w./-]{1,200})?")
+HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(?:@[\w./-]{1,200})?", re.ASCII)
 
 
 def fetch(base: Base) -> Base:

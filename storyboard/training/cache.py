@@ -158,7 +158,8 @@ def _read(
     if digest is not None and digest != artifacts.digest_of_file(path):
         return None
     try:
-        tensors = load_file(path)
+        # in memory of their own: a mapped file that is cut off later ends the process
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError):
         return None
 
