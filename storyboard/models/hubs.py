@@ -96,6 +96,10 @@ def publishing(model: HubModel) -> list[Hub]:
 
 def reason(error: Exception) -> str:
     """Why a client failed, for a message: the hub's answer in words, or what the client says."""
+    failed = getattr(error, "failed_files", None)  # of ModelScope's client, by name
+    if failed:
+        name, error = next(iter(failed.items()))
+        return f"{name}, {reason(error)}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     status = status or getattr(error, "status_code", None)
     if type(status) is int and status in ANSWERS:

@@ -68,7 +68,7 @@ def of_folder(path: Path, schedule: Mapping[str, object]) -> tuple[str, bool]:
             "Playground v2.5 and CosXL have one)",
             ONLY_DISCRETE,
         )
-    flow = "Flow" in scheduler or schedule.get("use_flow_sigmas")
+    flow = "Flow" in scheduler or _switch(path, schedule, "use_flow_sigmas")
     if flow or prediction == "flow_prediction":
         _refuse(
             path,
@@ -92,17 +92,10 @@ def of_folder(path: Path, schedule: Mapping[str, object]) -> tuple[str, bool]:
             ONLY_PREDICTIONS,
         )
 
-    rescaled = schedule.get("rescale_betas_zero_snr")
-    if not isinstance(rescaled, bool | None):
-        _refuse(
-            path,
-            f"has rescale_betas_zero_snr={brief(rescaled)} in {SCHEDULER_CONFIG}",
-            "it is true or false",
-        )
     return _checked(
         path,
         PREDICTION_TYPES[prediction],
-        bool(rescaled),
+        _switch(path, schedule, "rescale_betas_zero_snr"),
         f"rescale_betas_zero_snr in {SCHEDULER_CONFIG}",
     )
 
@@ -135,6 +128,13 @@ def betas_of_folder(
 
 def _is_beta(value: object) -> bool:
     return type(value) in (int, float) and 0 < value < 1
+
+
+def _switch(path: Path, schedule: Mapping[str, object], key: str) -> bool:
+    value = schedule.get(key)
+    if not isinstance(value, bool | None):
+        _refuse(path, f"has {key}={brief(value)} in {SCHEDULER_CONFIG}", "it is true or false")
+    return bool(value)
 
 
 def _text(path: Path, schedule: Mapping[str, object], key: str, default: str) -> str:
