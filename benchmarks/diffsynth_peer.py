@@ -23,6 +23,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from storyboard.models import loading
 from storyboard.models.base import Base
+from storyboard.models.tokenizing import tokenizer
 
 
 class Vae(torch.nn.Module):
@@ -89,9 +90,7 @@ def text_pipeline(base: Base, dtype: torch.dtype, device: str):
     for component in base.components:
         if component.startswith("text_encoder"):
             parts[component] = loading.load(base, component, dtype).to(device)
-            parts[component.replace("text_encoder", "tokenizer")] = loading.tokenizer(
-                base, component
-            )
+            parts[component.replace("text_encoder", "tokenizer")] = tokenizer(base, component)
     return loading.pipeline(base, **parts)
 
 

@@ -87,3 +87,13 @@ class LibraryError(StoryboardError):
 
 class BundleError(StoryboardError):
     """A story bundle that is not whole, or not safe to open or to give away."""
+
+
+def reason(error: BaseException) -> str:
+    """Type and first line of an error of a library, for a message; of our own the message alone."""
+    lines = str(error).strip().splitlines()
+    first = " ".join(lines[0].split()).rstrip(".") if lines else ""
+    if isinstance(error, StoryboardError):
+        return first
+    shown = first if len(first) <= 2 * MAX_SHOWN else f"{first[: 2 * MAX_SHOWN]}…"
+    return f"{type(error).__name__} {shown}".strip()

@@ -19,16 +19,20 @@ class Hub(LocalServer):
         cut: Name of a file that breaks off in the middle, once, after which all is refused.
         refusing: Whether every request is answered with 404.
         ranges: (file name, range) of every request for a part of a file.
+        fault: Answers a request in place of the hub, if it returns True.
     """
 
     def __init__(self, root: Path) -> None:
         self.root, self.cut, self.refusing, self.ranges = root, None, False, []
+        self.fault = None
         super().__init__(_handler(self))
 
 
 def _handler(hub: Hub) -> type[Handler]:
     class ModelScopeHandler(Handler):
         def do_GET(self):
+            if hub.fault and hub.fault(self):
+                return None
             url = urllib.parse.urlparse(self.path)
             part = url.path.split("/")
             if hub.refusing or len(part) < 6 or "/api/v1/models/" not in url.path:

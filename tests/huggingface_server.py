@@ -17,10 +17,11 @@ class HuggingFace(LocalServer):
     Attributes:
         asked: (method, path) of every request.
         sized: Whether the listing has sizes.
+        fault: Answers a request in place of the hub, if it returns True.
     """
 
     def __init__(self, root: Path, sized: bool = True) -> None:
-        self.root, self.asked, self.sized = root, [], sized
+        self.root, self.asked, self.sized, self.fault = root, [], sized, None
         super().__init__(_handler(self))
 
     def folder(self, owner: str, name: str, revision: str) -> Path:
@@ -41,6 +42,8 @@ def _handler(hub: HuggingFace) -> type[Handler]:
         def do_GET(self):
             path = urllib.parse.urlparse(self.path).path
             parts = [urllib.parse.unquote(part) for part in path.strip("/").split("/")]
+            if hub.fault and hub.fault(self):
+                return None
             hub.asked.append((self.command, urllib.parse.unquote(self.path)))
             match parts:
                 case ["api", "models", owner, name]:

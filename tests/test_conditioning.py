@@ -226,7 +226,7 @@ class Constant:
     """A text encoding of a family that this file alone knows."""
 
     def __init__(self, pipe, text_length, device, layers_left_out=0):
-        self.text_length = text_length
+        self.text_length = self.most_tokens = text_length
 
     def is_cut(self, prompt):
         return len(prompt) > self.text_length

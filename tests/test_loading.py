@@ -113,15 +113,20 @@ def test_nothing_is_filled_with_random_numbers(encoder, change, message, options
     assert "\n" not in str(error.value) and str(encoder) in str(error.value)
 
 
-@pytest.mark.parametrize("spoilt", ["cut off", "gone", "no config"])
-def test_files_that_are_not_whole_are_an_error_of_ours(encoder, spoilt):
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ("cut off", "is cut off or not this file, get it again"),
+        ("gone", "get the config and the weights of the same model"),
+        ("no config", "config.json is missing: get the config and the weights of the same model"),
+    ],
+)
+def test_files_that_are_not_whole_are_an_error_of_ours(encoder, spoilt, message):
     path = encoder / "model.safetensors"
     if spoilt == "cut off":
         path.write_bytes(path.read_bytes()[:-9])
     else:
         (path if spoilt == "gone" else encoder / "config.json").unlink()
-    with pytest.raises(
-        BaseError, match="get the config and the weights of the same model"
-    ) as error:
+    with pytest.raises(BaseError, match=message) as error:
         loading.pretrained(CLIPVisionModelWithProjection, encoder)
     assert "\n" not in str(error.value)

@@ -17,7 +17,7 @@ from storyboard.data import text_files
 from storyboard.data.listing import ListedPicture
 from storyboard.data.text_files import Refusal
 from storyboard.data.tree import KOHYA_FOLDER
-from storyboard.errors import DatasetError, ResourceError, SettingsError
+from storyboard.errors import BaseError, DatasetError, ResourceError, SettingsError, reason
 from storyboard.models import weights
 from storyboard.settings import Settings
 
@@ -128,9 +128,8 @@ def _load(ops, folder: Path, model: str, picture: Path):
         raise
     # transformers and Data-Juicer raise anything at all for a model of another kind
     except Exception as error:
-        message = _first_line(error)
         raise SettingsError(
-            f"captioner={model!r} cannot describe pictures ({message}): {SUGGESTION}."
+            f"captioner={model!r} cannot describe pictures ({reason(error)}): {SUGGESTION}."
         ) from error
     return operator
 
@@ -157,8 +156,15 @@ def _check_weights(folder: Path) -> None:
 
     from storyboard.models import loading
 
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    model_class = getattr(transformers, config.architectures[0])
+    loading.check_folder(folder, "name another captioner")
+    # by itself it asks at the keyboard whether to run code of the folder
+    config = transformers.AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    architectures = config.architectures or [None]
+    model_class = getattr(transformers, str(architectures[0]), None)
+    if model_class is None:
+        raise BaseError(f"{folder / 'config.json'} names no class of transformers in architectures")
     loading.pretrained(model_class, folder, device_map="meta")
 
 
@@ -174,17 +180,10 @@ def _caption(operator, path: Path, seed: int) -> str:
             raise
         # the model's own code raises anything at all
         except Exception as error:
-            message = _first_line(error)
             raise DatasetError(
-                f"The captioning model failed at {path.name} ({message}): "
+                f"The captioning model failed at {path.name} ({reason(error)}): "
                 "give that picture a caption of your own."
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    """What a library's error is and says, in one line of bounded length."""
-    line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {line[:300]}"
 
 
 def _run(operator, path: Path) -> str:

@@ -1,16 +1,17 @@
 """What a stage has to know of the model it works on."""
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storyboard.errors import BaseError
+from storyboard.errors import BaseError, reason
+from storyboard.models import configs, tokenizer_files
 from storyboard.models.families import Family
 from storyboard.models.hubs import HubModel
-from storyboard.models.safetensors_header import check_length, header_length
+from storyboard.models.safetensors_header import header_length
+from storyboard.models.weight_files import find_weights, read_headers
 
 # up to this size a file's whole content enters the fingerprint; beyond it the header, and pieces
 # from all over the file, because checkpoints of one family share their header
@@ -18,7 +19,6 @@ WHOLE_FILE_LIMIT = 64 * 2**20
 PIECES, PIECE = 256, 2**16
 FINGERPRINTED = {".json", ".safetensors", ".model", ".txt"}
 
-VOCABULARIES = ("tokenizer.model", "vocab.json", "tokenizer.json")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -141,36 +141,41 @@ class Base:
         return "fp16" if ".fp16" in self.weight_files(component)[0].name else None
 
     def check(self) -> None:
-        """Raise BaseError unless every file is there and of the length that its header says."""
-        configs = [f"{component}/config.json" for component in self.components]
-        for name in ("model_index.json", *configs):
-            if not (self.folder / name).is_file():
-                raise BaseError(
-                    f"The base {self.name!r} lacks {self.folder / name}: {self._remedy()}."
-                )
+        """Check every file but for the numbers: headers, configs, vocabularies.
+
+        Raises:
+            BaseError: A file is missing or damaged, or a config asks for more than the weights are.
+        """
+        index = self._read("model_index.json")
+        configs.check_values(self.folder / "model_index.json", index, self._remedy())
         for component in self.components:
             if component.startswith("text_encoder"):
-                self._check_vocabulary(component)
+                folder = self.folder / component.replace("text_encoder", "tokenizer")
+                tokenizer_files.check(folder, f"The base {self.name!r}", self._remedy())
         for component in self.components:
-            self.check_weights(component)
+            self.check_component(component)
 
-    def _check_vocabulary(self, component: str) -> None:
-        """Raise BaseError without one: an empty folder would pass for a tokenizer of two tokens."""
-        folder = self.folder / component.replace("text_encoder", "tokenizer")
-        if not any((folder / name).is_file() for name in VOCABULARIES):
-            raise BaseError(
-                f"The base {self.name!r} lacks a vocabulary in {folder} "
-                f"({', '.join(VOCABULARIES)}): {self._remedy()}."
-            )
+    def check_component(self, component: str) -> None:
+        """Raise BaseError unless config and weights of ``component`` are there and whole."""
+        config = self._read(f"{component}/config.json")
+        tensors = read_headers(self.weight_files(component), self._remedy())
+        path = self.folder / component / "config.json"
+        configs.check(path, config, len(tensors), self._remedy())
 
-    def check_weights(self, component: str) -> None:
-        """Raise BaseError unless the weights of ``component`` are there and whole."""
-        check_whole(self.weight_files(component))
+    def _read(self, name: str) -> dict:
+        """The JSON object in the file ``name``."""
+        path = self.folder / name
+        if not path.is_file():
+            raise BaseError(f"The base {self.name!r} lacks {path}: {self._remedy()}.")
+        return configs.read(path, self._remedy())
 
     def _remedy(self) -> str:
         """What to do where files are missing."""
         if self.modelscope:
-            return f"delete {self.folder} and run this cell again, it is fetched anew"
+            # a client that links its snapshots to blobs would link to the same file again
+            in_cache = self.root.parent.name == "snapshots"
+            folder = self.root.parents[1] if in_cache else self.root
+            return f"delete {folder} and run this cell again, it is fetched anew"
         if self.embedded:
             folder = os.path.relpath(self.folder)
             return f"restore it from the repository (git checkout -- {folder})"
@@ -178,50 +183,20 @@ class Base:
 
     def config(self, component: str) -> dict:
         """The ``config.json`` of a component, without private keys."""
-        content = json.loads((self.folder / component / "config.json").read_text(encoding="utf-8"))
-        return {key: value for key, value in content.items() if not key.startswith("_")}
+        return configs.public(self._read(f"{component}/config.json"))
 
     def fingerprint(self) -> str:
         """SHA-256 of its files, as ``fingerprint_of``."""
         return fingerprint_of(self.folder)
 
 
-def find_weights(folder: Path, title: str, remedy: str) -> list[Path]:
-    """The safetensors files in ``folder``: one or several shards, in full precision if possible.
-
-    Args:
-        title, remedy: What lacks them, and what to do about it, for the message.
-
-    Raises:
-        BaseError: There are none, or a shard is missing.
-    """
-    for variant in ("", ".fp16"):
-        for stem in ("model", "diffusion_pytorch_model"):
-            index = folder / f"{stem}.safetensors.index{variant}.json"
-            if index.is_file():
-                names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-                shards = sorted({folder / name for name in names})
-                for shard in shards:
-                    if shard.parent != folder or not shard.is_file():
-                        raise BaseError(f"{title} lacks {shard}: {remedy}.")
-                return shards
-
-            path = folder / f"{stem}{variant}.safetensors"
-            if path.is_file():
-                return [path]
-    raise BaseError(f"{title} lacks safetensors weights in {folder}: {remedy}.")
-
-
-def check_whole(paths: list[Path]) -> None:
-    """Raise BaseError unless safetensors files are as long as their own headers say."""
-    for path in paths:
-        check_length(path)
-
-
 def fingerprint_of(folder: Path) -> str:
     """SHA-256 over names, sizes and content of a model's files.
 
     Of files beyond 64 MB: header and 256 pieces.
+
+    Raises:
+        BaseError: A file cannot be read.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -229,13 +204,24 @@ def fingerprint_of(folder: Path) -> str:
             continue
 
         size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}:{size}:".encode())
-        with path.open("rb") as file:
-            if size <= WHOLE_FILE_LIMIT:
-                digest.update(file.read())
-                continue
-            digest.update(file.read(header_length(path)))
-            for piece in range(PIECES):
-                file.seek(piece * (size - PIECE) // (PIECES - 1))
-                digest.update(file.read(PIECE))
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}:{size}:".encode(errors="surrogateescape"))
+        try:
+            for piece in _pieces(path, size):
+                digest.update(piece)
+        except OSError as error:
+            raise BaseError(f"{path} cannot be read ({reason(error)}): get it again.") from error
     return digest.hexdigest()
+
+
+def _pieces(path: Path, size: int) -> Iterator[bytes]:
+    """The content of a file, or parts from all over it where it is long."""
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE_LIMIT:
+            yield file.read()
+            return
+        if path.suffix == ".safetensors":
+            yield file.read(header_length(path))
+        for piece in range(PIECES):
+            file.seek(piece * (size - PIECE) // (PIECES - 1))
+            yield file.read(PIECE)

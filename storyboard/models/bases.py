@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from storyboard import resources
-from storyboard.errors import SettingsError
+from storyboard.errors import SettingsError, brief
 from storyboard.models import families, recognition
 from storyboard.models.base import Base
 from storyboard.models.families import kolors, sd15, sdxl
@@ -164,6 +164,15 @@ def default() -> str:
     return "kolors" if roomy else "mini"
 
 
+def existing(name: str | Path) -> Path | None:
+    """The file or folder at the path ``name``, which may begin with ``~``; None without one."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a path, or of no user
+        return None
+
+
 def get(name: str) -> Base:
     """The base called ``name``, or the one at the path ``name``.
 
@@ -173,14 +182,14 @@ def get(name: str) -> Base:
     """
     if name in _BASES:
         return _BASES[name]
-    path = Path(name).expanduser()
-    if path.exists():
+    if path := existing(name):
         return recognition.opened(path, tuple(_BASES.values()))
     for family in families.known():
         for lookalike in family.lookalikes:
             if lookalike.hub_id == name:
                 recognition.refuse(name, lookalike)
     raise SettingsError(
-        f"There is no base called {name!r}: set base to one of {', '.join(map(repr, names()))}, "
+        f"There is no base called {brief(name)}: "
+        f"set base to one of {', '.join(map(repr, names()))}, "
         "or to the path of a diffusers folder or a .safetensors file."
     )

@@ -4,8 +4,6 @@ How a family's encoders read a prompt is said in ``text_clip.py`` and ``text_cha
 """
 
 import gc
-import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,17 +12,17 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as serialise
 
 from storyboard import artifacts
 from storyboard import prompts as syntax
 from storyboard.compat.quiet import quiet
-from storyboard.errors import BaseError, SettingsError
+from storyboard.errors import BaseError, ResourceError, SettingsError, StoryboardError, brief
+from storyboard.models import embedding_files
 from storyboard.models import loading as models
 from storyboard.models.bases import Base
 from storyboard.models.run import Run
-from storyboard.models.text_encoding import Embedding, encoding_of
+from storyboard.models.text_encoding import Embedding, TextEncoding, encoding_of
+from storyboard.models.tokenizing import tokenizer
 
 MOST_CHUNKS = 12  # of a batch's common length: the least common multiple of 1 to 4
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -63,25 +61,29 @@ def encode(
             their own.
 
     Raises:
-        BaseError: The weights do not fit.
+        BaseError: The weights or a tokenizer are damaged or do not fit.
         LoraError: The LoRA file is no LoRA, or does not attach whole.
-        SettingsError: A prompt has a bracket without its partner, or ``clip_skip`` leaves no layer
-            of CLIP.
+        SettingsError: A prompt has a bracket without its partner or weights that overflow, or
+            ``clip_skip`` leaves no layer of CLIP.
     """
     prompts = [*prompts, *map(syntax.literal, captions)]
     folder = _cache_folder(run, adapter)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {
-        prompt: folder / f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.safetensors"
-        for prompt in prompts
-    }
-    missing = {prompt: path for prompt, path in paths.items() if not path.is_file()}
+    paths = {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
+    length = run.base.text_length
+    embeddings = {prompt: embedding_files.read(path, length) for prompt, path in paths.items()}
+    missing = {prompt: paths[prompt] for prompt, found in embeddings.items() if found is None}
+
+    if damaged := [path for path in missing.values() if path.is_file()]:
+        print(f"text: {len(damaged)} embeddings kept in {folder} are damaged, they are made again")
     if missing:
         _compute(run, missing, adapter)
         gc.collect()
         if _device(run) == "cuda":
             torch.cuda.empty_cache()
-    return {prompt: _read(path, run.base.text_length) for prompt, path in paths.items()}
+        embedding_files.forget_oldest(run.folder / "cache" / "text", set(paths.values()))
+        embeddings |= {prompt: _read_back(path, length) for prompt, path in missing.items()}
+    return embeddings
 
 
 def common_length(lengths: Iterable[int], text_length: int) -> int:
@@ -138,7 +140,12 @@ def _layers_left_out(base: Base, clip_skip: int | None) -> int:
     """
     if clip_skip is None:
         return 0
-    layers = base.config("text_encoder")["num_hidden_layers"]
+    layers = base.config("text_encoder").get("num_hidden_layers")
+    if not isinstance(layers, int):
+        raise BaseError(
+            f"{base.root / 'text_encoder' / 'config.json'} does not say num_hidden_layers, which "
+            f"clip_skip={clip_skip} counts from: get it again, or set clip_skip=None."
+        )
     if clip_skip > layers:
         raise SettingsError(
             f"clip_skip={clip_skip} is more than the {layers} layers of the text encoder of "
@@ -152,6 +159,7 @@ def _layers_left_out(base: Base, clip_skip: int | None) -> int:
 def _compute(run: Run, missing: Mapping[str, Path], adapter: Adapter | None) -> None:
     """Encode each prompt of ``missing`` and write its embedding to its path."""
     base, device = run.base, _device(run)
+    models.check_layouts(base)
     pipe = text_pipeline(base, device, run.plan.dtype, run.text_encoder_bits)
     if adapter is not None:
         adapter.attach(pipe)
@@ -159,21 +167,40 @@ def _compute(run: Run, missing: Mapping[str, Path], adapter: Adapter | None) -> 
         pipe, base.text_length, device, _layers_left_out(base, run.clip_skip)
     )
     _print_foreign(base, missing)
-    _print_cut(base, [prompt for prompt in missing if encoding.is_cut(prompt)])
+    _print_cut(encoding, [prompt for prompt in missing if encoding.is_cut(prompt)])
 
     empty_is_zero = getattr(pipe.config, "force_zeros_for_empty_prompt", False)
     for prompt, path in missing.items():
         embedding = encoding.encode(prompt)
-        tensors = (embedding.tokens, embedding.pooled)
-        if not all(torch.isfinite(tensor).all() for tensor in tensors):
-            raise BaseError(
-                f"The text encoder of {base.name!r} gave values that are not finite: "
-                "its weights are damaged, get them again."
-            )
+        if not _is_finite(embedding):
+            raise _not_finite(base, pipe, encoding, prompt)
         if empty_is_zero and not syntax.plain(prompt):
-            tokens, pooled = map(torch.zeros_like, tensors)
+            tokens, pooled = map(torch.zeros_like, (embedding.tokens, embedding.pooled))
             embedding = replace(embedding, tokens=tokens, pooled=pooled)
-        _write(path, embedding)
+        embedding_files.write(path, embedding)
+
+
+def _is_finite(embedding: Embedding) -> bool:
+    return all(torch.isfinite(each).all() for each in (embedding.tokens, embedding.pooled))
+
+
+def _not_finite(base: Base, pipe, encoding: TextEncoding, prompt: str) -> StoryboardError:
+    """The error for a prompt whose embedding is not finite: by its weights, or the encoder's."""
+    pieces = syntax.parse(prompt)
+    plain = syntax.literal(syntax.plain(prompt))
+    if syntax.weighted(pieces) and _is_finite(encoding.encode(plain)):
+        heaviest = max(weight for _, weight in pieces)
+        return SettingsError(
+            f"The prompt {brief(prompt)} weighs words by up to {heaviest:g}, and its embedding "
+            "overflows: write smaller weights."
+        )
+
+    parts = [name for name in base.components if name.startswith("text_encoder")]
+    where = models.damaged({name: getattr(pipe, name) for name in parts})
+    return BaseError(
+        f"The text encoder of {base.name!r} gave values that are not finite"
+        f"{f' ({where})' if where else ''}: its weights are damaged, get them again."
+    )
 
 
 def _device(run: Run) -> str:
@@ -183,13 +210,12 @@ def _device(run: Run) -> str:
 
 def text_pipeline(base: Base, device: str, dtype: torch.dtype, bits: int | None = None):
     """The pipeline of ``base`` with its text encoders alone, quantised to ``bits``."""
+    encoders = [name for name in base.components if name.startswith("text_encoder")]
+    # before the encoders, which take longer to load
+    parts = {name.replace("text_encoder", "tokenizer"): tokenizer(base, name) for name in encoders}
     options = _quantised(bits, dtype)
-    parts = {}
-    for component in base.components:
-        if component.startswith("text_encoder"):
-            tokenizer = component.replace("text_encoder", "tokenizer")
-            parts[component] = models.load(base, component, dtype, device, **options)
-            parts[tokenizer] = models.tokenizer(base, component)
+    for component in encoders:
+        parts[component] = models.load(base, component, dtype, device, **options)
     return models.pipeline(base, **parts)
 
 
@@ -207,20 +233,18 @@ def _quantised(bits: int | None, dtype: torch.dtype) -> dict[str, object]:
     return {"quantization_config": config, "device_map": {"": 0}}
 
 
-def _write(path: Path, embedding: Embedding) -> None:
-    tensors = {
-        "tokens": embedding.tokens.cpu().contiguous(),
-        "pooled": embedding.pooled.cpu().contiguous(),
-    }
-    metadata = {"chunks": json.dumps(embedding.chunks)}
-    artifacts.write_atomically(path, serialise(tensors, metadata=metadata))
+def _read_back(path: Path, text_length: int) -> Embedding:
+    """What was written at ``path`` a moment ago: an embedding is the same whenever it is read.
 
-
-def _read(path: Path, text_length: int) -> Embedding:
-    with safe_open(path, "pt") as file:
-        chunks = tuple(json.loads(file.metadata()["chunks"]))
-        tokens, pooled = file.get_tensor("tokens"), file.get_tensor("pooled")
-    return Embedding(tokens, pooled, chunks, text_length)
+    Raises:
+        ResourceError: The disk did not keep it.
+    """
+    embedding = embedding_files.read(path, text_length)
+    if embedding is None:
+        raise ResourceError(
+            f"{path} does not hold what was written: check the disk and run this cell again."
+        )
+    return embedding
 
 
 def _print_foreign(base: Base, prompts: Iterable[str]) -> None:
@@ -232,9 +256,9 @@ def _print_foreign(base: Base, prompts: Iterable[str]) -> None:
         )
 
 
-def _print_cut(base: Base, prompts: list[str]) -> None:
+def _print_cut(encoding: TextEncoding, prompts: list[str]) -> None:
     if prompts:
         print(
-            f"text: {len(prompts)} prompts and captions are longer than {base.text_length} tokens, "
-            f"the rest of them is not read, such as {prompts[-1][:60]}…"
+            f"text: {len(prompts)} prompts and captions are longer than {encoding.most_tokens} "
+            f"tokens, the rest of them is not read, such as {prompts[-1][:60]}…"
         )

@@ -1,12 +1,12 @@
 """From the first hub that has all wanted files onto the disk, their size printed before."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from storyboard import artifacts
 from storyboard.errors import BaseError, ResourceError
-from storyboard.models import hubs
+from storyboard.models import hubs, repository
 from storyboard.models.hubs import Hub, HubModel
 
 LOCAL_ROOT = "STORYBOARD_HUB"  # a folder laid out as <owner>/<name>, read instead of the network
@@ -23,7 +23,7 @@ def cache() -> Path:
 def local(model: HubModel, needed: Sequence[str]) -> Path | None:
     """A folder that stands in for the hubs, or the one that an earlier call fetched.
 
-    The latter has to hold the files ``needed``.
+    The latter has to hold the files ``needed``, and all others as they came.
 
     Raises:
         BaseError: ``STORYBOARD_HUB`` is set, and the model is not there.
@@ -38,11 +38,14 @@ def local(model: HubModel, needed: Sequence[str]) -> Path | None:
             f"or unset {LOCAL_ROOT} to use the network."
         )
 
-    note = _note(model)
-    if not note.is_file():
+    folder, sizes = _noted(model)
+    if folder is None:
         return None
-    folder = Path(note.read_text(encoding="utf-8").strip())
-    return folder if all((folder / name).is_file() for name in needed) else None
+    try:
+        whole = all(_is_whole(folder / name, size) for name, size in sizes.items())
+        return folder if whole and all((folder / name).is_file() for name in needed) else None
+    except OSError:  # a damaged note may hold what is too long for a path
+        return None
 
 
 def from_hubs(
@@ -73,19 +76,21 @@ def from_hubs(
     failures = []
     for hub in hubs.publishing(model):
         try:
-            folder = _from_hub(title, hub, choose, kind)
-        except (*hubs.failures(), BaseError) as error:
+            folder, sizes = _from_hub(title, hub, choose, kind)
+        except ResourceError:
+            raise
+        except Exception as error:  # clients raise whatever an answer of another shape leads to
             if hubs.disk_is_full(error):
                 raise ResourceError(
                     f"The disk of {hub.cache} became full while {title} was fetched: free some "
                     "space and run this cell again, it goes on where it broke off."
                 ) from error
-            failures.append(f"{hub.name}: {_reason(error)}")
+            failures.append(f"{hub.name}: {hubs.reason(error)}")
             continue
 
         if complete:
             cache().mkdir(parents=True, exist_ok=True)
-            artifacts.write_atomically(_note(model), f"{folder}\n")
+            artifacts.write_atomically(_note(model), _note_of(folder, sizes))
         return folder
 
     mirror = ""
@@ -97,9 +102,16 @@ def from_hubs(
     )
 
 
-def _from_hub(title: str, hub: Hub, choose: Choose, kind: str) -> Path:
-    """The folder at which ``hub`` put the files that ``choose`` takes of its list."""
-    listed = hub.files()
+def _from_hub(title: str, hub: Hub, choose: Choose, kind: str) -> tuple[Path, dict[str, int]]:
+    """The folder at which ``hub`` put the files that ``choose`` takes of its list, and their sizes.
+
+    What is there already, of another size than the hub lists, is fetched anew.
+
+    Raises:
+        BaseError: The hub sends other files than it lists.
+        ResourceError: The disk is too small.
+    """
+    listed = {name: size for name, size in hub.files().items() if repository.is_inside(name)}
     sizes = {name: listed[name] for name in choose(listed)}
     size = sum(sizes.values())
     at_least = "" if all(sizes.values()) else "at least "
@@ -116,14 +128,14 @@ def _from_hub(title: str, hub: Hub, choose: Choose, kind: str) -> Path:
             "another disk."
         )
 
-    folder = hub.download(list(sizes))
-    for name, expected in sizes.items():
-        if not _is_whole(folder / name, expected):
-            raise BaseError(
-                f"{folder / name} is not of the {expected} bytes that {hub.name} lists: "
-                "delete it and run this cell again."
-            )
-    return folder
+    folder = hub.download(list(sizes), False)
+    for afresh in (True, False):
+        wrong = [name for name, size in sizes.items() if not _is_whole(folder / name, size)]
+        if not wrong:
+            return folder, sizes
+        if afresh:
+            folder = hub.download(wrong, True)
+    raise BaseError(f"{wrong[0]} did not come with the {sizes[wrong[0]]} bytes that are listed")
 
 
 def _note(model: HubModel) -> Path:
@@ -131,15 +143,25 @@ def _note(model: HubModel) -> Path:
     return cache() / f"{str(model).replace('/', '--')}.txt"
 
 
+def _note_of(folder: Path, sizes: Mapping[str, int]) -> str:
+    """What ``_noted`` reads: the folder, then a size and a name a line."""
+    lines = [str(folder), *(f"{size} {name}" for name, size in sizes.items())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _noted(model: HubModel) -> tuple[Path | None, dict[str, int]]:
+    """Where an earlier call put ``model``, and the sizes of its files.
+
+    An earlier release noted the folder alone.
+    """
+    try:
+        folder, *lines = _note(model).read_text(encoding="utf-8").splitlines()
+        sizes = {name: int(size) for size, _, name in (line.partition(" ") for line in lines)}
+    except (OSError, ValueError):  # there is none, or it is damaged
+        return None, {}
+    return Path(folder), sizes
+
+
 def _is_whole(path: Path, size: int) -> bool:
     """Whether the file is there and of the size that the hub lists, if it lists one."""
     return path.is_file() and size in (0, path.stat().st_size)
-
-
-def _reason(error: Exception) -> str:
-    """Type and first line of an error of a client; the message alone of our own."""
-    lines = str(error).splitlines()
-    message = lines[0].rstrip(".") if lines else ""
-    if isinstance(error, BaseError):
-        return message
-    return f"{type(error).__name__} {message}".strip()

@@ -6,8 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from storyboard import artifacts
+from storyboard import artifacts, errors
 
+ANSWERS = {
+    401: "it does not exist, or needs a login",
+    403: "it is given to those alone who accepted its licence there",
+    404: "it is not there",
+    429: "the hub answers no more requests for a while",
+}
 TIMEOUT = 10  # seconds that Hugging Face's listing may take to answer
 
 
@@ -55,7 +61,8 @@ class Hub:
 
     Attributes:
         files: Sizes in bytes by name; 0 where the hub does not list one.
-        download: Fetches files by name; returns the folder that holds them.
+        download: Fetches files by name, those that are there already only if its second argument
+            says so; returns the folder that holds them.
         cache: On whose disk they come to lie.
         folder: Of the model in there, with a snapshot for each revision.
     """
@@ -63,7 +70,7 @@ class Hub:
     name: str
     model: str
     files: Callable[[], dict[str, int]]
-    download: Callable[[list[str]], Path]
+    download: Callable[[list[str], bool], Path]
     cache: Path
     folder: Path
 
@@ -87,13 +94,19 @@ def publishing(model: HubModel) -> list[Hub]:
     return hubs
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What the clients raise; RuntimeError is how Hugging Face's storage reports its own."""
-    import httpx  # Hugging Face's client lets its errors through when there is no network
-    from huggingface_hub.errors import HfHubHTTPError
-    from modelscope_hub.errors import HubError
-
-    return (HubError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError)
+def reason(error: Exception) -> str:
+    """Why a client failed, for a message: the hub's answer in words, or what the client says."""
+    failed = getattr(error, "failed_files", None)  # of ModelScope's client, by name
+    if failed:
+        name, error = next(iter(failed.items()))
+        return f"{name}, {reason(error)}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = status or getattr(error, "status_code", None)
+    if type(status) is int and status in ANSWERS:
+        return f"{ANSWERS[status]} (HTTP {status})"
+    if type(status) is int and status >= 500:
+        return f"the hub is out of order (HTTP {status})"
+    return errors.reason(error)
 
 
 def disk_is_full(error: Exception) -> bool:
@@ -101,8 +114,8 @@ def disk_is_full(error: Exception) -> bool:
 
     ModelScope's keeps the errors of several files in one.
     """
-    errors = (error, *getattr(error, "failed_files", {}).values())
-    return any(map(artifacts.disk_is_full, errors))
+    causes = (error, *getattr(error, "failed_files", {}).values())
+    return any(map(artifacts.disk_is_full, causes))
 
 
 def modelscope_cache() -> Path:
@@ -148,7 +161,8 @@ def _modelscope(model: str) -> Hub:
         listed = [entry for entry in entries if entry.get("Type") != "tree"]
         return {entry["Path"]: int(entry.get("Size") or 0) for entry in listed}
 
-    def download(names: list[str]) -> Path:
+    def download(names: list[str], afresh: bool) -> Path:
+        # it compares sizes and digests by itself, and fetches anew what differs
         folder = snapshot_download(
             model,
             allow_patterns=_literal(names),
@@ -170,13 +184,14 @@ def _huggingface(model: str, revision: str | None) -> Hub:
         listed = api.model_info(model, revision=revision, files_metadata=True, timeout=TIMEOUT)
         return {file.rfilename: file.size or 0 for file in listed.siblings}
 
-    def download(names: list[str]) -> Path:
+    def download(names: list[str], afresh: bool) -> Path:
         folder = snapshot_download(
             model,
             revision=revision,
             allow_patterns=_literal(names),
             endpoint=endpoint,
             cache_dir=cache,
+            force_download=afresh,
         )
         return Path(folder)
 

@@ -1,13 +1,14 @@
 """Names and shapes of tensors: what files hold, what modules expect, how libraries rename."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from storyboard.compat import diffusers, transformers
-from storyboard.errors import BaseError
-from storyboard.models.safetensors_header import read_header
+from storyboard.errors import BaseError, brief
+from storyboard.models.weight_files import read_headers
 
 DTYPES = {
     "F64": torch.float64,
@@ -50,31 +51,40 @@ def differences(model: torch.nn.Module, shapes: Mapping[str, Sequence[int]]) -> 
 
 
 def check(model: torch.nn.Module, files: Sequence[Path]) -> None:
-    """Compare names and shapes in the headers of ``files`` with those of ``model``.
+    """Compare names, shapes and types in the headers of ``files`` with those of ``model``.
 
     Raises:
-        BaseError: Tensors are missing, too many, of another shape or of an unknown type; names the
-            file and the first.
+        BaseError: Tensors are missing, too many, of another shape or type; names the file and the
+            first.
     """
-    shapes = {}
-    for path in files:
-        header = read_header(path)
-        unknown = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
-        if unknown:
+    header = read_headers(list(files))
+    location = files[0] if len(files) == 1 else files[0].parent
+    names, expected = renamed(model, header), model.state_dict()
+    for old, entry in header.items():
+        if not _fits(entry["dtype"], expected.get(names.get(old))):
             raise BaseError(
-                f"{path} holds numbers of the type {unknown[0]}: "
+                f"{location} holds numbers of the type {entry['dtype']} in {brief(old)}: "
                 "get the weights in fp16, bf16 or fp32."
             )
-        names = renamed(model, header)
-        shapes |= {names[old]: entry["shape"] for old, entry in header.items()}
 
-    if wrong := differences(model, shapes):
-        location = files[0] if len(files) == 1 else files[0].parent
+    twice = [old for old in header if old not in names]  # another name of one that is there
+    twice += [name for name, count in Counter(names.values()).items() if count > 1]
+    shapes = {new: header[old]["shape"] for old, new in names.items()}
+    wrong = [f"{name} is there twice" for name in twice] + differences(model, shapes)
+    if wrong:
         raise BaseError(
             f"{location} does not hold the {type(model).__name__} that the config.json beside it "
-            f"describes: {len(wrong)} of {len(model.state_dict())} tensors are missing or differ "
-            f"({wrong[0]}): get the weights and the config of the same model."
+            f"describes: {len(wrong)} of {len(expected)} tensors are missing or differ "
+            f"({brief(wrong[0])[1:-1]}): get the weights and the config of the same model."
         )
+
+
+def _fits(dtype: str, own: torch.Tensor | None) -> bool:
+    """Whether numbers of the type ``dtype`` can be those of the module's tensor ``own``."""
+    known = DTYPES.get(dtype)
+    if known is None:
+        return False
+    return own is None or own.is_floating_point() == known.is_floating_point
 
 
 def _is_computed(name: str) -> bool:

@@ -2,22 +2,22 @@
 
 import importlib
 import inspect
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
 
 from storyboard.compat.quiet import quiet
-from storyboard.errors import BaseError
-from storyboard.models import layout
+from storyboard.errors import BaseError, reason
+from storyboard.models import configs, layout
 from storyboard.models.bases import Base
 from storyboard.models.layout import COMPUTED, DTYPES, renamed
 from storyboard.models.safetensors_header import header_length, read_header
+from storyboard.models.weight_files import SUFFIX, find_weights, read_headers
 
 ROTARY = "rotary_pos_emb.inv_freq"  # of ChatGLM
+_checked: set[tuple] = set()  # files whose layout was right
 
 
 def class_of(base: Base, component: str) -> type:
@@ -27,12 +27,51 @@ def class_of(base: Base, component: str) -> type:
 
 
 def skeleton(base: Base, component: str) -> torch.nn.Module:
-    """The module of ``component`` without weights: parameters on meta, buffers as computed."""
-    kind = class_of(base, component)
-    with quiet(), init_empty_weights(include_buffers=False):
-        if getattr(kind, "config_class", None):  # transformers
-            return kind(kind.config_class.from_pretrained(base.folder / component))
-        return kind.from_config(base.config(component))
+    """The module of ``component`` without weights: parameters on meta, buffers as computed.
+
+    Raises:
+        BaseError: ``config.json`` does not describe such a module.
+    """
+    base.check_component(component)
+    return built(class_of(base, component), base.root / component)
+
+
+def built(kind: type, folder: Path) -> torch.nn.Module:
+    """A module of class ``kind`` without weights, as ``config.json`` in ``folder`` describes it.
+
+    Raises:
+        BaseError: It does not describe one.
+    """
+    path, remedy = folder / "config.json", "get the config and the weights of the same model"
+    config = configs.public(configs.read(path, remedy))
+    configs.check_values(path, config, remedy)
+    config_class = getattr(kind, "config_class", None)  # of transformers
+    configs.check_types(path, config, config_class or kind, remedy)
+    try:
+        with quiet(), init_empty_weights(include_buffers=False):
+            if config_class:
+                return kind(config_class.from_pretrained(folder))
+            return kind.from_config(config)
+    except Exception as error:  # constructors raise whatever their arithmetic meets
+        raise BaseError(
+            f"{path} does not describe a {kind.__name__} ({reason(error)}): {remedy}."
+        ) from error
+
+
+def check_layouts(base: Base) -> None:
+    """Raise BaseError unless the files of every component hold what its config describes.
+
+    Once in a process for files of the same sizes and times: the first that need weights wait for
+    it, so that what is loaded last is not found wrong after hours.
+    """
+    files = sorted(path for path in base.root.glob("*/*") if path.suffix in (".json", SUFFIX))
+    facts = [(path, path.stat()) for path in files]
+    state = tuple((path, each.st_size, each.st_mtime_ns) for path, each in facts)
+    if state in _checked:
+        return
+    for component in base.components:
+        check_layout(base, component)
+    _checked.add(state)
 
 
 def check_layout(base: Base, component: str) -> None:
@@ -91,17 +130,19 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
         BaseError: The files are damaged or of another model than ``config.json``, or there are
             none.
     """
+    remedy = "get the config and the weights of the same model"
+    check_folder(folder, remedy)
     options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    if kind.__name__.startswith("Auto"):  # by itself it asks at the keyboard
+        options["trust_remote_code"] = False
     try:
         with quiet():
             model, report = kind.from_pretrained(folder, **options)
     except torch.OutOfMemoryError:  # a RuntimeError that is not about the files
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    except Exception as error:  # the libraries raise whatever their own code meets
         raise BaseError(
-            f"{folder} cannot be loaded as {kind.__name__} ({reason}): "
-            "get the config and the weights of the same model."
+            f"{folder} cannot be loaded as {kind.__name__} ({reason(error)}): {remedy}."
         ) from error
 
     wrong = []
@@ -111,8 +152,7 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
     if wrong:
         raise BaseError(
             f"{folder} does not hold the {type(model).__name__} that its config.json describes "
-            f"({len(wrong)} tensors differ, such as: {wrong[0]}): "
-            "get the config and the weights of the same model."
+            f"({len(wrong)} tensors differ, such as: {wrong[0]}): {remedy}."
         )
 
     for name, values in rotary_frequencies(model, model.dtype).items():
@@ -122,13 +162,16 @@ def pretrained(kind: type, folder: Path, **options: object) -> torch.nn.Module:
     return model.eval()
 
 
-def tokenizer(base: Base, component: str):
-    """The tokenizer that belongs to the text encoder ``component``."""
-    module, name = base.family.tokenizers[component]
-    folder = base.folder / component.replace("text_encoder", "tokenizer")
-    with quiet():
-        kind = getattr(importlib.import_module(module), name)
-        return kind.from_pretrained(folder, local_files_only=True)
+def check_folder(folder: Path, remedy: str) -> None:
+    """Check ``config.json`` and the headers of the weights of one model, before it is loaded.
+
+    Raises:
+        BaseError: A file is missing or damaged, or the config asks for more than the weights are.
+    """
+    path = folder / "config.json"
+    config = configs.read(path, remedy)
+    tensors = read_headers(find_weights(folder, f"The model in {folder}", remedy), remedy)
+    configs.check(path, config, len(tensors), remedy)
 
 
 def pipeline(base: Base, kind: str | None = None, **parts: object):
@@ -143,7 +186,7 @@ def pipeline(base: Base, kind: str | None = None, **parts: object):
     import diffusers
 
     kind = getattr(diffusers, kind or base.pipeline)
-    index = json.loads((base.folder / "model_index.json").read_text(encoding="utf-8"))
+    index = configs.read(base.root / "model_index.json")
     parameters = inspect.signature(kind.__init__).parameters
     required = [
         name
@@ -163,6 +206,18 @@ def pipeline(base: Base, kind: str | None = None, **parts: object):
         pipe = kind(**arguments | parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def damaged(modules: Mapping[str, torch.nn.Module]) -> str | None:
+    """Component and name of the first tensor with a value that is not finite, for a message.
+
+    All numbers are read: this is for finding the cause of an error.
+    """
+    for component, module in modules.items():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                return f"{component} has values that are not finite in {name}"
+    return None
 
 
 def rotary_frequencies(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from storyboard.errors import BaseError
+from storyboard.errors import BaseError, brief
+from storyboard.models.base import Base
 from storyboard.models.safetensors_header import metadata, read_header
 
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
@@ -18,6 +19,34 @@ PREDICTION_TYPES = {  # what modelspec.prediction_type and scheduler_config.json
 EDM_KEYS = ("edm_mean", "edm_std", "edm_vpred.sigma_max")  # Playground v2.5, CosXL
 V_PREDICTION_KEY = "v_pred"
 ZERO_TERMINAL_SNR_KEY = "ztsnr"
+# diffusers' classes for discrete betas: any of them goes with a base, ours draws (``sampling.py``)
+SCHEDULERS = {
+    f"{name}Scheduler"
+    for name in (
+        "DDIM",
+        "DDIMInverse",
+        "DDIMParallel",
+        "DDPM",
+        "DDPMParallel",
+        "DEISMultistep",
+        "DPMSolverMultistep",
+        "DPMSolverMultistepInverse",
+        "DPMSolverSDE",
+        "DPMSolverSinglestep",
+        "EulerAncestralDiscrete",
+        "EulerDiscrete",
+        "HeunDiscrete",
+        "KDPM2AncestralDiscrete",
+        "KDPM2Discrete",
+        "LCM",
+        "LMSDiscrete",
+        "PNDM",
+        "SASolver",
+        "TCD",
+        "UniPCMultistep",
+    )
+}
+FEWEST_TIMESTEPS, MOST_TIMESTEPS = 100, 10_000
 ONLY_DISCRETE = "only discrete schedules with scaled_linear betas are supported"
 ONLY_PREDICTIONS = "only epsilon and v_prediction are supported"
 
@@ -28,9 +57,9 @@ def of_folder(path: Path, schedule: Mapping[str, object]) -> tuple[str, bool]:
     Raises:
         BaseError: It was trained on another kind of noise schedule.
     """
-    scheduler = str(schedule.get("_class_name", ""))
-    prediction = schedule.get("prediction_type", "epsilon")
-    betas = schedule.get("beta_schedule", "scaled_linear")
+    scheduler = _text(path, schedule, "_class_name", "")
+    prediction = _text(path, schedule, "prediction_type", "epsilon")
+    betas = _text(path, schedule, "beta_schedule", "scaled_linear")
 
     if "EDM" in scheduler:
         _refuse(
@@ -39,13 +68,15 @@ def of_folder(path: Path, schedule: Mapping[str, object]) -> tuple[str, bool]:
             "Playground v2.5 and CosXL have one)",
             ONLY_DISCRETE,
         )
-    flow = "Flow" in scheduler or schedule.get("use_flow_sigmas")
+    flow = "Flow" in scheduler or _switch(path, schedule, "use_flow_sigmas")
     if flow or prediction == "flow_prediction":
         _refuse(
             path,
             f"was trained by flow matching ({scheduler} in {SCHEDULER_CONFIG})",
             ONLY_DISCRETE,
         )
+    if scheduler and scheduler not in SCHEDULERS:
+        _refuse(path, f"has a {brief(scheduler)[1:-1]} in {SCHEDULER_CONFIG}", ONLY_DISCRETE)
     if schedule.get("trained_betas") is not None:
         _refuse(
             path,
@@ -64,9 +95,53 @@ def of_folder(path: Path, schedule: Mapping[str, object]) -> tuple[str, bool]:
     return _checked(
         path,
         PREDICTION_TYPES[prediction],
-        bool(schedule.get("rescale_betas_zero_snr")),
+        _switch(path, schedule, "rescale_betas_zero_snr"),
         f"rescale_betas_zero_snr in {SCHEDULER_CONFIG}",
     )
+
+
+def betas_of_folder(
+    path: Path, schedule: Mapping[str, object], usual: Base
+) -> tuple[int, float, float]:
+    """Timesteps, first and last beta of ``scheduler_config.json``; what it leaves out is usual.
+
+    Raises:
+        BaseError: One is of another type, or no schedule can have it.
+    """
+    timesteps = schedule.get("num_train_timesteps", usual.num_train_timesteps)
+    start = schedule.get("beta_start", usual.beta_start)
+    end = schedule.get("beta_end", usual.beta_end)
+    if type(timesteps) is not int or not FEWEST_TIMESTEPS <= timesteps <= MOST_TIMESTEPS:
+        _refuse(
+            path,
+            f"has num_train_timesteps={brief(timesteps)} in {SCHEDULER_CONFIG}",
+            f"only {FEWEST_TIMESTEPS} to {MOST_TIMESTEPS:,} are supported",
+        )
+    if not (_is_beta(start) and _is_beta(end) and start < end):
+        _refuse(
+            path,
+            f"has beta_start={brief(start)} and beta_end={brief(end)} in {SCHEDULER_CONFIG}",
+            "betas rise between 0 and 1",
+        )
+    return timesteps, float(start), float(end)
+
+
+def _is_beta(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < 1
+
+
+def _switch(path: Path, schedule: Mapping[str, object], key: str) -> bool:
+    value = schedule.get(key)
+    if not isinstance(value, bool | None):
+        _refuse(path, f"has {key}={brief(value)} in {SCHEDULER_CONFIG}", "it is true or false")
+    return bool(value)
+
+
+def _text(path: Path, schedule: Mapping[str, object], key: str, default: str) -> str:
+    value = schedule.get(key)
+    if not isinstance(value, str | None):
+        _refuse(path, f"has {key}={brief(value)} in {SCHEDULER_CONFIG}", "it is a text")
+    return default if value is None else value
 
 
 def of_single_file(path: Path) -> tuple[str, bool]:

@@ -1,13 +1,12 @@
 """A base that is a path: a diffusers folder by its configs, a single file by its tensor names."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from storyboard.errors import BaseError
-from storyboard.models import families, objective
+from storyboard.errors import BaseError, brief
+from storyboard.models import configs, families, objective
 from storyboard.models.base import Base
 from storyboard.models.families import Family, Lookalike
 from storyboard.models.objective import SCHEDULER_CONFIG
@@ -24,6 +23,7 @@ OTHER_MODELS = {  # start of names of tensors that only these have
     "model.diffusion_model.joint_blocks.": "Stable Diffusion 3",
 }
 CONTROLNET = "control_model."
+QUOTES = ("'", '"')
 SUPPORTED_TYPES = ("F16", "BF16", "F32")
 NORMALISATIONS = ("latents_mean", "latents_std", "shift_factor")  # Playground v2.5 has the first
 
@@ -32,9 +32,17 @@ def opened(path: Path, known: Sequence[Base]) -> Base:
     """The base at ``path``, with the settings of the one of ``known`` that it is built on.
 
     Raises:
-        BaseError: It is of no known family, or was trained on another kind of noise schedule.
+        BaseError: It is damaged, of no known family, or was trained on another kind of noise
+            schedule.
     """
-    return _folder(path, known) if path.is_dir() else _single_file(path, known)
+    if path.is_dir():
+        return _folder(path, known)
+    if path.is_file():
+        return _single_file(path, known)
+    raise BaseError(
+        f"base={str(path)!r} is neither a folder nor a file: name a diffusers folder or a "
+        ".safetensors file."
+    )
 
 
 def refuse(name: str, lookalike: Lookalike) -> NoReturn:
@@ -44,14 +52,15 @@ def refuse(name: str, lookalike: Lookalike) -> NoReturn:
 
 
 def _folder(path: Path, known: Sequence[Base]) -> Base:
-    configs = _configs(path)
-    family = _family_of_folder(path, configs)
-    unet, schedule = configs[UNET_CONFIG], configs[SCHEDULER_CONFIG]
+    files = _configs(path)
+    family = _family_of_folder(path, files)
+    unet, schedule = files[UNET_CONFIG], files[SCHEDULER_CONFIG]
     _check_channels(path, unet.get("in_channels", family.latent_channels), family)
-    _check_vae(path, configs[VAE_CONFIG])
+    _check_vae(path, files[VAE_CONFIG])
 
     template = _template(path, family, known, unet)
     prediction_type, zero_terminal_snr = objective.of_folder(path, schedule)
+    timesteps, beta_start, beta_end = objective.betas_of_folder(path, schedule, template)
     return replace(
         template,
         name=_own_name(path.resolve().name, known),
@@ -61,9 +70,9 @@ def _folder(path: Path, known: Sequence[Base]) -> Base:
         huggingface=None,
         download=0,
         embedded=False,
-        num_train_timesteps=schedule.get("num_train_timesteps", template.num_train_timesteps),
-        beta_start=schedule.get("beta_start", template.beta_start),
-        beta_end=schedule.get("beta_end", template.beta_end),
+        num_train_timesteps=timesteps,
+        beta_start=beta_start,
+        beta_end=beta_end,
         prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
     )
@@ -90,50 +99,51 @@ def _own_name(name: str, known: Sequence[Base]) -> str:
 
 
 def _configs(path: Path) -> dict[str, dict]:
-    """The JSON files of a folder that families are recognised by; absent ones are empty."""
+    """The JSON files of a folder that families are recognised by; absent ones are empty.
+
+    Raises:
+        BaseError: One is damaged, or has a value that no model can have.
+    """
     recognised_by = [family.configs for family in families.known()]
     recognised_by += [like.configs for family in families.known() for like in family.lookalikes]
-    names = {*REQUIRED, *(name for configs in recognised_by for name in configs)}
+    names = {*REQUIRED, *(name for each in recognised_by for name in each)}
 
-    configs = {}
+    read = {}
     for name in sorted(names):
-        try:
-            content = json.loads((path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            content = {}
-        except (OSError, ValueError) as error:
-            _refuse_folder(path, f"{type(error).__name__}: {error}", error)
-        configs[name] = content if isinstance(content, dict) else {}
-    return configs
+        file = path / name
+        read[name] = configs.read(file) if file.is_file() else {}
+        configs.check_values(file, read[name])
+    return read
 
 
-def _family_of_folder(path: Path, configs: Mapping[str, dict]) -> Family:
+def _family_of_folder(path: Path, files: Mapping[str, dict]) -> Family:
     for family in families.known():
         for lookalike in family.lookalikes:
-            if lookalike.matches(configs):
+            if lookalike.matches(files):
                 refuse(str(path), lookalike)
-        if family.recognises(configs):
+        if family.recognises(files):
             break
     else:
         family = None
 
     for name in REQUIRED:
-        if not configs[name]:
+        if not files[name]:
             _refuse_folder(path, f"{path / name} is missing or empty")
     if family is None:
         pipelines = ", ".join(sorted({family.pipeline for family in families.known()}))
+        kind = brief(files[INDEX].get("_class_name"))
         raise BaseError(
-            f"base={str(path)!r} holds a {configs[INDEX].get('_class_name')}: "
+            f"base={str(path)!r} holds a {kind[1:-1] if kind[0] in QUOTES else kind}: "
             f"only {pipelines} can be fine-tuned here."
         )
     return family
 
 
-def _refuse_folder(path: Path, reason: str, cause: Exception | None = None) -> NoReturn:
+def _refuse_folder(path: Path, reason: str) -> NoReturn:
     raise BaseError(
         f"base={str(path)!r} is no diffusers folder ({reason}): it needs model_index.json, "
         "scheduler, unet, vae, text_encoder and tokenizer."
-    ) from cause
+    )
 
 
 def _template(
@@ -150,7 +160,8 @@ def _template(
     largest, sample_size = _largest(path, family, known), unet.get("sample_size")
     if not isinstance(sample_size, int):
         return largest
-    downsamplings = len(unet.get("block_out_channels", ())) - 1
+    blocks = unet.get("block_out_channels")
+    downsamplings = len(blocks) - 1 if isinstance(blocks, list) else 0
     smallest_step = family.vae_scale_factor * 2 ** max(downsamplings, 0)
     return replace(
         largest,
@@ -193,7 +204,7 @@ def _check_vae(path: Path, vae: Mapping[str, object]) -> None:
 
 
 def _family_of_file(path: Path) -> Family:
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise BaseError(
             f"base={str(path)!r} is neither a folder nor a .safetensors file: older formats can "
             "run code when they are read, convert it first."
@@ -237,5 +248,6 @@ def _unknown_file(path: Path, header: Mapping[str, dict]) -> BaseError:
     readable = [family.title for family in reversed(families.known()) if family.single_file]
     return BaseError(
         f"base={str(path)!r} is no whole checkpoint of {' or '.join(readable)}: "
-        f"UNet or text encoder are missing, it holds {min(header, default='nothing')} and others."
+        f"UNet or text encoder are missing, "
+        f"it holds {brief(min(header, default='nothing'))[1:-1]} and others."
     )

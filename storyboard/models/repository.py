@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from storyboard.errors import BaseError
-from storyboard.models.base import VOCABULARIES
+from storyboard.models.tokenizer_files import VOCABULARIES
 
 INDEX = ("model_index.json",)  # what a base is known by
 CONFIGS = {".json", ".txt", ".model"}
@@ -68,6 +68,12 @@ def files_of_part(sizes: Mapping[str, int], part: str) -> list[str]:
     check_listed(sizes, (f"{part}/model.safetensors",))
     suffixes = CONFIGS | {".safetensors"}
     return [name for name in sizes if name.startswith(f"{part}/") and Path(name).suffix in suffixes]
+
+
+def is_inside(name: str) -> bool:
+    """Whether a listed name is that of a file below the folder of its repository."""
+    parts = name.split("/")
+    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
 
 
 def check_listed(sizes: Mapping[str, int], names: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ One component at a time, so that no more than the largest is in memory.
 
 import gc
 import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,11 @@ from safetensors import safe_open
 from storyboard import artifacts
 from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
-from storyboard.errors import BaseError, ResourceError
+from storyboard.errors import BaseError, ResourceError, reason
+from storyboard.models import configs as model_configs
 from storyboard.models import loading
 from storyboard.models.bases import Base
-from storyboard.models.safetensors_header import check_length, read_header
+from storyboard.models.safetensors_header import read_header
 
 SCHEDULER = "EulerDiscreteScheduler"  # unlike SD 1.5's PNDMScheduler it knows zero terminal SNR
 CONFIG_FILES = {".json", ".txt"}
@@ -55,7 +55,7 @@ def convert(base: Base, configs: Path, target: Path) -> None:
         ResourceError: The disk is too small.
     """
     path = base.checkpoint
-    check_length(path)
+    read_header(path)
     size = path.stat().st_size
     if missing := artifacts.free_space_needed(target, size):
         raise ResourceError(
@@ -108,7 +108,7 @@ def _write_schedule(base: Base, folder: Path) -> None:
         "steps_offset": 1,
         "timestep_spacing": spacing,
     }
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = model_configs.read(folder / "model_index.json")
     index["scheduler"] = ["diffusers", SCHEDULER]
     artifacts.write_json(folder / "scheduler" / "scheduler_config.json", config)
     artifacts.write_json(folder / "model_index.json", index)
@@ -120,7 +120,7 @@ def _copy_weights(source: Base, component: str, folder: Path) -> None:
     Raises:
         BaseError: They are missing or cut off.
     """
-    source.check_weights(component)
+    source.check_component(component)
     for file in source.weight_files(component):
         shutil.copy(file, folder / component / file.name)
 
@@ -133,23 +133,31 @@ def _component(base: Base, component: str, configs: Path) -> torch.nn.Module:
     """
     tensors = _tensors(base, component)
     # the first of all floats: position_ids are integers
-    dtype = next(each.dtype for each in tensors.values() if each.is_floating_point())
+    dtypes = [each.dtype for each in tensors.values() if each.is_floating_point()]
+    if not dtypes:
+        raise _not_held(base, component, "it holds no numbers of it")
     options = {
         "config": str(configs),
         "subfolder": component,
         "local_files_only": True,
-        "torch_dtype": dtype,
+        "torch_dtype": dtypes[0],
     }
     kind = loading.class_of(base, component)
     try:
         if hasattr(kind, "from_single_file"):  # diffusers' classes
             return kind.from_single_file(tensors, **options)
         return _clip(kind, tensors, options)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise BaseError(
-            f"{base.checkpoint} does not hold the {component} of {base.title} "
-            f"({str(error).splitlines()[0]}): give a whole checkpoint of {base.family.title}."
-        ) from error
+    except torch.OutOfMemoryError:  # a RuntimeError that is not about the file
+        raise
+    except Exception as error:  # the libraries raise whatever their own code meets
+        raise _not_held(base, component, reason(error)) from error
+
+
+def _not_held(base: Base, component: str, why: str) -> BaseError:
+    return BaseError(
+        f"{base.checkpoint} does not hold the {component} of {base.title} ({why}): "
+        f"give a whole checkpoint of {base.family.title}."
+    )
 
 
 def _tensors(base: Base, component: str) -> dict[str, torch.Tensor]:

@@ -17,6 +17,10 @@ class ChatGLMText:
         self.text_length = text_length
         self.device = device
 
+    @property
+    def most_tokens(self) -> int:
+        return self.text_length
+
     def is_cut(self, prompt: str) -> bool:
         return len(self.pipe.tokenizer(syntax.plain(prompt))["input_ids"]) > self.text_length
 
@@ -50,8 +54,13 @@ class ChatGLMText:
         first = max(SPECIAL_TOKENS, length - len(offsets))
         padding = slice(0, first - SPECIAL_TOKENS)
 
+        read = offsets[: length - first]
+        last = read[-1][1] if read else 0  # character at which the part that is read ends
+
         tokens, pooled, start = plain.clone(), plain_pooled.clone(), 0
         for index, (piece, weight) in enumerate(pieces):
+            if start >= last:
+                break  # without what is not read, all is the same
             end = start + len(piece)
             if weight != 1:
                 others = "".join(

@@ -5,11 +5,16 @@ from contextlib import AbstractContextManager
 import torch
 
 from storyboard import prompts as syntax
-from storyboard.compat import transformers
+from storyboard.compat import compel, transformers
+from storyboard.errors import SettingsError, brief
 from storyboard.models.text_encoding import Embedding, encode_by_pipeline
 
 Pieces = list[tuple[str, float]]  # texts and weights, as ``prompts.parse`` gives them
 Position = tuple[int, int]  # index of a piece, and of a character in it
+
+MARKERS = 2  # of each chunk, at its start and its end
+MOST_CHUNKS = 32
+MOST_READINGS = 512  # chunks that are read again without a part that weighs less than 1
 
 
 class ClipText:
@@ -21,21 +26,32 @@ class ClipText:
         self.device = device
         self.layers_left_out = layers_left_out
 
+    @property
+    def most_tokens(self) -> int:
+        """What is read of a prompt: cross-attention is over all of it, in every step."""
+        return MOST_CHUNKS * (self.text_length - MARKERS)
+
     def is_cut(self, prompt: str) -> bool:
-        """Never: what is longer than the encoder is read in chunks."""
-        return False
+        """Whether it is longer than MOST_CHUNKS; up to there it is read in chunks."""
+        length = len(self.pipe.tokenizer(syntax.plain(prompt))["input_ids"]) - MARKERS
+        return length > self.most_tokens
 
     def encode(self, prompt: str) -> Embedding:
         """By the pipeline where that reads it whole, else by compel; ``pooled`` of all layers.
 
         The pooled embedding of a long prompt is that of its first chunk.
+
+        Raises:
+            SettingsError: Too many words of a long prompt weigh less than 1.
         """
-        text, pieces = syntax.plain(prompt), syntax.parse(prompt)
+        pieces = self._read(prompt)
+        text = "".join(words for words, _ in pieces)
         length = len(self.pipe.tokenizer(text)["input_ids"])
         tokens, pooled = encode_by_pipeline(self.pipe, text, self.device)
         chunks = []
 
         if length > self.text_length or syntax.weighted(pieces):
+            self._check_light(prompt, pieces, length)
             with without_last_layers(self.pipe, self.layers_left_out):
                 tokens, chunks = weighted(self.pipe, pieces, self.text_length, self.device)
             if chunks:
@@ -45,6 +61,26 @@ class ClipText:
             with without_last_layers(self.pipe, self.layers_left_out):
                 tokens, _ = encode_by_pipeline(self.pipe, text, self.device)
         return Embedding(tokens, pooled, tuple(chunks), self.text_length)
+
+    def _read(self, prompt: str) -> Pieces:
+        """The pieces of ``prompt`` up to ``most_tokens``."""
+        pieces = syntax.parse(prompt)
+        if not self.is_cut(prompt):
+            return pieces
+        ends = _ends_of_tokens(self.pipe.tokenizer, pieces)
+        stop = ends[min(self.most_tokens, len(ends)) - 1]
+        return _between(pieces, (0, 0), stop)
+
+    def _check_light(self, prompt: str, pieces: Pieces, length: int) -> None:
+        """Raise SettingsError where compel would read the chunks too often."""
+        light = sum(weight < 1 for _, weight in pieces)
+        chunks = -(-length // self.text_length)
+        if light * chunks > MOST_READINGS:
+            raise SettingsError(
+                f"The prompt {brief(prompt)} weighs {light} parts below 1, for each of which its "
+                f"{chunks} chunks are read again: weigh at most {MOST_READINGS // chunks} parts "
+                "below 1, or write a shorter prompt."
+            )
 
 
 def without_last_layers(pipe, count: int) -> AbstractContextManager[None]:
@@ -67,7 +103,7 @@ def weighted(pipe, pieces: Pieces, text_length: int, device: str) -> tuple[torch
     Returns:
         Embeddings (n text_length, d), and the text of each chunk as ``_chunks`` gives it.
     """
-    from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
+    from compel import ReturnedEmbeddingsType, SplitLongTextMode
 
     encoders = [(pipe.tokenizer, pipe.text_encoder)]
     kind = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
@@ -78,7 +114,7 @@ def weighted(pipe, pieces: Pieces, text_length: int, device: str) -> tuple[torch
     texts = [text for text, _ in pieces]
     weights = [weight for _, weight in pieces]
     providers = [
-        EmbeddingsProvider(
+        compel.provider(
             tokenizer,
             encoder,
             truncate=False,

@@ -36,6 +36,10 @@ class TextEncoding(Protocol):
     earlier than usual CLIP is read.
     """
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a prompt that are read."""
+
     def is_cut(self, prompt: str) -> bool:
         """Whether the end of ``prompt`` is not read, because it is too long."""
 

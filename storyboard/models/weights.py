@@ -3,15 +3,18 @@
 They are in the repository, in a folder, in one file that is converted once, or fetched from a hub.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
-from storyboard.errors import BaseError
+from storyboard.errors import BaseError, brief
 from storyboard.models import download, hubs, repository
-from storyboard.models.bases import Base
+from storyboard.models.bases import Base, existing
 from storyboard.models.download import CACHE, cache
 from storyboard.models.hubs import HubModel
 from storyboard.models.repository import INDEX
+
+HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(?:@[\w./-]{1,200})?", re.ASCII)
 
 
 def fetch(base: Base) -> Base:
@@ -82,8 +85,13 @@ def fetch_module(model: str | Path | HubModel, title: str, names: tuple[str, ...
         return list(names)
 
     needed = names or ("config.json",)
-    folder = None if isinstance(model, HubModel) else Path(model).expanduser()
+    folder = None if isinstance(model, HubModel) else existing(model)
     if folder is None or not folder.is_dir():
+        if not isinstance(model, HubModel) and not HUB_ID.fullmatch(str(model)):
+            raise BaseError(
+                f"{title} {brief(str(model))} is no folder here and no id at the hubs: "
+                "name a folder, or owner/name."
+            )
         folder = download.from_hubs(title, HubModel.of(model), choose, needed)
     for name in needed:
         if not (folder / name).is_file():

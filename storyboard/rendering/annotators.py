@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from storyboard.compat.quiet import quiet
-from storyboard.errors import BaseError, SettingsError
+from storyboard.errors import SettingsError, reason
 from storyboard.models.hubs import HubModel
 from storyboard.models.loading import pretrained
 from storyboard.rendering import palettes
@@ -129,14 +129,14 @@ def _load(kind: str, folder: Path) -> tuple[torch.nn.Module, Callable]:
     try:
         model = pretrained(getattr(transformers, kind), folder)
         with quiet():
+            # by itself it asks at the keyboard whether to run code of the folder
             processor = transformers.AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True
+                folder, local_files_only=True, trust_remote_code=False
             )
-    except (BaseError, OSError, ValueError) as error:
+    except Exception as error:  # transformers raises whatever its own code meets
         title = kind.removeprefix("AutoModelFor")
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise SettingsError(
-            f"{folder} is no model for {title} ({reason}): name another annotator."
+            f"{folder} is no model for {title} ({reason(error)}): name another annotator."
         ) from error
     return model, processor
 

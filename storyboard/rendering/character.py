@@ -14,9 +14,9 @@ from PIL import Image
 from storyboard import artifacts
 from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
-from storyboard.errors import BaseError, SettingsError
+from storyboard.errors import BaseError, SettingsError, StoryboardError, reason
 from storyboard.models import weights
-from storyboard.models.loading import pretrained
+from storyboard.models.loading import check_folder, pretrained
 from storyboard.models.run import Run
 from storyboard.models.safetensors_header import read_header
 from storyboard.records import CHARACTER_FILE, CharacterRecord, PanelRecord
@@ -88,14 +88,14 @@ class Character:
             self.image = self.picture()
             try:
                 _load_ip_adapter(pipe, self.folder, *self.files)
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, StoryboardError):
                 raise
-            except (RuntimeError, ValueError, KeyError) as error:
-                # diffusers leaves what the file lacks on the meta device and then cannot move it
+            except Exception as error:  # diffusers raises whatever its own code meets
+                # it leaves what the file lacks on the meta device and then cannot move it
                 lacking = isinstance(error, NotImplementedError)
-                reason = "tensors are missing" if lacking else str(error).splitlines()[0]
+                why = "tensors are missing" if lacking else reason(error)
                 raise BaseError(
-                    f"{self.folder / self.files[0]} is no IP-Adapter for this base ({reason}): "
+                    f"{self.folder / self.files[0]} is no IP-Adapter for this base ({why}): "
                     "get the one that was made for it."
                 ) from error
             pipe.set_ip_adapter_scale(self.strength)
@@ -136,6 +136,8 @@ def prepare(
     model, file, encoder = run.base.ip_adapter
     names = (file, f"{encoder}/config.json", f"{encoder}/model.safetensors")
     folder = weights.fetch_module(model, "the IP-Adapter", names)
+    read_header(folder / file)
+    check_folder(folder / encoder, "get the IP-Adapter's image encoder again")
     known = (artifacts.digest_of_file(folder / file), (folder / names[2]).stat().st_size)
     return Character(*common, source, folder, (file, encoder), known)
 
@@ -148,8 +150,9 @@ def _load_ip_adapter(pipe, folder: Path, file: str, encoder: str) -> None:
     layers = [name for name in pipe.unet.attn_processors if name.endswith("attn2.processor")]
     keys = [name for name in read_header(folder / file) if name.endswith("to_k_ip.weight")]
     if len(keys) != len(layers):
-        raise ValueError(
-            f"it has keys for {len(keys)} layers of attention, the base has {len(layers)}"
+        raise BaseError(
+            f"{folder / file} is no IP-Adapter for this base (it has keys for {len(keys)} layers "
+            f"of attention, the base has {len(layers)}): get the one that was made for it."
         )
 
     model = pretrained(CLIPVisionModelWithProjection, folder / encoder, dtype=pipe.unet.dtype)

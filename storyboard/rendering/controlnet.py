@@ -1,20 +1,18 @@
 """ControlNets (https://arxiv.org/abs/2302.05543): checked, loaded, attached to a UNet."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import ControlNetModel
 
 from storyboard.compat import diffusers
-from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError
-from storyboard.models import layout
+from storyboard.models import configs, layout
 from storyboard.models import loading as models
-from storyboard.models.base import Base, check_whole, find_weights
+from storyboard.models.base import Base
+from storyboard.models.weight_files import find_weights
 
 OTHER_KINDS = {  # what is called a ControlNet as well, by a key that only its config.json has
     "num_control_type": "a ControlNet Union",
@@ -50,21 +48,14 @@ def check(base: Base, folder: Path) -> None:
                 f"{base.name!r} takes {accepted[-1]}: name one made for this base."
             )
 
-    files = _weight_files(folder)
-    check_whole(files)
-    layout.check(_skeleton(config), files)
+    models.check_folder(folder, "get it again")
+    layout.check(models.built(ControlNetModel, folder), _weight_files(folder))
 
 
 def _config(folder: Path) -> dict:
     """Its ``config.json``, without private keys."""
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseError(
-            f"{folder} holds no ControlNet in diffusers' layout ({type(error).__name__}): "
-            "it needs config.json and weights."
-        ) from error
-    return {key: value for key, value in content.items() if not key.startswith("_")}
+    remedy = "name a ControlNet in diffusers' layout, with config.json and weights"
+    return configs.public(configs.read(folder / "config.json", remedy))
 
 
 def _accepted(unet: dict) -> dict[str, tuple]:
@@ -86,17 +77,11 @@ def _accepted(unet: dict) -> dict[str, tuple]:
 
 def load(folder: Path, dtype: torch.dtype) -> ControlNetModel:
     """The ControlNet in ``folder``, which ``check`` let pass, in evaluation mode, on the CPU."""
-    return models.filled(_skeleton(_config(folder)), _weight_files(folder), dtype)
+    return models.filled(models.built(ControlNetModel, folder), _weight_files(folder), dtype)
 
 
 def _weight_files(folder: Path) -> list[Path]:
     return find_weights(folder, f"The ControlNet in {folder}", "get it again")
-
-
-def _skeleton(config: dict) -> ControlNetModel:
-    """A ControlNet without weights."""
-    with quiet(), init_empty_weights(include_buffers=False):
-        return ControlNetModel.from_config(config)
 
 
 class ControlNet:

@@ -10,7 +10,7 @@ from PIL import Image
 from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
 from storyboard.compat.torch import true_fp32
-from storyboard.errors import RenderingError
+from storyboard.errors import BaseError, RenderingError
 from storyboard.lora.attaching import attach
 from storyboard.models import loading as models
 from storyboard.models.bases import Base
@@ -130,6 +130,7 @@ def draw(
 
     Raises:
         RenderingError: A picture came out with values that are not finite, or all of one colour.
+        BaseError: That is because weights are not finite.
     """
     latents = denoise(
         pipe,
@@ -147,6 +148,11 @@ def draw(
     for seed, latent in list(zip(seeds, latents, strict=True))[extra_rows:]:
         decoded = decode(pipe, latent[None])[0]
         if not torch.isfinite(decoded).all():
+            if where := models.damaged({"vae": pipe.vae, "unet": pipe.unet}):
+                raise BaseError(
+                    f"The picture of seed {seed} is not finite, for {where}: the weights of the "
+                    "base or of the LoRA are damaged, get them again."
+                )
             raise RenderingError(
                 f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or "
                 "guidance_scale, or set precision to bf16 or fp32, and render again."

@@ -9,14 +9,14 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 from storyboard import artifacts
 from storyboard import images as picture_files
 from storyboard.compat import diffsynth
 from storyboard.compat.quiet import quiet
-from storyboard.errors import BaseError, ResourceError
+from storyboard.errors import BaseError, ResourceError, reason
 from storyboard.models import weights
+from storyboard.models.safetensors_header import read_header
 from storyboard.scoring import metric_models
 from storyboard.scoring.judge import FeaturePair
 from storyboard.scoring.scores import Measure, Unmeasurable
@@ -143,8 +143,8 @@ class MetricsJudge:
 
         try:
             values = self._with(part, load, scores)
-        except Unmeasurable as reason:
-            return Measure(None, str(reason))
+        except Unmeasurable as error:
+            return Measure(None, str(error))
         counted = f", of the {len(pairs)} of {len(prompts)} in English · 只算英文提示词"
         partial = counted if len(pairs) < len(prompts) else ""
         return Measure(torch.tensor(values).mean().item(), f"{english}{partial} · {chinese}")
@@ -170,8 +170,8 @@ class MetricsJudge:
 
         try:
             values = self._with("aesthetic", metric_models.load_aesthetic, scores)
-        except Unmeasurable as reason:
-            return Measure(None, str(reason))
+        except Unmeasurable as error:
+            return Measure(None, str(error))
         count, reached = len(values), sum(value >= CONTEST for value in values)
         return Measure(
             sum(values) / count,
@@ -190,12 +190,15 @@ class MetricsJudge:
             raise Unmeasurable(missing[part])
         folder = folders[part]
         try:
+            read_header(folder / metric_models.FILE)
             with quiet(), diffsynth.silent():
                 return use(load(folder, self.device))
-        except (BaseError, OSError, ValueError, SafetensorError) as error:
-            message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the libraries raise whatever their own code meets
             raise Unmeasurable(
-                f"{self.parts[part].title} in {folder} cannot be used ({message}): get it again"
+                f"{self.parts[part].title} in {folder} cannot be used ({reason(error)}): "
+                "get it again"
             ) from error
         finally:
             gc.collect()

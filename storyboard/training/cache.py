@@ -1,5 +1,6 @@
 """Latents of a whole set, computed once, kept as safetensors, with the captions' embeddings."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from storyboard import artifacts, images
 from storyboard.compat.quiet import quiet
 from storyboard.data.captions import Captions
-from storyboard.errors import TrainingError
+from storyboard.errors import ResourceError, TrainingError
 from storyboard.models import conditioning
+from storyboard.models.loading import check_layouts, damaged
 from storyboard.models.run import Run
 from storyboard.prompts import literal
 from storyboard.training.hyperparameters import Hyperparameters
@@ -24,7 +27,9 @@ Bucket = tuple[int, int]  # height and width in pixels
 
 # at once through the VAE; more do not fit a CPU's caches
 PIXELS_PER_BATCH = {"cuda": 16 * 256 * 256, "cpu": 2 * 256 * 256}
+FILE = "latents.safetensors"
 PARTS = ("latents", "time_ids", "captions")  # of the file
+NAME = re.compile(r"(\d{1,6})x(\d{1,6})\.(latents|time_ids|captions)")  # of its tensors
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
 
     Args:
         prompts: Encoded together with the captions, while the text encoders are loaded.
+
+    Raises:
+        BaseError, SettingsError: As ``conditioning.encode``.
+        TrainingError: The VAE gives values that are not finite.
+        ResourceError: The disk does not keep what is written.
     """
     texts = ["", *sorted({row.text for row in captions.rows} - {""})]
     embeddings = conditioning.encode(run, prompts, captions=texts)
@@ -104,17 +114,26 @@ def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
         max_bucket_ratio=max_ratio,
         versions=artifacts.versions("torch", "diffusers", "diffsynth"),
     )
-    if not artifacts.finished(target, fingerprint):
+    kept = artifacts.finished(target, fingerprint)
+    parts = _read(target, kept, captions, texts) if kept else None
+    if kept and parts is None:
+        print(f"training: the latents kept in {target} are damaged, they are made again")
+    if parts is None:
         choices = buckets(run.resolution, run.base.resolution_step, max_ratio)
-        parts = _encode(captions, run, texts, choices)
+        made = _encode(captions, run, texts, choices)
         with artifacts.building(target) as folder:
-            _save(parts, folder / "latents.safetensors")
-            pictures = sum(map(len, parts["latents"].values()))
-            artifacts.write_manifest(folder, "latents", fingerprint, pictures=pictures)
-    return Cache(
-        **_load(target / "latents.safetensors"),
-        embeddings=[embeddings[literal(text)] for text in texts],
-    )
+            _save(made, folder / FILE)
+            pictures = sum(map(len, made["latents"].values()))
+            digest = artifacts.digest_of_file(folder / FILE)
+            facts = {"pictures": pictures, "digest": digest}
+            kept = artifacts.write_manifest(folder, "latents", fingerprint, **facts)
+        # from the file: the order of buckets is the same in every run
+        parts = _read(target, kept, captions, texts)
+    if parts is None:
+        raise ResourceError(
+            f"{target / FILE} does not hold what was written: check the disk and train again."
+        )
+    return Cache(**parts, embeddings=[embeddings[literal(text)] for text in texts])
 
 
 def _save(parts: dict[str, dict[Bucket, torch.Tensor]], path: Path) -> None:
@@ -126,13 +145,48 @@ def _save(parts: dict[str, dict[Bucket, torch.Tensor]], path: Path) -> None:
     save_file(tensors, path)
 
 
-def _load(path: Path) -> dict[str, dict[Bucket, torch.Tensor]]:
+def _read(
+    folder: Path, manifest: dict, captions: Captions, texts: Sequence[str]
+) -> dict[str, dict[Bucket, torch.Tensor]] | None:
+    """What ``_save`` wrote into ``folder``; None where the file is damaged or holds other things.
+
+    Args:
+        manifest: Of the folder. One of an earlier release has no digest of the file.
+    """
+    path = folder / FILE
+    digest = manifest.get("digest")
+    if digest is not None and digest != artifacts.digest_of_file(path):
+        return None
+    try:
+        # in memory of their own: a mapped file that is cut off later ends the process
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError):
+        return None
+
     parts: dict[str, dict] = {part: {} for part in PARTS}
-    for name, tensor in load_file(path).items():
-        size, part = name.split(".")
-        height, width = map(int, size.split("x"))
-        parts[part][height, width] = tensor
-    return parts
+    for name, tensor in tensors.items():
+        match = NAME.fullmatch(name)
+        if match is None:
+            return None
+        parts[match[3]][int(match[1]), int(match[2])] = tensor
+    return parts if _is_whole(parts, len(captions.rows), len(texts)) else None
+
+
+def _is_whole(parts: dict[str, dict[Bucket, torch.Tensor]], pictures: int, texts: int) -> bool:
+    """Whether all parts are there for so many pictures, of the shapes that ``Cache`` names."""
+    latents, time_ids, captions = (parts[part] for part in PARTS)
+    if not latents.keys() == time_ids.keys() == captions.keys():
+        return False
+    for bucket, tensor in latents.items():
+        indices = captions[bucket]
+        if tensor.ndim != 4 or indices.shape != (len(tensor),) or indices.is_floating_point():
+            return False
+        known = ((indices >= 0) & (indices < texts)).all()
+        if not known or time_ids[bucket].shape != (len(tensor), 6):
+            return False
+        if not torch.isfinite(tensor).all():
+            return False
+    return sum(map(len, latents.values())) == pictures
 
 
 @dataclass
@@ -148,6 +202,7 @@ def _encode(
     captions: Captions, run: Run, texts: Sequence[str], choices: Sequence[Bucket]
 ) -> dict[str, dict[Bucket, torch.Tensor]]:
     """Part of the file -> bucket -> tensor."""
+    check_layouts(run.base)
     pipe = TrainingPipeline.load(run.base, ("vae",), run.plan.device, run.plan.dtype)
     with quiet():
         pipe.vae.to(memory_format=torch.channels_last)
@@ -185,8 +240,9 @@ def _latents(pipe: TrainingPipeline, pixels: Sequence[np.ndarray]) -> torch.Tens
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     latents = pipe.encode_images(images.contiguous(memory_format=torch.channels_last)).cpu()
     if not torch.isfinite(latents).all():
+        where = damaged({"vae": pipe.vae})
         raise TrainingError(
-            f"The VAE of {pipe.base.name!r} gave latents that are not finite: "
-            "its weights are damaged, get them again."
+            f"The VAE of {pipe.base.name!r} gave latents that are not finite"
+            f"{f' ({where})' if where else ''}: its weights are damaged, get them again."
         )
     return latents

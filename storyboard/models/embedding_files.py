@@ -1,0 +1,82 @@
+"""Embeddings on disk: one file a prompt, with a digest by which damage is noticed."""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+
+from storyboard import artifacts
+from storyboard.models.text_encoding import Embedding
+
+MOST_BYTES = 4 * 2**30  # of all that is kept for a folder's runs; 2,000 prompts of Kolors
+NAME = re.compile(r"[0-9a-f]{32}\.safetensors")  # what ``path`` gives
+
+
+def path(folder: Path, prompt: str) -> Path:
+    """Where the embedding of ``prompt`` is kept."""
+    return folder / f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.safetensors"
+
+
+def write(target: Path, embedding: Embedding) -> None:
+    """Keep ``embedding`` at ``target``, whole or not at all."""
+    tensors = {
+        "tokens": embedding.tokens.cpu().contiguous(),
+        "pooled": embedding.pooled.cpu().contiguous(),
+    }
+    chunks = json.dumps(embedding.chunks)
+    metadata = {"chunks": chunks, "digest": _digest(target, chunks, tensors)}
+    artifacts.write_atomically(target, serialise(tensors, metadata=metadata))
+
+
+def read(source: Path, text_length: int) -> Embedding | None:
+    """What ``write`` kept at ``source``; None where there is nothing, or something else."""
+    if not source.is_file():
+        return None
+    try:
+        with safe_open(source, "pt") as file:
+            facts = file.metadata() or {}
+            # in memory of their own: a mapped file that is cut off later ends the process
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+    except (OSError, SafetensorError):
+        return None
+    if tensors.keys() != {"tokens", "pooled"} or "chunks" not in facts:
+        return None
+    if facts.get("digest") != _digest(source, facts["chunks"], tensors):
+        return None
+    chunks = tuple(json.loads(facts["chunks"]))
+    return Embedding(tensors["tokens"], tensors["pooled"], chunks, text_length)
+
+
+def forget_oldest(root: Path, kept: Collection[Path]) -> None:
+    """Delete the oldest embeddings below ``root`` until the rest are at most MOST_BYTES.
+
+    Args:
+        kept: What is in use.
+    """
+    files = [each for each in root.rglob("*.safetensors") if NAME.fullmatch(each.name)]
+    facts = sorted((each.stat().st_mtime_ns, each.stat().st_size, each) for each in files)
+    size = sum(each for _, each, _ in facts)
+    for _, bytes_of_file, file in facts:
+        if size <= MOST_BYTES:
+            return
+        if file not in kept:
+            file.unlink(missing_ok=True)
+            size -= bytes_of_file
+
+
+def _digest(target: Path, chunks: str, tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over all that a file holds, and over its place.
+
+    The place says prompt, base and adapter.
+    """
+    digest = hashlib.sha256(f"{'/'.join(target.parts[-3:])}:{chunks}".encode())
+    for name in ("tokens", "pooled"):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
