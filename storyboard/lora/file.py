@@ -5,6 +5,7 @@ kohya's keys with alpha are the one form that diffusers, ComfyUI and A1111's fam
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as serialise
 
+from storyboard import artifacts
 from storyboard.errors import LoraError
 from storyboard.lora import reading
-from storyboard.lora.names import kohya_name
+from storyboard.lora.names import kohya_name, shown
 
 UNET_PREFIX = "lora_unet_"  # of the denoising model, in every family of sd-scripts
 
@@ -58,6 +60,42 @@ class Lora:
             for preview in self.previews
         ]
         return show.training(str(self), self.losses, previews)
+
+
+def path_of(lora: object) -> Path:
+    """The path of a LoRA, however it is given, whose file is that of its manifest.
+
+    Args:
+        lora: A ``Lora``, or the path of a file.
+
+    Raises:
+        LoraError: It is neither, there is no file, or training wrote other bytes.
+    """
+    if isinstance(lora, Lora):
+        reading.check_file(lora.path)
+        check_digest(lora.path, lora.digest)
+        return lora.path
+    if not isinstance(lora, (str, os.PathLike)) or not str(lora):
+        raise LoraError(
+            f"lora={shown(repr(lora))} must be one LoRA: what train or import_lora returned, "
+            "or the path of a file."
+        )
+    path = Path(os.fsdecode(lora))
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody of that name has a home
+        return path
+
+
+def check_digest(path: Path, digest: str) -> None:
+    """Raise LoraError unless the SHA-256 of a file is ``digest``, of the manifest that names it."""
+    found = artifacts.digest_of_file(path)
+    if found != digest:
+        raise LoraError(
+            f"{path} was changed after training, its SHA-256 is {found[:16]}… where "
+            f"{artifacts.MANIFEST} has {digest[:16]}…: run the training cell again, or copy the "
+            "file elsewhere and give its path if the change is yours."
+        )
 
 
 def to_kohya(
@@ -120,13 +158,25 @@ def serialised(tensors: dict[str, torch.Tensor], metadata: Mapping[str, object])
 
     Its metadata, a hash map in safetensors itself, are sorted.
     """
-    content = serialise(tensors, {key: str(value) for key, value in metadata.items()})
+    facts = {key: str(value) for key, value in metadata.items()}
+    content = serialise(_separate(tensors), facts)
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header["__metadata__"] = dict(sorted(facts.items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``tensors``, of which no two share memory, as those of a checkpoint may."""
+    owners: set[int] = set()
+    separate = {}
+    for key, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if storage in owners else tensor
+        owners.add(storage)
+    return separate
 
 
 def data_digest(path: Path) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from storyboard.errors import LoraError
 from storyboard.lora import recognition
+from storyboard.lora.names import shown
 from storyboard.lora.state import LoraFile, LoraState
 from storyboard.models.families import Family
 
@@ -85,6 +86,7 @@ def read(
     Raises:
         LoraError: No form recognises a tensor, it is for another architecture, or not whole.
     """
+    recognition.refuse_odd_names(path, tensors)
     family = family or recognition.family_of(tensors, metadata)
     recognition.refuse_other_architectures(path, tensors, family)
 
@@ -106,7 +108,7 @@ def _read_by(form: Form, file: LoraFile, forms: Mapping[str, Form]) -> LoraState
     if left_out:
         raise LoraError(
             f"{len(left_out)} of the {len(file.tensors)} tensors in {file.path} (such as "
-            f"{left_out[0]}) are not read by the form {form.name!r}: {recognition.PLAIN}."
+            f"{shown(left_out[0])}) are not read by the form {form.name!r}: {recognition.PLAIN}."
         )
     return state
 
@@ -119,9 +121,10 @@ def _joined(states: list[LoraState]) -> LoraState:
         if twice:
             path = min(twice)
             raise LoraError(
-                f"{first.path} has {path.component}'s {path.name} twice, in two forms: "
+                f"{first.path} has {path.component}'s {shown(path.name)} twice, in two forms: "
                 "get it again."
             )
         modules |= state.modules
         keys |= state.keys
-    return replace(first, modules=modules, keys=keys)
+    kinds = tuple(sorted({kind for state in states for kind in state.kinds}))
+    return replace(first, modules=modules, keys=keys, kinds=kinds)
