@@ -1,4 +1,4 @@
-"""Modules of other kinds than the plain LoRA: their parts, and the change by the maker's formula."""
+"""Modules of other kinds than the plain LoRA: parts, and changes by the makers' formulas."""
 
 import torch
 

@@ -10,9 +10,10 @@ from storyboard import convert, import_lora
 from storyboard.errors import LoraError
 from storyboard.lora import file as lora
 from storyboard.lora import forms
+from storyboard.lora.assembling import assemble
 from storyboard.lora.forms.registry import Form
 from storyboard.lora.names import ModulePath, kohya_name
-from storyboard.lora.state import LoraState, Place, assemble
+from storyboard.lora.state import LoraState, Place
 from storyboard.models import loading as models
 from tests import lora_forms
 from tests.lora_forms import of_2023, of_diffusers, of_peft

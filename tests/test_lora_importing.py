@@ -56,7 +56,7 @@ def test_an_old_file_that_holds_code_is_not_run(hub, make_settings, tmp_path):
     with pytest.raises(LoraError, match="holds more than tensors"):
         import_lora(tmp_path / "bomb.ckpt", make_settings(base="sd15"))
     (tmp_path / "cut.safetensors").write_bytes(b"12345678{}")
-    with pytest.raises(LoraError, match="not a whole LoRA file"):
+    with pytest.raises(LoraError, match="not a whole safetensors file"):
         import_lora(tmp_path / "cut.safetensors", make_settings(base="sd15"))
     with pytest.raises(LoraError, match="There is no LoRA at"):
         import_lora(tmp_path / "none.safetensors", make_settings(base="sd15"))

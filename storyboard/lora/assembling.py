@@ -12,6 +12,7 @@ from storyboard.lora.state import PARTS, LoraFile, LoraModule, LoraState, Place,
 SUFFIXES = {part: suffix for suffix, part in (PARTS | kinds.SUFFIXES).items()}
 BYTES = 4  # of a number of a matrix that is computed
 LARGEST = 4 * 2**30  # bytes of all matrices that are computed for one file
+LARGEST_MODULE = 2**28  # and for one module; the largest of SDXL takes half of it
 SHOWN_SHAPES = 4
 
 Alphas = Callable[[ModulePath, int], float]
@@ -48,10 +49,12 @@ def assemble(
         except (RuntimeError, IndexError, ValueError):  # whatever torch says of shapes
             raise _do_not_fit(file, path, parts) from None
         size += change.size * BYTES
-        if size > LARGEST:
+        if size > LARGEST or change.size * BYTES > LARGEST_MODULE:
             raise LoraError(
-                f"{file.path} is {kind} whose changes, as matrices of a plain LoRA, would take more"
-                f" than {LARGEST / 2**30:.0f} GB: give one of a lower rank, or a plain LoRA."
+                f"{file.path} is {kind} whose changes, as matrices of a plain LoRA, would take "
+                f"over {LARGEST / 2**30:.0f} GB, or those of one module (such as "
+                f"{shown(kohya_name(path, file.family))}) over {LARGEST_MODULE / 2**30:.2f} GB: "
+                "give one of a lower rank, or a plain LoRA."
             )
         states[path] = _of_kind(file, path, parts, change, default_alpha)
         of_kinds.add(kind)
