@@ -184,8 +184,12 @@ def data_digest(path: Path) -> str:
 
     (https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/hashes.py,
     addnet_hash_safetensors.)
+
+    Raises:
+        LoraError: It is no safetensors file, or not whole.
     """
     digest = hashlib.sha256()
+    reading.header(path)  # it is whole
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         while block := file.read(2**20):

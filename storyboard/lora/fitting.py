@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from storyboard.errors import LoraError
-from storyboard.lora import origin, reading
+from storyboard.lora import origin, reading, values
 from storyboard.lora.names import ModulePath, kohya_name, module_path, shown
 from storyboard.lora.origin import Origin
 from storyboard.lora.state import LoraModule, LoraState
@@ -18,14 +18,16 @@ from storyboard.models.bases import Base
 
 
 def check(base: Base, lora: Path) -> None:
-    """Compare a kohya-form file with all of ``base``, by names and shapes in headers and configs.
+    """Compare a kohya-form file with all of ``base``, whose configs alone are read.
 
     Raises:
-        LoraError: It names another base, or a module has no place or another shape there.
+        LoraError: It names another base, a module has no place or another shape there, or the
+            values cannot be drawn with.
     """
     tensors, metadata = reading.header(lora)
-    state = reading.read_kohya(lora, base.family, values=False)
     check_trained_on(base, lora, metadata)
+    state = reading.read_kohya(lora, base.family)
+    values.check(state)
     fitted(base, state, skeletons(base, state.components), origin.of_tensors(tensors))
 
 
