@@ -89,12 +89,10 @@ def path_of(lora: object) -> Path:
 
 def check_digest(path: Path, digest: str) -> None:
     """Raise LoraError unless the SHA-256 of a file is ``digest``, of the manifest that names it."""
-    found = artifacts.digest_of_file(path)
-    if found != digest:
+    if artifacts.digest_of_file(path) != digest:
         raise LoraError(
-            f"{path} was changed after training, its SHA-256 is {found[:16]}… where "
-            f"{artifacts.MANIFEST} has {digest[:16]}…: run the training cell again, or copy the "
-            "file elsewhere and give its path if the change is yours."
+            f"{path} is not the file that was trained, its digest is another: run the training "
+            "cell again, or give the path alone to draw with it as it is."
         )
 
 
