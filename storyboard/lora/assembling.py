@@ -46,7 +46,7 @@ def assemble(
 
         try:
             change = kinds.plain(parts)
-        except (RuntimeError, IndexError, ValueError):  # whatever torch says of shapes
+        except (RuntimeError, IndexError, ValueError, TypeError):  # torch at odd shapes
             raise _do_not_fit(file, path, parts) from None
         size += change.size * BYTES
         if size > LARGEST or change.size * BYTES > LARGEST_MODULE:

@@ -211,7 +211,8 @@ def _side(parts: Parts, name: str, core: torch.Tensor | None = None) -> Factors:
 def _halves(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> Factors:
     """``a @ b``; with a core (i, j, height, width) ``a`` is (i, outputs) and ``b`` (j, inputs)."""
     if core is not None:
-        a, b = a.T, torch.einsum("ijkl,jn->inkl", core, b).flatten(1)
+        a = a.T.contiguous()  # torch.kron asks for it
+        b = torch.einsum("ijkl,jn->inkl", core, b).flatten(1).contiguous()
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(b):
         raise RuntimeError(f"halves of {list(a.shape)} and {list(b.shape)}")
     return Factors(a, b)
