@@ -77,6 +77,10 @@ def test_pefts_own_folders_are_read_with_their_configuration(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"base_model_name_or_path": "stabilityai/stable-diffusion-xl-base-1.0"},
+            "was trained on Stable Diffusion XL, not on 'sd15': set base='sdxl'",
+        ),
         ({"peft_type": "OFT"}, "is of peft's kind OFT, which is not read"),
         ({"use_dora": True}, "peft's use_dora=True"),
         ({"init_lora_weights": "pissa_niter_16"}, "peft's init_lora_weights='pissa_niter_16'"),

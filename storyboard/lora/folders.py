@@ -1,6 +1,7 @@
 """Folders with a LoRA: peft's, with its configuration, and diffusers'."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from storyboard.lora.names import shown
 CONFIG = "adapter_config.json"
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 OF_DIFFUSERS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LARGEST_CONFIG = 10 * 2**20  # bytes
 KINDS = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}  # peft_type -> where alpha stands
 TEXT_NAMES = ("text_model.", "encoder.layers.", "text_projection")
@@ -45,6 +47,7 @@ def read(folder: Path, read_file: Read) -> tuple[Tensors, Metadata]:
 
     tensors: Tensors = {}
     settings: dict[str, object] = {}
+    metadata: Metadata = {}
     for path in own:
         of_one, component = _of_peft(path, read_file)
         if any(key.startswith(f"{component}.") for key in tensors):
@@ -55,7 +58,10 @@ def read(folder: Path, read_file: Read) -> tuple[Tensors, Metadata]:
         config = _config(path)
         settings |= {f"{component}.{key}": value for key, value in config.items()}
         _refuse_whole_kronecker(path, of_one, config)
-    return tensors, {configuration.METADATA: json.dumps(settings)}
+        trained_on = config.get("base_model_name_or_path")
+        if isinstance(trained_on, str) and HUB_ID.fullmatch(trained_on):
+            metadata["base_model"] = trained_on
+    return tensors, metadata | {configuration.METADATA: json.dumps(settings)}
 
 
 def _components(folder: Path) -> list[Path]:
