@@ -17,7 +17,7 @@ def normal(*shape):
 
 def cored(core, a, b):
     """lycoris/functional/general.py, rebuild_tucker."""
-    return torch.einsum("i j k l, j r, i p -> p r k l", core, b, a)
+    return torch.einsum("i j k l, j r, i p -> p r k l", core, b, a).contiguous()
 
 
 def kernel_of(shape):

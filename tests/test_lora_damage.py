@@ -107,7 +107,7 @@ ODD_NUMBERS = {
     ),
     "a name of two lines": (
         lambda t: t | {"lora_unet_a\nb\x00.lora_down.weight": torch.ones(2, 2)},
-        r"tensors.*\(such as lora_unet_a�b�.lora_down.weight\)",
+        r"lacks 1 tensors \(such as lora_unet_a�b�.lora_up.weight\)",
     ),
     "a name without an end": (
         lambda t: t | {"lora_unet_" + "mid_block_" * 1000: torch.ones(2, 2)},
@@ -250,7 +250,7 @@ def test_a_lora_that_was_changed_after_training_is_refused(trained, tmp_path):
     try:
         lora.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         for call in (lambda: merge(lora, settings, tmp_path / "m"), lambda: convert(lora, "kohya")):
-            with pytest.raises(LoraError, match="is not the file that was trained, its digest is another"):
+            with pytest.raises(LoraError, match="is not the file that was trained, its digest"):
                 call()
     finally:
         lora.path.write_bytes(content)

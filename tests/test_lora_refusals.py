@@ -93,8 +93,6 @@ def test_a_module_in_two_forms_is_refused(hub, tmp_path):
     ("key", "message"),
     [
         ("lora_unet_mid_block_attentions_0_proj_in.dora_scale", "is a DoRA"),
-        ("lora_prior_blocks.hada_w1_a", "is a LoHa in a form that is not known"),
-        ("lora_prior_blocks.lokr_w1", "is a LoKr in a form that is not known"),
         ("unet.mid_block.attentions.0.proj_in.lora_magnitude_vector", "is a DoRA"),
         (
             "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight",

@@ -62,7 +62,8 @@ def _refuse_packed(path: Path) -> None:
 def _loaded(path: Path) -> object:
     """What ``path`` holds; from a pickle nothing but tensors and plain containers is read."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # of a path torch would go by the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise LoraError(
             f"{path} holds more than tensors, which is not read for safety, or is damaged: "

@@ -2,11 +2,12 @@
 
 import base64
 import io
+import os
 from pathlib import Path
 
 from storyboard import artifacts, images
 from storyboard.errors import LoraError
-from storyboard.lora import configuration, forms, reading, values
+from storyboard.lora import configuration, folders, forms, reading, values
 from storyboard.lora.file import Lora, path_of, serialised
 from storyboard.lora.names import shown
 
@@ -63,8 +64,9 @@ def _target(path: Path, form: str, target: Path | str | None) -> Path:
     if not target:
         return path.with_name(f"{_stem(path)}.{form}.safetensors")
     target = Path(target).expanduser()
-    if target.is_dir() or target.resolve() == path.resolve():
-        kind = "a folder" if target.is_dir() else "the LoRA itself"
+    is_folder = folders.is_folder(target)
+    if is_folder or os.path.realpath(target) == os.path.realpath(path):
+        kind = "a folder" if is_folder else "the LoRA itself"
         raise LoraError(f"target={str(target)!r} is {kind}: name a new .safetensors file.")
     target.parent.mkdir(parents=True, exist_ok=True)
     return target

@@ -27,6 +27,14 @@ def is_adapter(path: Path) -> bool:
     return path.name in ADAPTERS and (path.parent / CONFIG).is_file()
 
 
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder; one of a name that no disk takes is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def read(folder: Path, read_file: Read) -> tuple[Tensors, Metadata]:
     """Tensors and metadata of a folder, in the form of diffusers where it is peft's.
 

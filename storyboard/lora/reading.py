@@ -1,6 +1,8 @@
 """LoRA files on disk: their tensors and metadata, and what they change."""
 
+import json
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +32,7 @@ DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+LENGTH_BYTES = 8  # of the number that a safetensors file begins with
 FIRST_BYTES = 64
 
 
@@ -72,11 +75,12 @@ def header(path: Path) -> tuple[Tensors, Metadata]:
     """
     check_file(path)
     try:
+        _refuse_twice(path)
         with safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}
             found = {key: (each.get_shape(), each.get_dtype()) for key, each in slices.items()}
             metadata = file.metadata() or {}
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise LoraError(
             f"{path} is not a whole safetensors file ({shown(str(error))}): "
             "train it again or give another file."
@@ -92,6 +96,21 @@ def header(path: Path) -> tuple[Tensors, Metadata]:
     return tensors, metadata
 
 
+def _refuse_twice(path: Path) -> None:
+    """Raise ValueError where a header names a tensor twice, of which a library takes the last."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        if length <= path.stat().st_size:
+            json.loads(file.read(length), object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{twice} stands in its header twice")
+
+
 def content(path: Path) -> tuple[Tensors, Metadata]:
     """Tensors and metadata of a safetensors file or of a ``.ckpt``, whatever it is called.
 
@@ -100,7 +119,7 @@ def content(path: Path) -> tuple[Tensors, Metadata]:
     Raises:
         LoraError: There is no such file, or it holds no tensors, or more than tensors.
     """
-    if path.is_dir():
+    if folders.is_folder(path):
         return folders.read(path, _content)
     if folders.is_adapter(path):
         return folders.read(path.parent, _content)
@@ -115,7 +134,11 @@ def check_file(path: Path) -> bytes:
             with path.open("rb") as file:
                 start = file.read(FIRST_BYTES)
     except (OSError, ValueError) as error:
-        reason = "its link leads nowhere: " if path.is_symlink() else ""
+        reason = (
+            "its link leads nowhere: "
+            if isinstance(error, FileNotFoundError) and path.is_symlink()
+            else ""
+        )
         denied = isinstance(error, PermissionError)
         raise LoraError(
             f"{path} must not be read by this user: change its permissions."
