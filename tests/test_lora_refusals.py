@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from storyboard import convert, import_lora, merge
 from storyboard.errors import LoraError
-from storyboard.lora import attaching, fitting, forms
+from storyboard.lora import attaching, fitting, forms, origin
 from storyboard.lora import file as lora
 from tests import lora_forms, tiny
 
@@ -136,6 +136,57 @@ def test_a_lora_of_another_base_is_not_given_this_ones_name(hub, make_settings, 
     ):
         import_lora(tmp_path / "wide.safetensors", settings)
     assert not (tmp_path / "out" / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("made_for", "base", "message"),
+    [
+        ("sd15", "kolors", "it is for Stable Diffusion 1.5 or 2, set base='sd15'"),
+        ("sdxl", "kolors", "it is for Stable Diffusion XL, set base='sdxl'"),
+        ("sdxl", "sd15", "it is for Stable Diffusion XL, set base='sdxl'"),
+        ("sd15", "sdxl", "it is for Stable Diffusion 1.5 or 2, set base='sd15'"),
+    ],
+)
+def test_what_it_is_for_is_told_by_its_names(hub, make_settings, tmp_path, made_for, base, message):
+    hub(base)
+    tiny.whole_lora(hub(made_for), tmp_path / "theirs.safetensors", facts=False)
+    with pytest.raises(LoraError, match=message):
+        import_lora(tmp_path / "theirs.safetensors", make_settings(base=base))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"modelspec.architecture": "flux-1-dev/lora"}, "was trained on Flux, not on 'sd15'"),
+        ({"ss_base_model_version": "sdxl_1.0"}, "was trained on Stable Diffusion XL, not on"),
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-refiner/lora"}, "the SDXL refiner"),
+        ({"ss_v2": "True"}, "was trained on Stable Diffusion 2"),
+        ({"ss_base_model_version": "kolors"}, "was trained on the base 'kolors'"),
+        ({"ss_base_model_version": "zimage"}, "was trained on Z-Image"),
+        ({"ss_base_model_version": "sd_1.5"}, None),
+        ({"modelspec.architecture": "stable-diffusion-v1/lora"}, None),
+        ({"ss_base_model_version": "my own"}, None),
+    ],
+)
+def test_what_it_is_for_is_told_by_its_metadata(hub, make_settings, tmp_path, metadata, message):
+    path, settings = tmp_path / "theirs.safetensors", make_settings(base="sd15")
+    save_file(lora_forms.kohya_whole(hub("sd15"), path), path, metadata)
+    if message is None:
+        assert import_lora(path, settings).is_file()
+        return
+    with pytest.raises(LoraError, match=message):
+        import_lora(path, settings)
+
+
+def test_the_width_of_the_text_tells_the_model():
+    """Of the real models: 768 numbers for a token in SD 1.5, 1,024 in SD 2, 2,048 in SDXL."""
+    for width, title in ((768, "Stable Diffusion 1.5"), (1024, "Stable Diffusion 2")):
+        key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+        assert origin.of_tensors({key: torch.ones(2, width)}).title == title
+    added = "lora_unet_add_embedding_linear_1.lora_down.weight"
+    assert origin.of_tensors({added: torch.ones(2, 5632)}).family == "kolors"
+    assert origin.of_tensors({added: torch.ones(2, 2816)}).family == "sdxl"
+    assert origin.of_tensors({"lora_unet_conv_in.lora_down.weight": torch.ones(2, 4)}) is None
 
 
 @pytest.mark.parametrize(

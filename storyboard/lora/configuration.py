@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from storyboard.errors import LoraError
+from storyboard.errors import LoraError, brief
 from storyboard.lora.names import CLIP_MODEL, ModulePath, shown
 from storyboard.lora.state import LoraFile
 
@@ -122,7 +122,7 @@ def _component(
 
 def _refuse(file: LoraFile, option: str, value: object) -> None:
     raise LoraError(
-        f"{file.path} was trained with peft's {option}={shown(repr(value))}, with which it is more "
+        f"{file.path} was trained with peft's {option}={brief(value)}, with which it is more "
         "than its lora_A and lora_B: train it without, or save it converted to a plain LoRA."
     )
 

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from storyboard import artifacts, images
-from storyboard.errors import LoraError
+from storyboard.errors import LoraError, brief
 from storyboard.lora import configuration, folders, forms, reading, values
 from storyboard.lora.file import Lora, path_of, serialised
-from storyboard.lora.names import shown
 
 OF_ONE_FORM = (configuration.METADATA, "format")  # metadata that each form writes anew
 THUMBNAIL = 256  # pixels, the longer side
@@ -43,7 +42,7 @@ def convert(
     """
     writers = forms.writers()
     if not isinstance(form, str) or form not in writers:
-        raise LoraError(f"form={shown(repr(form))} must be one of {', '.join(map(repr, writers))}.")
+        raise LoraError(f"form={brief(form)} must be one of {', '.join(map(repr, writers))}.")
 
     path = path_of(lora)
     tensors, metadata = reading.content(path)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save as serialise
 
 from storyboard import artifacts
-from storyboard.errors import LoraError
+from storyboard.errors import LoraError, brief
 from storyboard.lora import reading
-from storyboard.lora.names import kohya_name, shown
+from storyboard.lora.names import kohya_name
 
 UNET_PREFIX = "lora_unet_"  # of the denoising model, in every family of sd-scripts
 
@@ -77,7 +77,7 @@ def path_of(lora: object) -> Path:
         return lora.path
     if not isinstance(lora, (str, os.PathLike)) or not str(lora):
         raise LoraError(
-            f"lora={shown(repr(lora))} must be one LoRA: what train or import_lora returned, "
+            f"lora={brief(lora)} must be one LoRA: what train or import_lora returned, "
             "or the path of a file."
         )
     path = Path(os.fsdecode(lora))

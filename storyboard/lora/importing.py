@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from storyboard import artifacts
-from storyboard.errors import LoraError
+from storyboard.errors import LoraError, brief, one_line
 from storyboard.lora import fitting, forms, origin, reading, values
 from storyboard.lora.file import path_of, serialised
 from storyboard.lora.forms import kohya
@@ -65,28 +65,29 @@ def import_lora(path: Path | str, settings: Settings, alpha: float | None = None
     }
     target = _write(settings.folder / "imported", path.stem, serialised(converted, facts))
     _tell(path, base, state, metadata)
-    print(f"lora: {len(state.modules)} modules of {path} in {target}")
+    print(f"lora: {len(state.modules)} modules of {one_line(path)} in {one_line(target)}")
     return target
 
 
 def _check_alpha(alpha: float | None) -> None:
     number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
     if alpha is not None and not (number and 0 < abs(alpha) < LARGEST_ALPHA):
-        raise LoraError(f"alpha={shown(repr(alpha))} must be a number, not zero, or None.")
+        raise LoraError(f"alpha={brief(alpha)} must be a number, not zero, or None.")
 
 
 def _tell(path: Path, base: Base, state: LoraState, metadata: Metadata) -> None:
     """Print what became of it that is not plain from its name."""
+    name = one_line(path)
     if state.kinds:
         largest = max(module.rank for module in state.modules.values())
         print(
-            f"lora: {path} is {' and '.join(state.kinds)}: it is kept as the plain LoRA of the "
+            f"lora: {name} is {' and '.join(state.kinds)}: it is kept as the plain LoRA of the "
             f"same change, of ranks up to {largest}"
         )
     others = fitting.same_unet(base)
     if others and state.components == {"unet"} and origin.of_metadata(metadata) is None:
         print(
-            f"lora: {path} does not say what it was trained on: it fits {base.name!r} and as well "
+            f"lora: {name} does not say what it was trained on: it fits {base.name!r} and as well "
             f"{' and '.join(map(repr, others))}, whose UNet has the same names and shapes"
         )
 
@@ -97,7 +98,7 @@ def _without_words(path: Path, tensors: Tensors) -> Tensors:
     if not 0 < len(words) < len(tensors):
         return tensors
     print(
-        f"lora: {path} also brings {len(words)} embeddings of words of its own "
+        f"lora: {one_line(path)} also brings {len(words)} embeddings of words of its own "
         f"({shown(', '.join(sorted(words)))[:60]}), which are left out: "
         "in a prompt those words mean nothing"
     )

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from storyboard import artifacts
-from storyboard.errors import LoraError, ResourceError
+from storyboard.errors import LoraError, ResourceError, one_line
 from storyboard.lora import attaching, reading
 from storyboard.lora.file import Lora, path_of
 from storyboard.lora.names import CLIP_MODEL, UNPREFIXED
@@ -52,7 +52,7 @@ def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None
         digest = artifacts.digest_of_file(path)
         fingerprint = artifacts.fingerprint(stage=STAGE, base=base.name, lora=digest)
         artifacts.write_manifest(folder, STAGE, fingerprint, base=base.name, lora=digest)
-    print(f"lora: {path} merged into {base.name!r} in {target}")
+    print(f"lora: {one_line(path)} merged into {base.name!r} in {one_line(target)}")
     return target
 
 

@@ -2,8 +2,10 @@
 
 import json
 import stat
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -76,7 +78,7 @@ def header(path: Path) -> tuple[Tensors, Metadata]:
     check_file(path)
     try:
         _refuse_twice(path)
-        with safe_open(path, framework="pt") as file:
+        with _utf8(path) as name, safe_open(name, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}
             found = {key: (each.get_shape(), each.get_dtype()) for key, each in slices.items()}
             metadata = file.metadata() or {}
@@ -172,9 +174,24 @@ def _content(path: Path) -> tuple[Tensors, Metadata]:
     return tensors, metadata
 
 
+@contextmanager
+def _utf8(path: Path) -> Iterator[Path]:
+    """``path``, or a link to it where its name is no UTF-8, which safetensors does not open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "lora.safetensors"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
+
+
 def _values(path: Path) -> Tensors:
     try:
-        return load_file(path)
+        with _utf8(path) as name:
+            return load_file(name)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise LoraError(
             f"{path} is not a whole LoRA file ({type(error).__name__}): get it again."
