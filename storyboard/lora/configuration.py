@@ -128,7 +128,8 @@ def _refuse(file: LoraFile, option: str, value: object) -> None:
 
 
 def _patterns(file: LoraFile, found: Mapping[str, object]) -> Patterns:
-    names, expressions = {}, []
+    names: dict[str, tuple[int, float]] = {}
+    expressions: list[tuple[int, re.Pattern[str], float]] = []
     for position, (pattern, value) in enumerate(found.items()):
         alpha = _number(value)
         if LITERAL.fullmatch(pattern):

@@ -105,7 +105,7 @@ def fitted(
         shape = _shape(layers[path])
         module = _reshaped(state.modules[path], shape)
         if module is None:
-            raise LoraError(_other_shape(base, state, name, path, shape, made_for))
+            raise _other_shape(base, state, name, path, shape, made_for)
         modules[path] = module
     return replace(state, modules=modules)
 
@@ -151,13 +151,13 @@ def _other_shape(
     path: ModulePath,
     shape: tuple[int, ...],
     made_for: Origin | None,
-) -> str:
-    """The message where a module has another shape than its place."""
+) -> LoraError:
+    """What to raise where a module has another shape than its place."""
     module = state.modules[path]
     down, up = list(module.down.shape), list(module.up.shape)
     what = f"{shown(name)} is {down} and {up} where that base has {list(shape)}"
     if _reshaped(replace(module, down=module.up, up=module.down), shape):
-        return (
+        return LoraError(
             f"{state.path} has up and down in each other's place for the base {base.name!r} "
             f"({what}): get it again."
         )
@@ -165,7 +165,7 @@ def _other_shape(
         reason = f"it is for {made_for.title}, {_advice(made_for)}"
     else:
         reason = "it was trained on another base, set base to that one"
-    return f"{state.path} does not fit the base {base.name!r} ({what}): {reason}."
+    return LoraError(f"{state.path} does not fit the base {base.name!r} ({what}): {reason}.")
 
 
 def _advice(other: Origin) -> str:

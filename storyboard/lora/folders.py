@@ -51,7 +51,7 @@ def read(folder: Path, read_file: Read) -> tuple[Tensors, Metadata]:
         for name in OF_DIFFUSERS:
             if (folder / name).is_file():
                 return read_file(folder / name)
-        raise LoraError(_without_lora(folder))
+        raise _without_lora(folder)
 
     tensors: Tensors = {}
     settings: dict[str, object] = {}
@@ -76,12 +76,12 @@ def _components(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names.components())]
 
 
-def _without_lora(folder: Path) -> str:
+def _without_lora(folder: Path) -> LoraError:
     files = sorted(path.name for path in folder.glob("*.safetensors"))
     if len(files) == 1:
-        return f"{folder} is a folder: give the file {shown(files[0])} in it."
+        return LoraError(f"{folder} is a folder: give the file {shown(files[0])} in it.")
     listed = f", which holds {len(files)} files (such as {shown(files[0])})" if files else ""
-    return (
+    return LoraError(
         f"{folder} is a folder without {CONFIG} or {OF_DIFFUSERS[0]}{listed}: "
         "give the path of one LoRA file."
     )
@@ -93,7 +93,10 @@ def _of_peft(folder: Path, read_file: Read) -> tuple[Tensors, str]:
     if file is None:
         raise LoraError(f"{folder} has {CONFIG} and no {ADAPTERS[0]} beside it: get it again.")
     tensors, _ = read_file(file)
-    tensors = {key.removeprefix(WRAPPER): tensor for key, tensor in tensors.items()}
+    plain = {key.removeprefix(WRAPPER): tensor for key, tensor in tensors.items()}
+    if len(plain) < len(tensors):
+        raise LoraError(f"{file} has a tensor twice, with {WRAPPER} and without: get it again.")
+    tensors = plain
     if folder.name in names.components():
         return tensors, folder.name
     text = all(key.startswith(TEXT_NAMES) for key in tensors)
