@@ -217,6 +217,18 @@ def test_damaged_files_are_refused_everywhere(hub, whole, make_settings, tmp_pat
     refused(path, make_settings(base="sd15"), hub("sd15"), "is not a whole safetensors file")
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(hub, whole, make_settings, tmp_path):
+    path, settings = tmp_path / "whole.safetensors", make_settings(base="sd15")
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    longer = next(size for size in range(length, length + 70_000) if size & 0xFFFF == 0x0280)
+    head = longer.to_bytes(8, "little") + content[8 : 8 + length] + b" " * (longer - length)
+    path.write_bytes(head + content[8 + length :])
+    assert path.read_bytes().startswith(b"\x80\x02")
+    assert len(load_file(import_lora(path, settings))) == len(whole)
+    assert lora_file.modules(path)
+
+
 def test_metadata_of_any_size_are_read(hub, whole, make_settings, tmp_path):
     path = tmp_path / "lora.safetensors"
     save_file(whole, path, {"ss_tag_frequency": "x" * 20_000_000, "ss_base_model_version": "sd_v1"})

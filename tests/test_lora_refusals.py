@@ -94,6 +94,10 @@ def test_a_module_in_two_forms_is_refused(hub, tmp_path):
     [
         ("lora_unet_mid_block_attentions_0_proj_in.dora_scale", "is a DoRA"),
         ("unet.mid_block.attentions.0.proj_in.lora_magnitude_vector", "is a DoRA"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "is a whole checkpoint"),
+        ("controlnet_cond_embedding.conv_in.weight", "is a ControlNet"),
+        ("image_proj.norm.weight", "is an IP-Adapter"),
+        ("diffusion_model.layers.0.attention.to_q.lora_A.weight", "is a LoRA for Z-Image"),
         (
             "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight",
             "is a LoRA for Stable Diffusion 3",

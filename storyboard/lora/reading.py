@@ -19,6 +19,13 @@ from storyboard.lora.names import shown
 from storyboard.lora.state import LoraState
 from storyboard.models.families import Family
 
+CHECKPOINTS = (
+    b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+)  # how a zip and a pickle begin
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -35,6 +42,7 @@ DTYPES = {
     "C64": torch.complex64,
 }
 LENGTH_BYTES = 8  # of the number that a safetensors file begins with
+LONGEST_HEADER = 100_000_000  # bytes, safetensors' own bound
 FIRST_BYTES = 64
 
 
@@ -75,7 +83,11 @@ def header(path: Path) -> tuple[Tensors, Metadata]:
     Raises:
         LoraError: It is no safetensors file, not whole, or holds other numbers than a LoRA.
     """
-    check_file(path)
+    if _is_checkpoint(check_file(path)):
+        raise LoraError(
+            f"{path} is an old checkpoint, not a whole safetensors file: "
+            "bring it in with import_lora."
+        )
     try:
         _refuse_twice(path)
         with _utf8(path) as name, safe_open(name, framework="pt") as file:
@@ -102,7 +114,7 @@ def _refuse_twice(path: Path) -> None:
     """Raise ValueError where a header names a tensor twice, of which a library takes the last."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        if length <= path.stat().st_size:
+        if length <= min(path.stat().st_size, LONGEST_HEADER):
             json.loads(file.read(length), object_pairs_hook=_once)
 
 
@@ -158,13 +170,24 @@ def check_file(path: Path) -> bytes:
     return start
 
 
+def _is_safe(start: bytes) -> bool:
+    """Whether a file begins as safetensors do: a length, then JSON."""
+    return start[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
+
+
+def _is_checkpoint(start: bytes) -> bool:
+    """Whether a file begins as a zip or a pickle, and not as safetensors of such a length."""
+    return start.startswith(CHECKPOINTS) and not _is_safe(start)
+
+
 def _content(path: Path) -> tuple[Tensors, Metadata]:
     start = check_file(path)
-    safe = start[8:9] == b"{"
-    if not safe and path.suffix.lower() == ".safetensors":
-        safe = not start.startswith((b"PK", b"\x80"))  # a checkpoint that was renamed
-    if safe:
+    named_so = path.suffix.lower() == ".safetensors"
+    if _is_safe(start) or (named_so and not _is_checkpoint(start)):
         tensors, metadata = header(path)
+        names = [key for key in tensors if not recognition.EMBEDDED_WORD.fullmatch(key)]
+        if names:  # before the values of something else, of any size, are read
+            forms.recognised(path, names, recognition.family_of(names, metadata))
         tensors = _values(path) if tensors else tensors
     else:
         tensors, metadata = checkpoint.read(path), {}

@@ -36,6 +36,11 @@ KINDS = {  # the same of files that are no plain LoRA
     r"\.diff(_b)?$|\.[wb]_norm$": "a file of whole weight differences",
     r"\.lora_[AB]\.bias$|\.lora_(up|down)\.bias$": "a LoRA with biases",
     r"^lllite_": "a ControlNet-LLLite",
+    r"^(control_model|controlnet_\w+)\.": "a ControlNet",
+    r"^(image_proj|ip_adapter)\.": "an IP-Adapter",
+    r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.": (
+        "a whole checkpoint"
+    ),
     r"^(emb_params|string_to_param|string_to_token|clip_[lg])$": (
         "an embedding (textual inversion)"
     ),

@@ -1,6 +1,6 @@
 """The forms that are known, and how they read a file: every tensor, or an error that names one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +70,28 @@ def form_of(key: str) -> Form | None:
     return next((form for form in known() if form.recognises(key)), None)
 
 
+def recognised(path: Path, keys: Collection[str], family: Family) -> dict[str, Form]:
+    """The form of every tensor, by their names alone.
+
+    Raises:
+        LoraError: No form recognises a tensor, or it is for another architecture.
+    """
+    recognition.refuse_odd_names(path, keys)
+    recognition.refuse_other_architectures(path, keys, family)
+
+    forms: dict[str, Form] = {}
+    unread = []
+    for key in keys:
+        form = form_of(key)
+        if form is None:
+            unread.append(key)
+        else:
+            forms[key] = form
+    if unread:
+        recognition.refuse_unread(path, unread, keys)
+    return forms
+
+
 def read(
     path: Path,
     tensors: Mapping[str, torch.Tensor],
@@ -86,15 +108,8 @@ def read(
     Raises:
         LoraError: No form recognises a tensor, it is for another architecture, or not whole.
     """
-    recognition.refuse_odd_names(path, tensors)
     family = family or recognition.family_of(tensors, metadata)
-    recognition.refuse_other_architectures(path, tensors, family)
-
-    forms = {key: form_of(key) for key in tensors}
-    unread = [key for key, form in forms.items() if form is None]
-    if unread:
-        recognition.refuse_unread(path, unread, tensors)
-
+    forms = recognised(path, tensors, family)
     file = LoraFile(path, tensors, metadata, family, layers_per_block)
     states = [_read_by(form, file, forms) for form in dict.fromkeys(forms.values())]
     return _joined(states)
