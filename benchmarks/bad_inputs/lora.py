@@ -141,7 +141,7 @@ def of_tensors(rng: random.Random, folder: Path) -> Made:
     path = written(tensors, folder / "lora.safetensors")
     if rng.random() < 0.1:
         odd = rng.choice(ODD_NUMBERS)
-        return f"alpha={odd!r}"[:60], call(rng, path, folder, alpha=odd)
+        return f"`alpha` is {odd!r}"[:60], call(rng, path, folder, alpha=odd)
     return f"tensors: {how}", call(rng, path, folder)
 
 

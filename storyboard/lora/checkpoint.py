@@ -1,5 +1,6 @@
 """Old checkpoints (``.ckpt``, ``.pt``, ``.bin``): pickles, of which only tensors are read."""
 
+import warnings
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError  # what torch.load raises at what is no tensor
@@ -62,7 +63,9 @@ def _refuse_packed(path: Path) -> None:
 def _loaded(path: Path) -> object:
     """What ``path`` holds; from a pickle nothing but tensors and plain containers is read."""
     try:
-        with path.open("rb") as file:  # of a path torch would go by the suffix
+        # of a path torch would go by the suffix; what it warns of is refused here
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise LoraError(
