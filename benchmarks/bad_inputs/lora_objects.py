@@ -110,5 +110,6 @@ def of_paths(rng: random.Random, folder: Path) -> Made:
         odd = rng.choice(
             (None, 3, [], [path], b"lora", "", "\0", "~nobody/a", "a" * 5000, {}, True)
         )
-        return f"`lora` is {odd!r}"[:60], call(rng, odd, folder)
+        name = "LoRA" if isinstance(odd, str) and odd else "lora"  # as the sentence calls it
+        return f"`{name}` is {odd!r}"[:60], call(rng, odd, folder)
     return f"a path: {how}", call(rng, path, folder)
