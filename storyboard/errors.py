@@ -3,10 +3,13 @@
 Every message is one sentence: what is wrong, where, what to do.
 """
 
+import os
 import reprlib
+import unicodedata
 
 MAX_SHOWN = 100  # characters of a value in a message
 _MAX_DIGITS = 40
+_UNSHOWN = ("Cc", "Cs")  # control characters, halves of surrogate pairs
 
 
 class _Brief(reprlib.Repr):
@@ -30,8 +33,26 @@ def brief(value: object) -> str:
     return text if len(text) <= 2 * MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
+def one_line(text: object) -> str:
+    """A sentence or a path in one line that every terminal can write.
+
+    Names of files hold line breaks, and bytes that are no text, which Python reads as halves of
+    surrogate pairs.
+    """
+    text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign) in _UNSHOWN else sign
+        for sign in " ".join(text.splitlines())
+    )
+
+
 class StoryboardError(Exception):
     """Base class: catch this to catch everything the package raises on purpose."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a notebook shows the message without the stack."""

@@ -67,6 +67,36 @@ def original_blocks(state):
     return renamed
 
 
+def comfyui(state):
+    """peft's names -> what ComfyUI's nodes save: SDXL's own block names, dotted."""
+    tensors = {}
+    for key, tensor in state.items():
+        module, side = key.replace(".default", "").split(".lora_")
+        way, *parts = module.split(".")
+        if way == "mid_block":
+            name = ["middle_block", "1", *parts[2:]]
+        else:
+            block, layer = int(parts[0]), int(parts[2])
+            number = block * 3 + layer + (1 if way == "down_blocks" else 0)
+            blocks = "input_blocks" if way == "down_blocks" else "output_blocks"
+            name = [blocks, str(number), "1", *parts[3:]]
+        half = "down" if side.startswith("A") else "up"
+        name = ".".join(["diffusion_model", *name])
+        tensors |= {f"{name}.lora_{half}.weight": tensor, f"{name}.alpha": torch.tensor(2.0)}
+    return tensors
+
+
+def prefixed(tensors, **prefixes):
+    """kohya's form -> dotted names after other prefixes, by component."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        name, _, part = key.partition(".")
+        path = path_of(name)
+        module = dotted_name(path, SDXL)
+        renamed[f"{prefixes[path.component]}.{module}.{part}"] = tensor
+    return renamed
+
+
 def dotted(tensors, rename):
     """kohya's form without alpha -> other keys, by ``rename(component, module, up or down)``."""
     renamed = {}

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from storyboard import Story, render
 from storyboard.errors import LoraError
-from storyboard.lora import attaching
+from storyboard.lora import attaching, fitting
 from storyboard.lora import file as lora
 from storyboard.lora.names import module_path, path_of
 from storyboard.models import loading as models
@@ -133,7 +133,7 @@ def test_what_has_no_place_in_a_text_encoder_is_refused_before_it_is_loaded(whol
         tmp_path / "deeper.safetensors",
     )
     with pytest.raises(LoraError, match=r"6 of the|12 of the"):
-        attaching.check(base, tmp_path / "deeper.safetensors")
+        fitting.check(base, tmp_path / "deeper.safetensors")
 
     wide = {
         key: torch.ones(len(tensor), 48)
@@ -144,15 +144,15 @@ def test_what_has_no_place_in_a_text_encoder_is_refused_before_it_is_loaded(whol
     save_file(wide, tmp_path / "wider.safetensors")
     layer = "lora_te1?_text_model_encoder_layers_0_self_attn_q_proj"
     with pytest.raises(LoraError, match=rf"does not fit the base '{name}' \({layer} is \[4, 48\]"):
-        attaching.check(base, tmp_path / "wider.safetensors")
+        fitting.check(base, tmp_path / "wider.safetensors")
 
 
 def test_a_lora_with_a_text_encoder_that_the_base_lacks_is_refused(whole, hub):
     _, path = whole("sdxl", facts=False)
     with pytest.raises(LoraError, match="have no place in the base 'kolors'"):
-        attaching.check(hub("kolors"), path)
+        fitting.check(hub("kolors"), path)
     with pytest.raises(LoraError, match="have no place in the base 'sd15'"):
-        attaching.check(hub("sd15"), path)
+        fitting.check(hub("sd15"), path)
 
 
 def test_both_names_of_the_first_text_encoder_are_one_module(whole, tmp_path):

@@ -10,9 +10,10 @@ from storyboard import convert, import_lora
 from storyboard.errors import LoraError
 from storyboard.lora import file as lora
 from storyboard.lora import forms
+from storyboard.lora.assembling import assemble
 from storyboard.lora.forms.registry import Form
 from storyboard.lora.names import ModulePath, kohya_name
-from storyboard.lora.state import LoraState, Place, assemble
+from storyboard.lora.state import LoraState, Place
 from storyboard.models import loading as models
 from tests import lora_forms
 from tests.lora_forms import of_2023, of_diffusers, of_peft
@@ -29,6 +30,7 @@ FORMS = {  # base, file, keys, alpha that the file implies
         4.0,
     ),
     "kohya": ("sd15", "kohya.safetensors", lambda state: lora.to_kohya(state, 2.0), 2.0),
+    "ComfyUI's": ("sdxl", "nodes.safetensors", lora_forms.comfyui, 2.0),
     "kohya's own names": ("sdxl", "sdscripts.safetensors", lora_forms.original_blocks, 2.0),
 }
 TEXT_FORMS = {
@@ -36,6 +38,18 @@ TEXT_FORMS = {
     "transformers 5": lambda tensors: lora_forms.dotted(tensors, of_peft),
     "diffusers of 2023": lambda tensors: lora_forms.dotted(tensors, of_2023),
     "kohya": dict,
+    "OneTrainer": lambda tensors: lora_forms.prefixed(
+        tensors, unet="lora_unet", text_encoder="lora_te1", text_encoder_2="lora_te2"
+    ),
+    "OneTrainer, shared": lambda tensors: lora_forms.prefixed(
+        tensors, unet="unet", text_encoder="clip_l", text_encoder_2="clip_g"
+    ),
+    "ComfyUI's nodes": lambda tensors: lora_forms.prefixed(
+        tensors,
+        unet="diffusion_model",
+        text_encoder="text_encoders.clip_l.transformer",
+        text_encoder_2="text_encoders.clip_g.transformer",
+    ),
     "kohya without alpha": lambda tensors: {
         key: tensor for key, tensor in tensors.items() if not key.endswith("alpha")
     },

@@ -1,5 +1,6 @@
 """``import_lora``: files as people have them."""
 
+import os
 import shutil
 
 import pytest
@@ -56,7 +57,7 @@ def test_an_old_file_that_holds_code_is_not_run(hub, make_settings, tmp_path):
     with pytest.raises(LoraError, match="holds more than tensors"):
         import_lora(tmp_path / "bomb.ckpt", make_settings(base="sd15"))
     (tmp_path / "cut.safetensors").write_bytes(b"12345678{}")
-    with pytest.raises(LoraError, match="not a whole LoRA file"):
+    with pytest.raises(LoraError, match="not a whole safetensors file"):
         import_lora(tmp_path / "cut.safetensors", make_settings(base="sd15"))
     with pytest.raises(LoraError, match="There is no LoRA at"):
         import_lora(tmp_path / "none.safetensors", make_settings(base="sd15"))
@@ -150,3 +151,30 @@ def test_the_first_trainers_form_in_another_order_is_refused(
     save_file(tensors, tmp_path / "odd.safetensors", facts)
     with pytest.raises(LoraError, match=message):
         import_lora(tmp_path / "odd.safetensors", make_settings(base="sd15"))
+
+
+def test_names_that_are_no_text_are_shown_replaced(hub, make_settings, tmp_path, capsys):
+    """As a zip of another encoding unpacks them; and of two lines."""
+    settings = make_settings(base="sd15")
+    lora_forms.kohya_whole(hub("sd15"), tmp_path / "whole.safetensors")
+    for name in (b"\xb2\xe2\xca\xd4.safetensors", b"two\nlines.safetensors", b"\xff"):
+        path = tmp_path / os.fsdecode(name)
+        shutil.copy(tmp_path / "whole.safetensors", path)
+        assert import_lora(path, settings).is_file()
+        path.write_bytes(b"<html>")
+        with pytest.raises(LoraError, match="is a web page, not a LoRA") as error:
+            import_lora(path, settings)
+        str(error.value).encode()
+        assert "\n" not in str(error.value)
+    assert "\N{REPLACEMENT CHARACTER}.safetensors in " in capsys.readouterr().out
+
+
+def test_a_lora_that_fits_two_bases_says_so(hub, make_settings, tmp_path, capsys):
+    hub("kolors")
+    save_file(lora_forms.peft_attention(hub("sdxl")), tmp_path / "raw.safetensors")
+    import_lora(tmp_path / "raw.safetensors", make_settings(base="kolors"))
+    printed = capsys.readouterr().out
+    assert "does not say what it was trained on: it fits 'kolors' and as well 'sdxl'" in printed
+    save_file(lora_forms.peft_attention(hub("sd15")), tmp_path / "raw.safetensors")
+    import_lora(tmp_path / "raw.safetensors", make_settings(base="sd15"))
+    assert "does not say" not in capsys.readouterr().out

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from storyboard import Story, merge, render, train
-from storyboard.errors import LoraError
+from storyboard.errors import LoraError, StoryboardError
 from storyboard.lora import file as lora
 from storyboard.lora.names import module_path, path_of
 from storyboard.models import bases
@@ -69,6 +69,38 @@ def test_a_lora_of_another_base_or_none_is_refused(hub, make_settings, tmp_path)
         merge(path, settings, tmp_path / "merged")
     with pytest.raises(LoraError, match="There is no LoRA at"):
         merge(tmp_path / "none.safetensors", settings, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_nothing_but_an_earlier_merge_is_replaced(hub, make_settings, tmp_path):
+    settings, path = make_settings(base="sd15"), tmp_path / "lora.safetensors"
+    tiny.lora(hub("sd15"), path)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years", encoding="utf-8")
+    for target in (mine, mine / "thesis.txt", path):
+        with pytest.raises(LoraError, match="that merge did not write: name another one"):
+            merge(path, settings, target)
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years"
+
+    first = merge(path, settings)
+    weights = {file.name: file.read_bytes() for file in first.glob("unet/*")}
+    assert merge(path, settings) == first
+    assert {file.name: file.read_bytes() for file in first.glob("unet/*")} == weights
+    with pytest.raises(LoraError, match="is the base itself"):
+        merge(path, settings.but(base=str(first)), first)
+
+
+def test_no_base_of_nan_is_written(hub, make_settings, tmp_path):
+    base, path = tiny.copied(hub("sd15"), tmp_path / "base"), tmp_path / "lora.safetensors"
+    tiny.lora(base, path)
+    (file,) = base.weight_files("unet")
+    tensors = load_file(file)
+    tensors[next(key for key in tensors if key.endswith("attn2.to_q.weight"))][0, 0] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(StoryboardError, match="not finite") as error:
+        merge(path, make_settings(base=str(tmp_path / "base")), tmp_path / "merged")
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "merged").exists()
 
 

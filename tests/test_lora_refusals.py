@@ -6,16 +6,13 @@ from safetensors.torch import load_file, save_file
 
 from storyboard import convert, import_lora, merge
 from storyboard.errors import LoraError
-from storyboard.lora import attaching, forms
+from storyboard.lora import attaching, fitting, forms, origin
 from storyboard.lora import file as lora
 from tests import lora_forms, tiny
 
 KINDS = {  # what stands under a module's name -> how the refusal calls the file
     "dora_scale": "is a DoRA",
     "lora_magnitude_vector": "is a DoRA",
-    "lora_mid.weight": "is a LoCon with a Tucker core",
-    "hada_w1_a": "is a LoHa",
-    "lokr_w1": "is a LoKr",
     "oft_blocks": "is an OFT",
     "a1.weight": "is a GLoRA",
     "on_input": r"is an \(IA\)3",
@@ -41,7 +38,7 @@ def test_no_path_drops_a_tensor_of_another_kind(hub, make_settings, tmp_path, pa
         *(lambda form=form: convert(path, form) for form in forms.writers()),
         lambda: import_lora(path, settings),
         lambda: merge(path, settings),
-        lambda: attaching.check(base, path),
+        lambda: fitting.check(base, path),
         lambda: attaching.attach(None, base, path),
         lambda: lora.modules(path),
         lambda: lora.has_text_encoder(path),
@@ -96,13 +93,11 @@ def test_a_module_in_two_forms_is_refused(hub, tmp_path):
     ("key", "message"),
     [
         ("lora_unet_mid_block_attentions_0_proj_in.dora_scale", "is a DoRA"),
-        (
-            "lora_unet_mid_block_attentions_0_proj_in.lora_mid.weight",
-            "is a LoCon with a Tucker core",
-        ),
-        ("lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a", "is a LoHa"),
-        ("lora_unet_mid_block_attentions_0_proj_in.lokr_w1", "is a LoKr"),
         ("unet.mid_block.attentions.0.proj_in.lora_magnitude_vector", "is a DoRA"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "is a whole checkpoint"),
+        ("controlnet_cond_embedding.conv_in.weight", "is a ControlNet"),
+        ("image_proj.norm.weight", "is an IP-Adapter"),
+        ("diffusion_model.layers.0.attention.to_q.lora_A.weight", "is a LoRA for Z-Image"),
         (
             "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight",
             "is a LoRA for Stable Diffusion 3",
@@ -135,12 +130,67 @@ def test_a_lora_of_another_base_is_not_given_this_ones_name(hub, make_settings, 
         key: torch.ones(2, 48) if key.endswith("lora_down.weight") else tensor
         for key, tensor in load_file(tmp_path / "sd15.safetensors").items()
     }
+    settings = make_settings(base="sd15")
     save_file(wide, tmp_path / "sd21.safetensors", {"ss_base_model_version": "sd_v2"})
+    with pytest.raises(LoraError, match="was trained on Stable Diffusion 2, not on 'sd15'"):
+        import_lora(tmp_path / "sd21.safetensors", settings)
+    save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(
         LoraError, match=r"does not fit the base 'sd15' \(lora_unet_.* is \[2, 48\]"
     ):
-        import_lora(tmp_path / "sd21.safetensors", make_settings(base="sd15"))
+        import_lora(tmp_path / "wide.safetensors", settings)
     assert not (tmp_path / "out" / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("made_for", "base", "message"),
+    [
+        ("sd15", "kolors", "it is for Stable Diffusion 1.5 or 2, set base='sd15'"),
+        ("sdxl", "kolors", "it is for Stable Diffusion XL, set base='sdxl'"),
+        ("sdxl", "sd15", "it is for Stable Diffusion XL, set base='sdxl'"),
+        ("sd15", "sdxl", "it is for Stable Diffusion 1.5 or 2, set base='sd15'"),
+    ],
+)
+def test_what_it_is_for_is_told_by_its_names(hub, make_settings, tmp_path, made_for, base, message):
+    hub(base)
+    tiny.whole_lora(hub(made_for), tmp_path / "theirs.safetensors", facts=False)
+    with pytest.raises(LoraError, match=message):
+        import_lora(tmp_path / "theirs.safetensors", make_settings(base=base))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"modelspec.architecture": "flux-1-dev/lora"}, "was trained on Flux, not on 'sd15'"),
+        ({"ss_base_model_version": "sdxl_1.0"}, "was trained on Stable Diffusion XL, not on"),
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-refiner/lora"}, "the SDXL refiner"),
+        ({"ss_v2": "True"}, "was trained on Stable Diffusion 2"),
+        ({"ss_base_model_version": "kolors"}, "was trained on the base 'kolors'"),
+        ({"ss_base_model_version": "zimage"}, "was trained on Z-Image"),
+        ({"ss_base_model_version": "sd_1.5"}, None),
+        ({"modelspec.architecture": "stable-diffusion-v1/lora"}, None),
+        ({"ss_base_model_version": "my own"}, None),
+    ],
+)
+def test_what_it_is_for_is_told_by_its_metadata(hub, make_settings, tmp_path, metadata, message):
+    path, settings = tmp_path / "theirs.safetensors", make_settings(base="sd15")
+    save_file(lora_forms.kohya_whole(hub("sd15"), path), path, metadata)
+    if message is None:
+        assert import_lora(path, settings).is_file()
+        return
+    with pytest.raises(LoraError, match=message):
+        import_lora(path, settings)
+
+
+def test_the_width_of_the_text_tells_the_model():
+    """Of the real models: 768 numbers for a token in SD 1.5, 1,024 in SD 2, 2,048 in SDXL."""
+    for width, title in ((768, "Stable Diffusion 1.5"), (1024, "Stable Diffusion 2")):
+        key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+        assert origin.of_tensors({key: torch.ones(2, width)}).title == title
+    added = "lora_unet_add_embedding_linear_1.lora_down.weight"
+    assert origin.of_tensors({added: torch.ones(2, 5632)}).family == "kolors"
+    assert origin.of_tensors({added: torch.ones(2, 2816)}).family == "sdxl"
+    assert origin.of_tensors({"lora_unet_conv_in.lora_down.weight": torch.ones(2, 4)}) is None
 
 
 @pytest.mark.parametrize(
@@ -174,7 +224,7 @@ def test_a_lora_of_another_base_is_not_given_this_ones_name(hub, make_settings, 
             r"is an embedding \(textual inversion\)",
         ),
         (lambda path: save_file({}, path), "holds no LoRA"),
-        (lambda path: path.mkdir(), "There is no LoRA at"),
+        (lambda path: path.mkdir(), "is a folder without adapter_config.json"),
     ],
 )
 def test_what_is_no_lora_is_said(hub, make_settings, tmp_path, write, message):

@@ -224,7 +224,7 @@ def test_a_lora_of_another_base_is_refused(trained, tmp_path):
         render(story, settings.but(output=str(tmp_path)), other)
     save_file(
         {
-            name: torch.ones(3, 5) if "lora_down" in name else tensor
+            name: torch.ones(len(tensor), 5) if "lora_down" in name else tensor
             for name, tensor in tensors.items()
         },
         other,

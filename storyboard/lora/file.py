@@ -5,6 +5,7 @@ kohya's keys with alpha are the one form that diffusers, ComfyUI and A1111's fam
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as serialise
 
-from storyboard.errors import LoraError
+from storyboard import artifacts
+from storyboard.errors import LoraError, brief
 from storyboard.lora import reading
 from storyboard.lora.names import kohya_name
 
@@ -58,6 +60,40 @@ class Lora:
             for preview in self.previews
         ]
         return show.training(str(self), self.losses, previews)
+
+
+def path_of(lora: object) -> Path:
+    """The path of a LoRA, however it is given, whose file is that of its manifest.
+
+    Args:
+        lora: A ``Lora``, or the path of a file.
+
+    Raises:
+        LoraError: It is neither, there is no file, or training wrote other bytes.
+    """
+    if isinstance(lora, Lora):
+        reading.check_file(lora.path)
+        check_digest(lora.path, lora.digest)
+        return lora.path
+    if not isinstance(lora, (str, os.PathLike)) or not str(lora):
+        raise LoraError(
+            f"lora={brief(lora)} must be one LoRA: what train or import_lora returned, "
+            "or the path of a file."
+        )
+    path = Path(os.fsdecode(lora))
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody of that name has a home
+        return path
+
+
+def check_digest(path: Path, digest: str) -> None:
+    """Raise LoraError unless the SHA-256 of a file is ``digest``, of the manifest that names it."""
+    if artifacts.digest_of_file(path) != digest:
+        raise LoraError(
+            f"{path} is not the file that was trained, its digest is another: run the training "
+            "cell again, or give the path alone to draw with it as it is."
+        )
 
 
 def to_kohya(
@@ -120,13 +156,25 @@ def serialised(tensors: dict[str, torch.Tensor], metadata: Mapping[str, object])
 
     Its metadata, a hash map in safetensors itself, are sorted.
     """
-    content = serialise(tensors, {key: str(value) for key, value in metadata.items()})
+    facts = {key: str(value) for key, value in metadata.items()}
+    content = serialise(_separate(tensors), facts)
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header["__metadata__"] = dict(sorted(facts.items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors stay aligned
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``tensors``, of which no two share memory, as those of a checkpoint may."""
+    owners: set[int] = set()
+    separate = {}
+    for key, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if storage in owners else tensor
+        owners.add(storage)
+    return separate
 
 
 def data_digest(path: Path) -> str:
@@ -134,8 +182,12 @@ def data_digest(path: Path) -> str:
 
     (https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/hashes.py,
     addnet_hash_safetensors.)
+
+    Raises:
+        LoraError: It is no safetensors file, or not whole.
     """
     digest = hashlib.sha256()
+    reading.header(path)  # it is whole
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         while block := file.read(2**20):

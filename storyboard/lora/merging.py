@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from storyboard import artifacts
-from storyboard.errors import LoraError, ResourceError
+from storyboard.errors import LoraError, ResourceError, one_line
 from storyboard.lora import attaching, reading
-from storyboard.lora.file import Lora
+from storyboard.lora.file import Lora, path_of
 from storyboard.lora.names import CLIP_MODEL, UNPREFIXED
 from storyboard.models import loading as models
 from storyboard.models import weights
@@ -18,6 +18,7 @@ from storyboard.models.run import check
 from storyboard.models.safetensors_header import read_header
 from storyboard.settings import Settings
 
+STAGE = "merge"  # in its manifest
 COPIED = {".json", ".txt", ".model"}  # configs, vocabularies
 
 
@@ -28,17 +29,15 @@ def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None
     with ``lora=None``. Sums are made in fp32 and kept in the base's own precision.
 
     Raises:
-        LoraError: The LoRA is missing, belongs to another base or does not attach whole.
+        LoraError: The LoRA is missing, belongs to another base or does not attach whole, a sum is
+            not finite, or something else lies at ``target``.
         ResourceError: The disk is too small.
     """
+    path = path_of(lora)
+    reading.check_file(path)
     base = weights.fetch(check(settings))
-    path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
-    if not path.is_file():
-        raise LoraError(
-            f"There is no LoRA at {path}: "
-            "run the training cell again, or give the path of a lora.safetensors."
-        )
-    target = settings.folder / "merged" if target is None else Path(target)
+    target = settings.folder / "merged" if target is None else Path(target).expanduser()
+    _check_target(base, target)
     _refuse_full_disk(base, target)
 
     merged = _merged(base, path)
@@ -50,8 +49,27 @@ def merge(lora: Lora | Path | str, settings: Settings, target: Path | str | None
         for component, tensors in merged.items():
             name = _weight_file(base, component)
             save_file(tensors, folder / component / name, metadata={"format": "pt"})
-    print(f"lora: {path} merged into {base.name!r} in {target}")
+        digest = artifacts.digest_of_file(path)
+        fingerprint = artifacts.fingerprint(stage=STAGE, base=base.name, lora=digest)
+        artifacts.write_manifest(folder, STAGE, fingerprint, base=base.name, lora=digest)
+    print(f"lora: {one_line(path)} merged into {base.name!r} in {one_line(target)}")
     return target
+
+
+def _check_target(base: Base, target: Path) -> None:
+    """Raise LoraError where something lies at ``target`` that ``merge`` did not write."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    manifest = artifacts.read_manifest(target)
+    of_merge = manifest is not None and manifest.get("stage") == STAGE
+    if target.resolve() == base.root.resolve():
+        raise LoraError(f"target={str(target)!r} is the base itself: name another folder.")
+    if target.exists() and not of_merge:
+        kind = "a folder" if target.is_dir() else "a file"
+        raise LoraError(
+            f"target={str(target)!r} is {kind} that merge did not write: "
+            "name another one, or move it away."
+        )
 
 
 def _weight_files(base: Base) -> set[Path]:
@@ -76,6 +94,7 @@ def _copied_files(base: Base, merged: dict[str, dict[str, torch.Tensor]]) -> set
         for file in base.root.glob(pattern):
             wanted = file.suffix in COPIED or file.name.startswith("LICENSE")
             of_shards = file.parent.name in merged and ".index." in file.name
+            wanted = wanted and file.name != artifacts.MANIFEST
             if file.is_file() and wanted and not of_shards:
                 files.add(file)
     return files
@@ -94,7 +113,9 @@ def _merged(base: Base, lora: Path) -> dict[str, dict[str, torch.Tensor]]:
     components = sorted(changed & set(base.components))
     parts = {component: models.load(base, component, torch.float32) for component in components}
     attaching.attach(models.pipeline(base, **parts), base, lora)
-    return {component: _tensors(base, component, part) for component, part in parts.items()}
+    merged = {component: _tensors(base, component, part) for component, part in parts.items()}
+    _refuse_broken(base, lora, merged)
+    return merged
 
 
 def _tensors(base: Base, component: str, part: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -128,3 +149,14 @@ def _tensors(base: Base, component: str, part: torch.nn.Module) -> dict[str, tor
         whole = name.startswith((prefix, f"{UNPREFIXED}."))
         tensors[name if whole else prefix + name] = tensor.to(dtype).contiguous()
     return tensors
+
+
+def _refuse_broken(base: Base, lora: Path, merged: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Raise LoraError where a sum is not finite in the precision of the base."""
+    for component, tensors in merged.items():
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise LoraError(
+                    f"{component}'s {name} of {base.name!r} is not finite with {lora} in it: "
+                    "get the LoRA and the base again, or give an earlier checkpoint of it."
+                )

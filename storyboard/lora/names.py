@@ -8,6 +8,7 @@ from storyboard.models import families
 from storyboard.models.families import Family
 
 CLIP_MODEL = "text_model"  # only some versions of transformers begin a text encoder's names with it
+SHOWN = 120  # characters of a name in a message
 UNPREFIXED = "text_projection"  # the one module of a text encoder that lies outside of it
 
 
@@ -26,6 +27,12 @@ class ModulePath(NamedTuple):
 def module_path(component: str, module: str) -> ModulePath:
     """``text_encoder`` and ``text_model.encoder.layers.0.mlp.fc1``, dotted or with ``_``."""
     return ModulePath(component, module.replace(".", "_").removeprefix(f"{CLIP_MODEL}_"))
+
+
+def shown(name: str) -> str:
+    """A name from a file as messages write it: one line, not too long."""
+    name = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in name)
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}…"
 
 
 def components() -> set[str]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from storyboard.errors import ResourceError
-from storyboard.lora import attaching
+from storyboard.lora import attaching, fitting
 from storyboard.models import conditioning
 from storyboard.models.conditioning import Embedding
 from storyboard.models.run import Run
@@ -120,7 +120,7 @@ class Renderer:
     ) -> dict[str, Embedding]:
         """Embeddings of the panels ``indices``, and of panel 1 where others look at it."""
         if self.lora:
-            attaching.check(self.run.base, self.lora)  # before the text encoders are loaded
+            fitting.check(self.run.base, self.lora)  # before the text encoders are loaded
         needed = [*indices, *([0] if self.character else [])]
         texts = [getattr(records[index], name) for index in needed for name in TEXTS]
         adapter = attaching.text_adapter(self.run.base, self.lora)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storyboard import artifacts
-from storyboard.errors import LoraError, ResourceError
-from storyboard.lora.file import Lora
+from storyboard.errors import ResourceError
+from storyboard.lora import reading
+from storyboard.lora.file import Lora, path_of
 from storyboard.models.run import Run, resolve
 from storyboard.records import CHARACTER_FILE, PanelRecord
 from storyboard.reference import Reference
@@ -87,14 +88,10 @@ def render(
 
 
 def _lora_path(lora: Lora | Path | str | None) -> Path | None:
-    if not lora:
+    if lora is None:
         return None
-    path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
-    if not path.is_file():
-        raise LoraError(
-            f"There is no LoRA at {path}: run the training cell again, or give the path of a "
-            "lora.safetensors."
-        )
+    path = path_of(lora)
+    reading.check_file(path)
     return path
 
 

@@ -9,11 +9,12 @@ from storyboard.lora.forms.registry import (
     form_of,
     known,
     read,
+    recognised,
     register,
     writers,
 )
 
-__all__ = ["Form", "forget", "form_of", "known", "read", "register", "writers"]
+__all__ = ["Form", "forget", "form_of", "known", "read", "recognised", "register", "writers"]
 
 for each in iter_modules(__path__):
     module = import_module(f"{__name__}.{each.name}")

@@ -9,10 +9,11 @@ import re
 
 from storyboard.errors import LoraError
 from storyboard.lora import names
+from storyboard.lora.assembling import assemble
 from storyboard.lora.forms.registry import Form
-from storyboard.lora.state import LoraFile, LoraState, Place, assemble
+from storyboard.lora.state import LoraFile, LoraState, Place
 
-KEY = re.compile(r"(unet|text_encoder):(\d+):(up|down)")
+KEY = re.compile(r"(unet|text_encoder):([0-9]{1,4}):(up|down)")
 # classes whose layers it changed by default; of each set, one name by the version of diffusers
 DEFAULT_CLASSES = {
     "unet": ({"CrossAttention", "Attention"}, {"GEGLU"}),

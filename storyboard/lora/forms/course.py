@@ -6,9 +6,10 @@ DiffSynth-Studio 1.1.9 numbered the blocks of its own SDXL UNet (diffsynth/model
 import re
 
 from storyboard.lora import names
+from storyboard.lora.assembling import assemble
 from storyboard.lora.forms import peft
 from storyboard.lora.forms.registry import Form
-from storyboard.lora.state import LoraFile, LoraState, Place, assemble
+from storyboard.lora.state import LoraFile, LoraState, Place
 
 ALPHA = 4.0  # the course's script trained with it and wrote it nowhere
 ATTENTION_BLOCKS = {
@@ -25,7 +26,7 @@ ATTENTION_BLOCKS = {
     41: "up_blocks.1.attentions.2",
 }
 RENAMED = ((".to_out", ".to_out.0"), (".act_fn.proj", ".ff.net.0.proj"), (".ff", ".ff.net.2"))
-NUMBERED = re.compile(r"blocks\.(\d+)\.(.+)")
+NUMBERED = re.compile(r"blocks\.([0-9]{1,4})\.(.+)")
 
 
 def recognises(key: str) -> bool:

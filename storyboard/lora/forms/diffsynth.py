@@ -6,10 +6,11 @@ Its loader scales by ``module.alpha / rank`` (diffsynth/utils/lora/general.py).
 import torch
 
 from storyboard.errors import LoraError
-from storyboard.lora import names
-from storyboard.lora.forms import diffusers, peft
+from storyboard.lora import configuration, names
+from storyboard.lora.assembling import assemble
+from storyboard.lora.forms import peft
 from storyboard.lora.forms.registry import Form, Metadata, Tensors
-from storyboard.lora.state import LoraFile, LoraState, Place, assemble
+from storyboard.lora.state import LoraFile, LoraState, Place
 
 
 def recognises(key: str) -> bool:
@@ -25,8 +26,7 @@ def read(file: LoraFile) -> LoraState:
         path = names.module_path("unet", module)
         places[key], dotted[path] = Place(path, part), module
 
-    alphas = diffusers.configured_alphas(file, dotted)
-    return assemble(file, places, alphas.get)
+    return assemble(file, places, configuration.alphas(file, dotted))
 
 
 def write(state: LoraState) -> tuple[Tensors, Metadata]:

@@ -5,17 +5,15 @@ Today's versions write ranks and alphas into the metadata as peft's configuratio
 """
 
 import json
-import re
 from collections.abc import Mapping
 
-from storyboard.errors import LoraError
-from storyboard.lora import names
-from storyboard.lora.forms import peft
+from storyboard.lora import configuration, names
+from storyboard.lora.assembling import assemble
+from storyboard.lora.forms import peft, prefixed
 from storyboard.lora.forms.registry import Form, Metadata, Tensors
 from storyboard.lora.names import CLIP_MODEL, ModulePath
-from storyboard.lora.state import LoraFile, LoraState, Place, assemble
+from storyboard.lora.state import LoraFile, LoraState, Place
 
-CONFIGURATION = "lora_adapter_metadata"
 OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -31,57 +29,24 @@ def read(file: LoraFile) -> LoraState:
         whole, part = peft.split(key)
         component, _, module = whole.partition(".")
         module = _today(component, module)
-        path = names.module_path(component, module)
+        path = prefixed.place(component, module, file)
         places[key], dotted[path] = Place(path, part), module
 
-    alphas = configured_alphas(file, dotted)
-    return assemble(file, places, alphas.get)
+    return assemble(file, places, configuration.alphas(file, dotted))
 
 
 def write(state: LoraState) -> tuple[Tensors, Metadata]:
     """Alphas go into the metadata, where diffusers looks for them."""
     dotted = peft.dotted_names(state, state.modules)
-    tensors, configuration = {}, {}
+    tensors, settings = {}, {}
     for path, name in dotted.items():
         module = state.modules[path]
         tensors[f"{path.component}.{name}.lora_A.weight"] = module.down
         tensors[f"{path.component}.{name}.lora_B.weight"] = module.up
     for component in dict.fromkeys(path.component for path in dotted):
-        settings = _configuration(state.only({component}), dotted)
-        configuration |= {f"{component}.{key}": value for key, value in settings.items()}
-    return tensors, {CONFIGURATION: json.dumps(configuration, indent=2, sort_keys=True)}
-
-
-def configured_alphas(
-    file: LoraFile, dotted: Mapping[ModulePath, str]
-) -> Mapping[ModulePath, float]:
-    """Each module's alpha where the file's metadata hold peft's configuration; else {}.
-
-    Raises:
-        LoraError: The configuration is damaged.
-    """
-    if CONFIGURATION not in file.metadata:
-        return {}
-    try:
-        configuration = json.loads(file.metadata[CONFIGURATION])
-        return {
-            path: _configured_alpha(configuration, path.component, module)
-            for path, module in dotted.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-        raise LoraError(
-            f"{file.path} has damaged metadata ({CONFIGURATION}: {error}): get it again."
-        ) from error
-
-
-def _configured_alpha(configuration: Mapping[str, object], component: str, module: str) -> float:
-    """As peft finds it (peft/utils/other.py, get_pattern_key), with ``text_model.`` or without."""
-    plain = module.removeprefix(f"{CLIP_MODEL}.")
-    for pattern, value in configuration.get(f"{component}.alpha_pattern", {}).items():
-        for name in (plain, f"{CLIP_MODEL}.{plain}"):
-            if re.match(rf"(.*\.)?({pattern})$", name):
-                return float(value)
-    return float(configuration[f"{component}.lora_alpha"])
+        own = _configuration(state.only({component}), dotted)
+        settings |= {f"{component}.{key}": value for key, value in own.items()}
+    return tensors, {configuration.METADATA: json.dumps(settings, indent=2, sort_keys=True)}
 
 
 def _configuration(state: LoraState, dotted: Mapping[ModulePath, str]) -> dict[str, object]:

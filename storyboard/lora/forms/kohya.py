@@ -6,12 +6,15 @@ It writes SDXL's UNet by its original blocks (``input_blocks_4_1``), which diffu
 
 import re
 
-from storyboard.lora import names
+from storyboard.lora import kinds, names
+from storyboard.lora.assembling import assemble
 from storyboard.lora.forms.registry import Form, Metadata, Tensors
 from storyboard.lora.names import ModulePath
-from storyboard.lora.state import PARTS, LoraFile, LoraState, Place, assemble
+from storyboard.lora.state import PARTS, LoraFile, LoraState, Place
 
-ORIGINAL_BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.+)")
+ORIGINAL_BLOCK = re.compile(
+    r"(input_blocks|middle_block|output_blocks)_([0-9]{1,4})_(?:([0-9])_)?(.+)"
+)
 OUTSIDE_OF_BLOCKS = {
     "input_blocks_0_0": "conv_in",
     "out_2": "conv_out",
@@ -30,9 +33,12 @@ RESNET = {
 }
 
 
+SUFFIXES = PARTS | kinds.SUFFIXES
+
+
 def recognises(key: str) -> bool:
     module, _, part = key.partition(".")
-    return part in PARTS and names.component_of(module) is not None
+    return part in SUFFIXES and names.component_of(module) is not None
 
 
 def read(file: LoraFile) -> LoraState:
@@ -49,7 +55,7 @@ def _place(key: str, file: LoraFile) -> Place:
     path = names.path_of(module, file.family)
     if path.component == "unet":
         path = ModulePath("unet", diffusers_name(path.name, file.layers_per_block))
-    return Place(path, PARTS[part])
+    return Place(path, SUFFIXES[part])
 
 
 def diffusers_name(module: str, layers_per_block: int) -> str:

@@ -5,15 +5,18 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from storyboard.errors import LoraError
-from storyboard.lora.names import ModulePath, dotted_name, kohya_name
+from storyboard.lora import kinds
+from storyboard.lora.configuration import WRAPPER
+from storyboard.lora.names import ModulePath, dotted_name, kohya_name, shown
 from storyboard.lora.state import LoraState
 
-WRAPPER = "base_model.model."  # before the names of a model that peft wraps
 # peft's a.b.lora_A.weight; diffusers' of 2023, a.b.lora.down.weight and
 # a.b.lora_linear_layer.down.weight; and of 2022, attn1.processor.to_q_lora.down.weight
 MATRIX = re.compile(
     r"(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<side>A|B|down|up)(?:\.\w+)?\.weight"
 )
+# the parts of other kinds, as LyCORIS and peft name them: a.b.hada_w1_a
+OF_KIND = re.compile(rf"(?P<module>.+)\.(?P<suffix>{'|'.join(map(re.escape, kinds.SUFFIXES))})")
 SIDES = {"A": "down", "B": "up", "down": "down", "up": "up"}
 
 
@@ -32,7 +35,8 @@ def split(key: str) -> Dotted | None:
         return Dotted(match["module"], SIDES[match["side"]])
     if name.endswith(".alpha"):
         return Dotted(name.removesuffix(".alpha"), "alpha")
-    return None
+    match = OF_KIND.fullmatch(name)
+    return Dotted(match["module"], kinds.SUFFIXES[match["suffix"]]) if match else None
 
 
 def unet_module(module: str) -> str:
@@ -52,7 +56,7 @@ def dotted_names(state: LoraState, paths: Iterable[ModulePath]) -> dict[ModulePa
     if strange:
         raise LoraError(
             f"{len(strange)} of the {len(dotted)} modules in {state.path} are not those of a UNet "
-            f"or a text encoder (such as {strange[0]}): "
+            f"or a text encoder (such as {shown(strange[0])}): "
             "only LoRAs for Kolors, SDXL and SD 1.5 are converted."
         )
     in_order = sorted(dotted, key=lambda path: f"{path.component}.{dotted[path]}.lora_A.weight")

@@ -1,6 +1,6 @@
 """The forms that are known, and how they read a file: every tensor, or an error that names one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import torch
 
 from storyboard.errors import LoraError
 from storyboard.lora import recognition
+from storyboard.lora.names import shown
 from storyboard.lora.state import LoraFile, LoraState
 from storyboard.models.families import Family
 
@@ -69,6 +70,28 @@ def form_of(key: str) -> Form | None:
     return next((form for form in known() if form.recognises(key)), None)
 
 
+def recognised(path: Path, keys: Collection[str], family: Family) -> dict[str, Form]:
+    """The form of every tensor, by their names alone.
+
+    Raises:
+        LoraError: No form recognises a tensor, or it is for another architecture.
+    """
+    recognition.refuse_odd_names(path, keys)
+    recognition.refuse_other_architectures(path, keys, family)
+
+    forms: dict[str, Form] = {}
+    unread = []
+    for key in keys:
+        form = form_of(key)
+        if form is None:
+            unread.append(key)
+        else:
+            forms[key] = form
+    if unread:
+        recognition.refuse_unread(path, unread, keys)
+    return forms
+
+
 def read(
     path: Path,
     tensors: Mapping[str, torch.Tensor],
@@ -86,13 +109,7 @@ def read(
         LoraError: No form recognises a tensor, it is for another architecture, or not whole.
     """
     family = family or recognition.family_of(tensors, metadata)
-    recognition.refuse_other_architectures(path, tensors, family)
-
-    forms = {key: form_of(key) for key in tensors}
-    unread = [key for key, form in forms.items() if form is None]
-    if unread:
-        recognition.refuse_unread(path, unread, tensors)
-
+    forms = recognised(path, tensors, family)
     file = LoraFile(path, tensors, metadata, family, layers_per_block)
     states = [_read_by(form, file, forms) for form in dict.fromkeys(forms.values())]
     return _joined(states)
@@ -106,7 +123,7 @@ def _read_by(form: Form, file: LoraFile, forms: Mapping[str, Form]) -> LoraState
     if left_out:
         raise LoraError(
             f"{len(left_out)} of the {len(file.tensors)} tensors in {file.path} (such as "
-            f"{left_out[0]}) are not read by the form {form.name!r}: {recognition.PLAIN}."
+            f"{shown(left_out[0])}) are not read by the form {form.name!r}: {recognition.PLAIN}."
         )
     return state
 
@@ -119,9 +136,10 @@ def _joined(states: list[LoraState]) -> LoraState:
         if twice:
             path = min(twice)
             raise LoraError(
-                f"{first.path} has {path.component}'s {path.name} twice, in two forms: "
+                f"{first.path} has {path.component}'s {shown(path.name)} twice, in two forms: "
                 "get it again."
             )
         modules |= state.modules
         keys |= state.keys
-    return replace(first, modules=modules, keys=keys)
+    kinds = tuple(sorted({kind for state in states for kind in state.kinds}))
+    return replace(first, modules=modules, keys=keys, kinds=kinds)
