@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-NOISE = 0.1  # of a weight's standard deviation
+NOISE = 0.02  # of a weight's standard deviation
 
 
 def channel_sources(old: int, new: int, groups: int) -> torch.Tensor:

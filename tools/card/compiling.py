@@ -58,6 +58,12 @@ def compile_vae(vae: AutoencoderKL) -> None:
     vae.decoder.compile(dynamic=False)
 
 
+def back_to_eager(*modules: torch.nn.Module) -> None:
+    """Undo ``Module.compile``."""
+    for module in modules:
+        module._compiled_call_impl = None
+
+
 def trainable_vae(widths: list[int], device: torch.device) -> AutoencoderKL:
     """As both processes build it: the cache's key is the whole graph, layouts included."""
     return train_vae.network(widths).to(device, memory_format=torch.channels_last).eval()

@@ -27,7 +27,7 @@ HELD_OUT = 24  # drawings at the start of each set, for measuring
 ART = "art"  # sets whose pictures have captions begin so
 HELD_SET = "held-"  # sets for measuring alone begin so
 STROKES = "strokes"
-VIEWS = 3  # pictures of a drawing without captions: whole, and two details
+VIEWS = 2  # pictures of a drawing without captions: whole, and a detail
 PAPERS = ((255, 255, 255),) * 6 + ((182, 227, 244), (255, 243, 176), (43, 34, 56), (217, 83, 79))
 # of a batch, by the beginning of a set's name
 SHARES = {"art": 0.3, "clip": 0.25, "emoji": 0.1, "style": 0.17, STROKES: 0.18}
@@ -75,7 +75,7 @@ class Source:
         paper = PAPERS[rng.integers(len(PAPERS))]
         if index % self.views == 0:
             return drawings.whole(text, self.side, paper)
-        return drawings.detail(text, self.side, paper, rng.uniform(1.3, 2.6), rng)
+        return drawings.detail(text, self.side, paper, rng.uniform(1.3, 2.2), rng)
 
 
 def _draw(task: tuple[str, int, int]) -> tuple[str, int, str]:

@@ -106,7 +106,10 @@ def reconstruct(vae: AutoencoderKL, target: torch.Tensor) -> torch.Tensor:
     """Pictures (n, 3, h, w) in [-1, 1] through the VAE, a few at a time."""
 
     def through(some: torch.Tensor) -> torch.Tensor:
-        with torch.backends.cudnn.flags(benchmark=False, allow_tf32=True):  # few of each shape
-            return vae.decode(vae.encode(some).latent_dist.mean).sample.clamp(-1, 1)
+        return vae.decode(vae.encode(some).latent_dist.mean).sample.clamp(-1, 1)
 
-    return torch.cat([through(some) for some in target.split(16)])
+    fast = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False  # few batches of each shape
+    decoded = torch.cat([through(some) for some in target.split(16)])
+    torch.backends.cudnn.benchmark = fast
+    return decoded

@@ -9,7 +9,9 @@ from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from storyboard.scoring import classifier
 from tools import mini_latents, optimisation
 from tools.captions import caption
+from tools.card.compiling import back_to_eager
 from tools.card.gallery import as_floats
+from tools.card.guard import Guard
 from tools.card.measures import ROOT
 from tools.card.session import Clock, Session
 from tools.card.words import Words
@@ -104,15 +106,20 @@ class UnetTraining:
         self.ema.requires_grad_(False)
         if session.compiled("unet"):
             self.mini.unet.compile(dynamic=False)
-        self.optimizers = optimisation.Optimizers(
-            self.mini, EXCLUDE, lr, muon_factor=2, betas=(0.9, 0.98)
-        )
+        self.guard = Guard(self.parameters, self.averages)
+        self.lr = lr
+        self._begin_optimizers()
         self.alphas = optimisation.alphas_cumprod().to(session.device)
         self.step_weights = {
             gamma: optimisation.timestep_weights(self.alphas, gamma)
             for gamma in (5.0, float("inf"))
         }
         self.steps = 0
+
+    def _begin_optimizers(self) -> None:
+        self.optimizers = optimisation.Optimizers(
+            self.mini, EXCLUDE, self.lr, muon_factor=2, betas=(0.9, 0.98)
+        )
 
     def _weigh(self, rows: list[dict]) -> None:
         """Weights of an error by style and thing held (k, 1, h, w); each picture's row in them."""
@@ -154,8 +161,12 @@ class UnetTraining:
     def run(self, seconds: float, prompts: list[dict], every: float) -> None:
         """Train so long; saved every so many seconds, measured at the end."""
         session = self.session
-        self.step(0.0)  # compiles
-        session.finish()
+        try:
+            self.step(0.0)  # compiles
+            session.finish()
+        except Exception as error:
+            back_to_eager(self.mini.unet)
+            session.note("unet stays eager", error=str(error)[-500:])
         compiled = session.compiled("unet")
         session.note("first step", compiled=compiled, scaling_factor=self.factor)
         clock, mean, next_save = Clock(seconds), None, every
@@ -164,7 +175,11 @@ class UnetTraining:
             mean = loss if mean is None else 0.98 * mean + 0.02 * loss
             if self.steps % CHECK_EVERY:
                 continue
-            session.finish()
+            if not self.guard.passes(float(mean)):  # waits for the card, too
+                self.lr, mean = self.lr / 2, None
+                self._begin_optimizers()
+                session.note("unet: loss was no number", step=self.steps, lr=self.lr)
+                continue
             if clock.elapsed > next_save:
                 next_save = clock.elapsed + every
                 self.report(float(mean), clock)

@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 from tools import optimisation, train_vae, widen
 from tools.card import compiling, patches
 from tools.card.gallery import Gallery
+from tools.card.guard import Guard
 from tools.card.measures import ROOT, Measures
 from tools.card.session import Clock, Session
 
@@ -45,10 +46,16 @@ class VaeTraining:
         self.ema = copy.deepcopy(self.vae).requires_grad_(False)
         self.compiled = False
         self.clock = Clock(1)
-        self.optimizers = optimisation.Optimizers(
-            self.vae, EXCLUDE, lr, muon_factor=2.5, betas=(0.9, 0.99)
-        )
+        self.parameters, self.averages = list(self.vae.parameters()), list(self.ema.parameters())
+        self.guard = Guard(self.parameters, self.averages)
+        self.lr = lr
+        self._begin_optimizers()
         self.steps = 0
+
+    def _begin_optimizers(self) -> None:
+        self.optimizers = optimisation.Optimizers(
+            self.vae, EXCLUDE, self.lr, muon_factor=2.5, betas=(0.9, 0.99)
+        )
 
     def step(self, part: float) -> torch.Tensor:
         """One step when ``part`` of the time is over; its loss, still on the card."""
@@ -66,8 +73,7 @@ class VaeTraining:
         torch.nn.utils.clip_grad_norm_(self.optimizers.parameters, 1.0)
         self.optimizers.step()
         self.steps += 1
-        parameters = list(self.vae.parameters())
-        optimisation.update_ema(list(self.ema.parameters()), parameters, self.steps, EMA)
+        optimisation.update_ema(self.averages, self.parameters, self.steps, EMA)
         return loss.detach()
 
     def run(self, seconds: float, measures: Measures, every: float) -> None:
@@ -81,7 +87,11 @@ class VaeTraining:
             mean = loss if mean is None else 0.98 * mean + 0.02 * loss
             if self.steps % REFRESH_EVERY:
                 continue
-            session.finish()
+            if not self.guard.passes(float(mean)):  # waits for the card, too
+                self.lr, mean = self.lr / 2, None
+                self._begin_optimizers()
+                session.note("vae: loss was no number", step=self.steps, lr=self.lr)
+                continue
             self._change_over()
             drawn = self.gallery.to_card(session.device)
             if clock.elapsed > next_measure:
@@ -97,9 +107,13 @@ class VaeTraining:
         self.compiled = True
         self.session.note("vae compiling", step=self.steps)
         compiling.compile_vae(self.vae)
-        self.step(self.clock.part)
-        self.session.finish()
-        self.session.note("vae compiled")
+        try:
+            self.step(self.clock.part)
+            self.session.finish()
+            self.session.note("vae compiled")
+        except Exception as error:
+            compiling.back_to_eager(self.vae.encoder, self.vae.decoder)
+            self.session.note("vae stays eager", error=str(error)[-500:])
 
     def report(self, measures: Measures, loss: float, clock: Clock, drawn: float) -> None:
         self.session.note(
