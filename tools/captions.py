@@ -8,6 +8,8 @@ import random
 
 from storyboard.vocabulary import COLORS, EXPRESSION, HAIR, LENGTH, PERSON, PROP, SCENE, STYLE
 
+# styles that the UNet sees beside those that prompts may name
+STYLES = STYLE | {"peeps": ("线描", "line drawing")}
 BLURRED = ("模糊，低质量", "blurry, low quality")
 # Words that say nothing about the picture: the model learns to draw on past what it does not know.
 FILLER = (
@@ -48,7 +50,7 @@ def parts(
     hair = word(HAIR[attributes["hair_color"]])
     phrases = []
     if keep():
-        phrases.append(word(STYLE[attributes["style"]]))
+        phrases.append(word(STYLES[attributes["style"]]))
     if zh:
         phrases.append((hair if keep() else "") + (length if keep() else "") + who)
     else:

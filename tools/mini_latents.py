@@ -18,10 +18,11 @@ MIN_PICTURES = 20  # of a style and expression, to take their mean
 
 def load_vae(work: Path) -> AutoencoderKL:
     """The VAE that ``train_vae`` wrote; with its decoder as trained last."""
-    vae = AutoencoderKL(**train_vae.CONFIG)
     newest = work / "vae-decoder.ckpt"
     checkpoint = newest if newest.exists() else work / "vae.ckpt"
-    vae.load_state_dict(torch.load(checkpoint, weights_only=True)["vae"])
+    state = torch.load(checkpoint, weights_only=True)
+    vae = train_vae.network(state.get("widths", train_vae.CONFIG["block_out_channels"]))
+    vae.load_state_dict(state["vae"])
     return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -61,7 +62,7 @@ def cached_latents(art: Path, work: Path, resolution: int) -> tuple[torch.Tensor
 
 
 def expression_weights(
-    latents: torch.Tensor, rows: list[dict], strength: float
+    latents: torch.Tensor, rows: list[dict], strength: float, least: int = MIN_PICTURES
 ) -> dict[str, torch.Tensor]:
     """style -> (1, h, w) of mean 1, highest where the means of its expressions differ most."""
     weights = {}
@@ -73,7 +74,7 @@ def expression_weights(
                 for index, row in enumerate(rows)
                 if (row["style"], row["expression"]) == (style, expression) and not row.get("prop")
             ]
-            if len(chosen) > MIN_PICTURES:
+            if len(chosen) > least:
                 means.append(latents[chosen].mean(0))
         spread = torch.stack(means).var(0).sum(0, keepdim=True)
         weight = 1 + strength * (spread / spread.max()).sqrt()

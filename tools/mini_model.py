@@ -85,7 +85,23 @@ class Mini(torch.nn.Module):
             truncation=True,
             return_tensors="pt",
         )
-        embeds, pooled, key_bias = text.encode_short(self.text_encoder, tokens)
+        tokens = {name: tensor.to(noisy.device) for name, tensor in tokens.items()}
+        return self.predict(noisy, timesteps, self.encode(tokens), resolution)
+
+    def encode(self, tokens: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """prompt_embeds (n, l, d), pooled (n, d) and key bias (n, l) of tokens (n, l)."""
+        return text.encode_short(self.text_encoder, tokens)
+
+    def predict(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        encoded: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        resolution: int,
+        **residuals: object,
+    ) -> torch.Tensor:
+        """The noise in ``noisy`` (n, 4, h, w), by what ``encode`` gave."""
+        embeds, pooled, key_bias = encoded
         # diffusers turns a mask m into a bias of (1 - m) * -10000
         return self.unet(
             noisy,
@@ -94,8 +110,9 @@ class Mini(torch.nn.Module):
             encoder_attention_mask=1 + key_bias / 10000,
             added_cond_kwargs={
                 "text_embeds": pooled,
-                "time_ids": time_ids(resolution, len(captions)),
+                "time_ids": time_ids(resolution, len(noisy)).to(noisy.device),
             },
+            **residuals,
         ).sample
 
 
@@ -124,13 +141,14 @@ def sample(
     scheduler = DPMSolverMultistepScheduler(**SCHEDULE, use_karras_sigmas=True)
     scheduler.set_timesteps(steps)
     side = resolution // 8
+    device = next(mini.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(len(captions), 4, side, side, generator=generator)
+    latents = torch.randn(len(captions), 4, side, side, generator=generator).to(device)
     latents = latents * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         both = mini(
             torch.cat([latents, latents]),
-            timestep.expand(2 * len(captions)),
+            timestep.expand(2 * len(captions)).to(device),
             captions + [""] * len(captions),
             resolution,
         )
@@ -140,7 +158,8 @@ def sample(
     return latents
 
 
-def preview(mini: Mini, vae: AutoencoderKL, factor: float, resolution: int, target: Path) -> None:
+@torch.no_grad()
+def preview(mini: Mini, vae: AutoencoderKL, factor: float, resolution: int) -> Image.Image:
     """Sixteen held-out wordings, four styles by four, to look at while training goes on."""
     captions = [style + words for style in PREVIEW_STYLES for words in PREVIEW_CHINESE]
     head = "minimal avatar, a girl with short purple hair, "
@@ -148,4 +167,4 @@ def preview(mini: Mini, vae: AutoencoderKL, factor: float, resolution: int, targ
     pictures = vae.decode(sample(mini, captions, resolution) / factor).sample.clamp(-1, 1)
     rows = [torch.cat(list(pictures[start : start + 4]), 2) for start in range(0, 16, 4)]
     pixels = ((torch.cat(rows, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
-    Image.fromarray(pixels.numpy()).save(target)
+    return Image.fromarray(pixels.cpu().numpy())

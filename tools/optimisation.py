@@ -42,7 +42,12 @@ def add_noise(latents: torch.Tensor, noise: torch.Tensor, alphas: torch.Tensor) 
 
 def decay(step: int, total: int, warm: int) -> float:
     """Factor of the learning rate: linear warm-up, cosine down to FLOOR."""
-    return min(1, (step + 1) / warm) * (0.5 * (1 + math.cos(math.pi * step / total)) + FLOOR)
+    return min(1, (step + 1) / warm) * cosine(step / total)
+
+
+def cosine(part: float) -> float:
+    """Factor of the learning rate when ``part`` of the training is over, 1 down to FLOOR."""
+    return 0.5 * (1 + math.cos(math.pi * min(part, 1))) + FLOOR
 
 
 class Optimizers:

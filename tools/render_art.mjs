@@ -1,5 +1,6 @@
 // Draws captionable avatars: node render_art.mjs OUT COUNT SEED [SIDE [STYLE...]]
-// Writes OUT/<id>.png (SIDE x SIDE, 256 unless told) and OUT/meta.json, one object of exact attributes a picture.
+// Writes OUT/<id>.png (SIDE x SIDE, 256 unless told; as SVG text, OUT/<id>.svg, where SIDE is "svg") and OUT/meta.json,
+// one object of exact attributes a picture.
 // What benchmarks/prompts.json asks for is never drawn: those combinations are held out.
 import { createAvatar } from '@dicebear/core';
 import * as collection from '@dicebear/collection';
@@ -72,6 +73,14 @@ const STYLES = {
   },
   // Only for the VAE's eye for ink lines: heads and faces at random, without captions.
   openPeeps: { hair: { 'long girl': [''], 'short girl': [''], 'short boy': [''] }, face: { smiling: {} }, make: (_hair, color, clothes) => ({ headContrastColor: [color], clothingColor: [clothes], maskProbability: 0, facialHairProbability: 0 }), ink: true, whole: true },
+  // The same hand with captions, for the UNet: those heads and faces that the vocabulary has words for.
+  peeps: {
+    of: 'openPeeps',
+    hair: { 'long girl': ['long', 'longBangs', 'longCurly', 'mediumStraight'], 'short girl': ['mediumBangs', 'mediumBangs2', 'medium1', 'bangs2'], 'short boy': ['short1', 'short2', 'short4', 'short5', 'flatTop'] },
+    face: { smiling: { face: ['smile', 'calm', 'cute'] }, laughing: { face: ['smileBig', 'smileLOL', 'lovingGrin1'] }, sad: { face: ['concerned', 'tired'] }, surprised: { face: ['awe', 'fear'] }, asleep: { face: ['eyesClosed'] } },
+    make: (hair, color, clothes, glasses) => ({ head: [hair], headContrastColor: [color], clothingColor: [clothes], maskProbability: 0, facialHairProbability: 0, accessories: ['glasses', 'glasses3'], accessoriesProbability: glasses ? 100 : 0 }),
+    ink: true, whole: true,
+  },
 };
 const combination = (a) => [a.hair_color, a.expression, a.clothes_color, a.background].join();
 const HELD_OUT = new Set(JSON.parse(fs.readFileSync(new URL('../benchmarks/prompts.json', import.meta.url))).map(combination));
@@ -82,7 +91,7 @@ const shoulders = (color) => `<path d="M90 1130C100 960 190 880 330 850Q430 940 
 
 function draw(style, attributes, avatarOptions, clothes, skin) {
   const spec = STYLES[style];
-  const svg = createAvatar(collection[style], avatarOptions).toString();
+  const svg = createAvatar(collection[spec.of ?? style], avatarOptions).toString();
   const inner = svg.replace(/^<svg /, spec.ink && !spec.whole ? '<svg x="-5" y="-6" width="254" height="254" overflow="visible" ' : '<svg x="4" y="8" width="248" height="248" ');
   const body = spec.ink && !spec.whole ? `<g transform="translate(-5 -6) scale(${254 / 980})">${shoulders(clothes)}</g>` : '';
   const held = attributes.prop ? prop(attributes.prop, spec.ink, skin, clothes) : { back: '', front: '' };
@@ -108,7 +117,9 @@ for (let id = 0; id < Number(count); id += 1) {
   const face = Object.fromEntries(Object.entries(spec.face[expression]).map(([k, v]) => [k, [pick(v)]]));
   const clothes = CLOTHES[attributes.clothes_color];
   const options = { seed: `${style}-${seed}-${id}`, skinColor: [skin], baseColor: [skin], ...face, ...spec.make(pick(spec.hair[who]), HAIR[attributes.hair_color], clothes, glasses) };
-  fs.writeFileSync(`${out}/${id}.png`, new Resvg(draw(style, attributes, options, clothes, skin), { fitTo: { mode: 'width', value: Number(side) } }).render().asPng());
+  const drawing = draw(style, attributes, options, clothes, skin);
+  if (side === 'svg') fs.writeFileSync(`${out}/${id}.svg`, drawing);
+  else fs.writeFileSync(`${out}/${id}.png`, new Resvg(drawing, { fitTo: { mode: 'width', value: Number(side) } }).render().asPng());
   meta.push(attributes);
 }
 fs.writeFileSync(`${out}/meta.json`, JSON.stringify(meta));

@@ -75,8 +75,8 @@ def encode_short(
     batch, length = real.shape
     count = real.sum(1, keepdim=True)
     bias_of_pad = torch.log((FULL_LENGTH - count) / (length - count))
-    key_bias = torch.where(real, torch.zeros(()), bias_of_pad)
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    key_bias = torch.where(real, torch.zeros_like(bias_of_pad), bias_of_pad)
+    causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
     allowed = torch.where(real[:, :, None], causal & real[:, None, :], True)
     bias = (
         key_bias[:, None, :]

@@ -44,7 +44,8 @@ def begin_from(warm: Path, work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "vae.ckpt").exists():
         vae = AutoencoderKL.from_pretrained(warm / "vae")
-        torch.save({"vae": vae.state_dict()}, work / "vae.ckpt")
+        checkpoint = {"vae": vae.state_dict(), "widths": list(vae.config.block_out_channels)}
+        torch.save(checkpoint, work / "vae.ckpt")
         (work / "scaling_factor.json").write_text(json.dumps(vae.config.scaling_factor))
     if not (work / "tokenizer.model").exists():
         shutil.copy(warm / "tokenizer" / "tokenizer.model", work / "tokenizer.model")
@@ -197,7 +198,7 @@ class Training:
             )
             picture = work / f"preview-{self.step:05d}.png"
             vae = mini_latents.load_vae(work)
-            preview(self.mini, vae, self.factor, self.resolution, picture)
+            preview(self.mini, vae, self.factor, self.resolution).save(picture)
             torch._foreach_copy_(self.parameters, current)
 
 

@@ -14,7 +14,7 @@ Resumable: run the same command again and it goes on from ``WORK/vae.ckpt``.
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from tools import optimisation
+from tools import optimisation, widen
 
 CONFIG = {
     "block_out_channels": (16, 32, 64, 96),
@@ -81,10 +81,16 @@ def loss_of(decoded: torch.Tensor, target: torch.Tensor, divergence: torch.Tenso
     return error + 0.5 * edge_loss(decoded, target) + 1e-6 * divergence
 
 
+def network(widths: Sequence[int]) -> AutoencoderKL:
+    """A VAE at these channels of its four resolutions, highest first."""
+    return AutoencoderKL(**CONFIG | {"block_out_channels": tuple(widths)})
+
+
 def build(arguments: argparse.Namespace) -> AutoencoderKL:
-    vae = AutoencoderKL(**CONFIG)
+    vae = network(arguments.widths)
     if arguments.warm:
-        vae.load_state_dict(AutoencoderKL.from_pretrained(arguments.warm).state_dict())
+        known = AutoencoderKL.from_pretrained(arguments.warm).state_dict()
+        widen.load(vae, known, CONFIG["norm_num_groups"])
     vae.to(memory_format=torch.channels_last)
     if arguments.decoder_only:
         vae.load_state_dict(torch.load(arguments.work / "vae.ckpt", weights_only=True)["vae"])
@@ -101,6 +107,13 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("work", type=Path)
     parser.add_argument("--lines", type=Path)
     parser.add_argument("--warm", type=Path, help="a diffusers VAE folder to begin with")
+    parser.add_argument(
+        "--widths",
+        type=int,
+        nargs=4,
+        default=CONFIG["block_out_channels"],
+        help="channels; as many as those of --warm, or more",
+    )
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument(
         "--lr", type=float, default=2e-3, help="of AdamW; Muon's is 2.5 times as high"
@@ -180,7 +193,12 @@ def main() -> None:
         ]
         seconds = f"{time.time() - began:.0f} s"
         print(f"step {step}  {seconds}  loss {mean:.4f}  PSNR {values}", flush=True)
-        state = {"vae": vae.state_dict(), "optimizers": optimizers.state_dicts(), "step": step}
+        state = {
+            "vae": vae.state_dict(),
+            "widths": list(arguments.widths),
+            "optimizers": optimizers.state_dicts(),
+            "step": step,
+        }
         optimisation.save_whole(state, checkpoint_of(arguments))
 
 
