@@ -65,7 +65,7 @@ def check_layouts(base: Base) -> None:
     it, so that what is loaded last is not found wrong after hours.
     """
     files = sorted(path for path in base.root.glob("*/*") if path.suffix in (".json", SUFFIX))
-    facts = [(path, path.stat()) for path in files]
+    facts = [(path, path.stat()) for path in files if path.is_file()]
     state = tuple((path, each.st_size, each.st_mtime_ns) for path, each in facts)
     if state in _checked:
         return

@@ -45,12 +45,13 @@ def _load_on_clip(metric_class: Any, model_class: Any, folder: Path, device: str
     from transformers import CLIPModel, CLIPProcessor
 
     file = folder / FILE
+    header = read_header(file)
     if not (folder / "config.json").is_file():
         # DiffSynth knows the published file by its names and shapes
         configs = [ModelConfig(path=str(path)) for path in (file, folder)]
         return metric_class.from_pretrained(*configs, torch.float32, device)
 
-    if OPEN_CLIP in read_header(file):
+    if OPEN_CLIP in header:
         clip = _open_clip(folder)
     else:
         clip = pretrained(CLIPModel, folder, dtype=torch.float32)
@@ -97,6 +98,7 @@ def load_aesthetic(folder: Path, device: str):
     from diffsynth.core import ModelConfig
     from diffsynth.metrics import AestheticMetric
 
+    read_header(folder / FILE)
     model, processor = ModelConfig(path=str(folder / FILE)), ModelConfig(path=str(folder))
     return AestheticMetric.from_pretrained(model, processor, torch.float32, device)
 
@@ -105,4 +107,5 @@ def load_inception(folder: Path, device: str):
     from diffsynth.core import ModelConfig
     from diffsynth.metrics import FIDMetric
 
+    read_header(folder / FILE)
     return FIDMetric.from_pretrained(ModelConfig(path=str(folder / FILE)), device)

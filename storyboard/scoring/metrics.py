@@ -16,7 +16,6 @@ from storyboard.compat import diffsynth
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, ResourceError, reason
 from storyboard.models import weights
-from storyboard.models.safetensors_header import read_header
 from storyboard.scoring import metric_models
 from storyboard.scoring.judge import FeaturePair
 from storyboard.scoring.scores import Measure, Unmeasurable
@@ -190,7 +189,6 @@ class MetricsJudge:
             raise Unmeasurable(missing[part])
         folder = folders[part]
         try:
-            read_header(folder / metric_models.FILE)
             with quiet(), diffsynth.silent():
                 return use(load(folder, self.device))
         except torch.OutOfMemoryError:
