@@ -175,6 +175,11 @@ def run_pairs(count: int, reference: Undisturbed, dataset: Path, work: Path) -> 
     return good
 
 
+# what is taken away so that a damaged cache is read: nothing reads it where that is whole
+READERS = {
+    "cache/": ("lora", "story", "base"),
+    "scores/training-set-": ("scores/story.json", "scores/base.json"),
+}
 DAMAGE = ("cut", "emptied", "a bit turned", "zeros", "gone")
 
 
@@ -209,6 +214,9 @@ def run_damage(
         try:
             place.fresh(reference.outputs)
             damage(place.outputs / name, how, rng)
+            for start, readers in READERS.items():
+                for reader in readers if name.startswith(start) else ():
+                    faults_place.delete(place.outputs / reader)
             outcome = place.run()
             problems = judged(outcome, place, reference.tree)
             words = ("damaged", "missing", "again", "drew", "streaming", "caching")
