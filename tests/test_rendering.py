@@ -102,7 +102,7 @@ def test_an_edited_panel_is_drawn_alone(trained, tmp_path, capsys):
     assert "drew 1 of 3 panels" in capsys.readouterr().out
     changed = {name for name in before if before[name] != after[name]}
     assert (
-        changed == {"panel-3.png", "story.png", "story.json", "manifest.json"}
+        changed == {"panel-3.png", "story.png", "story.json", "manifest.json", ".manifest.json"}
         and before.keys() == after.keys()
     )
     second = pixels(pictures.paths[1])
@@ -260,10 +260,10 @@ def test_pictures_of_an_earlier_version_are_made_anew_with_a_word(tmp_path, caps
     folder = tmp_path / "base"
     folder.mkdir()
     panels = json.loads((VERSION_1 / "story.json").read_text(encoding="utf-8"))["panels"][2:]
-    artifacts.write_manifest(folder, "render", "f" * 64, panels=panels)
     for panel in panels:
         (folder / panel["file"]).write_bytes(bytes(panel["bytes"]))
     (folder / "heroine.png").write_bytes(b"of an earlier version")
+    artifacts.write_manifest(folder, "render", "f" * 64, panels=panels)
 
     story = Story([panels[0]["prompt"], panels[1]["prompt"]], "blurry")
     pictures = render(story, settings, None)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from storyboard import artifacts, show
+from storyboard import artifacts, show, stages
 from storyboard.data import juicer, recipes, table
 from storyboard.data.account import Account, DroppedRow, OperatorCount
 from storyboard.data.captions import Captions, UnreadablePicture, digest_of, write_rows
@@ -98,6 +98,7 @@ class CleaningReport:
         )
 
 
+@stages.stage("clean", "cleaned")
 def clean(captions: Captions, settings: Settings) -> CleaningReport:
     """Run the recipe of ``settings`` over ``captions`` into ``<output>/cleaned``.
 

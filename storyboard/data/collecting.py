@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storyboard import artifacts, resources
+from storyboard import artifacts, resources, stages
 from storyboard.data import captioning, captions, hub, listing, pictures, tree
 from storyboard.data.captions import CaptionRow, Captions, Note, UnreadablePicture
 from storyboard.data.listing import ListedPicture, Listing
@@ -26,6 +26,7 @@ LONGEST_EXAMPLE = 80
 GROWTH = 2  # free space asked for, in sizes of the data set: a picture may grow when written as PNG
 
 
+@stages.stage("collect", "collected")
 def collect(settings: Settings) -> Captions:
     """Bring the data set of ``settings`` into ``<output>/collected``.
 
@@ -57,26 +58,18 @@ def collect(settings: Settings) -> Captions:
 
     # 3. Write all or nothing
     _check_disk(listed.pictures, target)
-    try:
-        with artifacts.building(target) as folder:
-            written = _write(listed, folder, settings)
-            collected = replace(written, folder=target)
-            artifacts.write_manifest(
-                folder,
-                "collect",
-                fingerprint,
-                source=tree.shown(settings.dataset),
-                digest=collected.digest,
-                unreadable=collected.unreadable_json(),
-                notes=collected.notes_json(),
-            )
-    except OSError as error:
-        if not artifacts.disk_is_full(error):
-            raise
-        raise ResourceError(
-            f"The disk of {target} became full while {len(listed.pictures)} pictures were "
-            "brought in, nothing was kept: free some space or set output to another disk."
-        ) from error
+    with artifacts.building(target) as folder:
+        written = _write(listed, folder, settings)
+        collected = replace(written, folder=target)
+        artifacts.write_manifest(
+            folder,
+            "collect",
+            fingerprint,
+            source=tree.shown(settings.dataset),
+            digest=collected.digest,
+            unreadable=collected.unreadable_json(),
+            notes=collected.notes_json(),
+        )
     print(f"collect: {collected}")
     _print_account(collected)
     return collected

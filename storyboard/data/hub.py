@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storyboard import artifacts
+from storyboard import artifacts, disks
 from storyboard.compat import modelscope
 from storyboard.data import hub_rows
 from storyboard.data.captions import LISTING
@@ -139,7 +139,7 @@ def _explained(
     error: Exception, dataset_id: str, folder: Path, written: int
 ) -> ResourceError | DatasetError:
     """``error`` after ``written`` pictures, as one sentence."""
-    if artifacts.disk_is_full(error):
+    if disks.disk_is_full(error):
         return ResourceError(
             f"The disk of {folder} became full at picture {written + 1} of {dataset_id}: "
             "free some space and run this cell again to go on from there."

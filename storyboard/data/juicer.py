@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from storyboard import locks
 from storyboard.compat import data_juicer
 from storyboard.data import operator_errors, recipe_operators, row_pass
 from storyboard.data.account import FAILED, Account
@@ -51,7 +52,11 @@ def run(captions: Captions, recipe: Recipe, folder: Path) -> Outcome:
         SettingsError: An operator is unknown, cannot be used here, is given a parameter it does not
             take, lacks a package, or fails at all rows.
     """
-    with data_juicer.data_juicer() as ops, tempfile.TemporaryDirectory() as work:
+    with (
+        data_juicer.data_juicer() as ops,
+        # a run that is killed leaves it where the next one clears it away
+        tempfile.TemporaryDirectory(dir=locks.temporary_files()) as work,
+    ):
         workers = min(os.cpu_count() or 1, 1 + len(captions) // ROWS_PER_PROCESS)
         operators = recipe_operators.make(ops, recipe, workers)
         account = Account({row.id: row for row in captions.rows}, recipe.path)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from storyboard import artifacts, errors
+from storyboard import disks, errors
 
 ANSWERS = {
     401: "it does not exist, or needs a login",
@@ -115,7 +115,7 @@ def disk_is_full(error: Exception) -> bool:
     ModelScope's keeps the errors of several files in one.
     """
     causes = (error, *getattr(error, "failed_files", {}).values())
-    return any(map(artifacts.disk_is_full, causes))
+    return any(map(disks.disk_is_full, causes))
 
 
 def modelscope_cache() -> Path:

@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from storyboard.records import PanelRecord, RecordError, is_version_1
 
 # further text chunks of a panel's PNG, by name
 TextChunks = Callable[[PanelRecord], Mapping[str, str]]
-OLD_FILES = ("heroine.png",)  # that an earlier version wrote beside the panels
+GRID, STORY = "story.png", "story.json"
+# what is taken away when a story no longer has it; heroine.png is of an earlier version
+LEFTOVER = re.compile(r"panel-\d+(-reference)?\.png|character\.png|heroine\.png")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Pictures:
     @property
     def grid(self) -> Path:
         """All panels in one picture."""
-        return self.folder / "story.png"
+        return self.folder / GRID
 
     def __str__(self) -> str:
         return f"{len(self.panels)} pictures in {self.folder}, the grid in {self.grid}"
@@ -76,25 +79,41 @@ def drawn_by_earlier_version(folder: Path) -> bool:
 def kept_panels(folder: Path, records: Sequence[PanelRecord]) -> dict[int, PanelRecord]:
     """Those of ``records`` that are drawn in ``folder``, with how they were drawn, by index.
 
-    A panel whose record in the manifest cannot be read counts as not drawn.
+    A panel whose record in the manifest cannot be read counts as not drawn, and one whose file, or
+    that of what it followed, is not as it was written.
     """
-    drawn = {}
-    for entry in _entries(folder):
-        with contextlib.suppress(RecordError):
-            record = PanelRecord.from_json(entry)
-            if record.drawn:
-                drawn[record.drawn.file] = record.drawn
+    manifest = artifacts.read_manifest(folder) or {}
+    if not manifest and (folder / artifacts.MANIFEST).exists():
+        print(f"render: {folder / artifacts.MANIFEST} is damaged, all panels are drawn", flush=True)
+    listed = _listed(folder)
 
     kept = {}
     for index, record in enumerate(records):
-        how = drawn.get(panel_file(index))
-        if how is None or how.fingerprint != record.fingerprint():
+        before = listed.get(panel_file(index))
+        if before is None or before.as_drawn.fingerprint != record.fingerprint():
             continue
+        how = before.as_drawn
         names = [panel_file(index), *reference_files(record)]
-        is_whole = all((folder / name).is_file() for name in names)
+        is_whole = all(artifacts.is_whole(folder, name, manifest) for name in names)
         if is_whole and (folder / names[0]).stat().st_size == how.bytes:
             kept[index] = record.model_copy(update={"drawn": how})
+        else:
+            print(
+                f"render: {folder / names[0]} is missing or damaged, it is drawn again", flush=True
+            )
     return kept
+
+
+def _listed(folder: Path) -> dict[str, PanelRecord]:
+    """The panels in the manifest of ``folder`` that can be read, by their files."""
+    listed = {}
+    for entry in _entries(folder):
+        with contextlib.suppress(RecordError):
+            record = PanelRecord.from_json(entry)
+            name = record.drawn and record.drawn.file
+            if name and LEFTOVER.fullmatch(name):
+                listed[name] = record
+    return listed
 
 
 def _entries(folder: Path) -> list[object]:
@@ -126,25 +145,53 @@ def write_image(path: Path, image: Image.Image, info: PngInfo | None = None) -> 
     return len(content.getvalue())
 
 
-def write_manifest(folder: Path, fingerprint: str, panels: list[PanelRecord]) -> None:
-    """Write ``manifest.json`` with the panels that are drawn."""
+def files_of(panels: Sequence[PanelRecord]) -> list[str]:
+    """Names of all that is written for ``panels``."""
+    names = {panel_file(index) for index in range(len(panels))}
+    followed = {name for panel in panels for name in reference_files(panel)}
+    return sorted(names | followed | {GRID, STORY})
+
+
+def write_manifest(folder: Path, fingerprint: str, panels: Sequence[PanelRecord]) -> None:
+    """Write ``manifest.json`` of a story that is finished."""
     entries = [panel.to_json() for panel in panels]
-    artifacts.write_manifest(folder, "render", fingerprint, panels=entries)
+    names = files_of(panels)
+    artifacts.write_manifest(folder, "render", fingerprint, names, panels=entries)
+
+
+def write_unfinished(
+    folder: Path, drawn: Iterable[PanelRecord], records: Sequence[PanelRecord]
+) -> None:
+    """Write ``manifest.json`` of a story of which only ``drawn`` is there.
+
+    Panels of the story before it stay listed until they are drawn over.
+
+    Args:
+        records: All panels of the story; what is written for them is ours from now on.
+    """
+    panels = {**_listed(folder), **{panel.as_drawn.file_name: panel for panel in drawn}}
+    names = {name for panel in panels.values() for name in reference_files(panel)}
+    artifacts.write_manifest(
+        folder,
+        "render",
+        "unfinished",
+        names | panels.keys(),
+        panels=[panel.to_json() for _, panel in sorted(panels.items())],
+        planned=sorted({*files_of(records), *artifacts.named(folder)}),
+    )
 
 
 def finish(folder: Path, fingerprint: str, panels: list[PanelRecord]) -> Pictures:
-    """Write grid, ``story.json`` and manifest; remove pictures of an earlier story."""
+    """Write grid, ``story.json`` and manifest; remove our pictures of an earlier story."""
     from storyboard import show
 
     pictures = Pictures(folder, panels)
-    kept = {path.name for path in (*pictures.paths, *pictures.reference_paths)}
-    for pattern in ("panel-*.png", "character.png", *OLD_FILES):
-        for path in folder.glob(pattern):
-            if path.name not in kept:
-                path.unlink()
+    for name in artifacts.named(folder) - set(files_of(panels)):
+        if LEFTOVER.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
 
     panels_drawn = [images.read(path).image for path in pictures.paths]
     write_image(pictures.grid, show.grid(panels_drawn))
-    artifacts.write_json(folder / "story.json", {"panels": [panel.to_json() for panel in panels]})
+    artifacts.write_json(folder / STORY, {"panels": [panel.to_json() for panel in panels]})
     write_manifest(folder, fingerprint, panels)
     return pictures

@@ -5,8 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storyboard import artifacts
-from storyboard.errors import ResourceError
+from storyboard import artifacts, stages
+from storyboard.errors import LoraError, ResourceError
 from storyboard.lora import reading
 from storyboard.lora.file import Lora, path_of
 from storyboard.models.run import Run, resolve
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BYTES_PER_PIXEL = 8  # of free space: PNGs of a panel and the grid, and what is replaced
 
 
+@stages.stage("render")
 def render(
     story: Story,
     settings: Settings,
@@ -43,9 +44,11 @@ def render(
         text_chunks: Further text chunks of a panel's PNG, by name.
 
     Raises:
-        SettingsError: A reference picture cannot be read, or the base has no such ControlNet.
+        SettingsError: A reference picture cannot be read, the base has no such ControlNet, or a
+            file in ``folder`` that is not ours would be replaced.
         BaseError: A ControlNet or an IP-Adapter is missing, cut off or made for another base.
-        LoraError: The LoRA file is missing, belongs to another base or does not attach whole.
+        LoraError: The LoRA file is missing or not the one that was trained, belongs to another
+            base or does not attach whole.
         RenderingError: A picture is blank or not finite; those already drawn stay.
         ResourceError: The disk is full, or the card too small for one picture.
     """
@@ -63,9 +66,7 @@ def render(
     fingerprint = artifacts.fingerprint(stage="render", panels=fingerprints)
 
     # 3. what is drawn already
-    kept = pictures.kept_panels(folder, records)
-    if (tiling := run.settings.vae_tiling) is not None:
-        kept = {i: panel for i, panel in kept.items() if panel.as_drawn.vae_tiling == tiling}
+    kept = _kept(run, folder, records)
     todo = [index for index in range(len(records)) if index not in kept]
     if not todo and artifacts.finished(folder, fingerprint):
         story_pictures = Pictures(folder, list(kept.values()))
@@ -75,16 +76,24 @@ def render(
         print("render: made anew: an earlier version drew these", flush=True)
 
     # 4. draw what is not, and what shows the whole story
-    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.check_free(folder, pictures.files_of(records))
+    pictures.write_unfinished(folder, kept.values(), records)
     if character and character.source:
         pictures.write_image(folder / CHARACTER_FILE, character.picture())
-    panels = kept
-    if todo:
-        panels = _draw(run, lora_path, records, kept, folder, references, character, text_chunks)
+    panels = _draw(run, lora_path, records, kept, folder, references, character, text_chunks)
     drawn = [panels[index] for index in range(len(records))]
     story_pictures = pictures.finish(folder, fingerprint, drawn)
     print(f"render: drew {len(todo)} of {len(records)} panels, {story_pictures}")
     return story_pictures
+
+
+def _kept(run: Run, folder: Path, records: Sequence[PanelRecord]) -> dict[int, PanelRecord]:
+    """The panels that are drawn in ``folder``, in tiles or not as the user set it, by index."""
+    kept = pictures.kept_panels(folder, records)
+    tiling = run.settings.vae_tiling
+    if tiling is None:
+        return kept
+    return {i: panel for i, panel in kept.items() if panel.as_drawn.vae_tiling == tiling}
 
 
 def _lora_path(lora: Lora | Path | str | None) -> Path | None:
@@ -92,6 +101,11 @@ def _lora_path(lora: Lora | Path | str | None) -> Path | None:
         return None
     path = path_of(lora)
     reading.check_file(path)
+    if isinstance(lora, Lora) and artifacts.digest_of_file(path) != lora.digest:
+        raise LoraError(
+            f"{path} is not the file that was trained, its digest is another: run the training "
+            "cell again, or give the path alone to draw with it as it is."
+        )
     return path
 
 
@@ -146,6 +160,8 @@ def _draw(
 
     todo = [index for index in range(len(records)) if index not in kept]
     panels = dict(kept)
+    if not todo:
+        return panels
     saving: dict[int, Future[PanelRecord]] = {}
     renderer = Renderer(run, lora, references=references, character=character)
 
@@ -168,8 +184,7 @@ def _draw(
             paths = [folder / pictures.panel_file(index) for index in saving]
             live.picture(f"panel {numbers}", paths)
             saving.clear()
-            done = [panels[index] for index in sorted(panels)]
-            pictures.write_manifest(folder, "unfinished", done)
+            pictures.write_unfinished(folder, panels.values(), records)
 
     if cost := renderer.character_cost():
         print(cost, flush=True)

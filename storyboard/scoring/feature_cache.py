@@ -1,12 +1,14 @@
 """Features of pictures beside those of the training set, which are kept on disk."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+import torch
 
 from storyboard import artifacts
 from storyboard.data.captions import Captions
+from storyboard.models import tensor_files
 from storyboard.scoring.judge import FeaturePair, Judge
 
 MOST = 300  # training pictures that sets are compared with
@@ -28,15 +30,27 @@ def features(
         stage="reference", judge=judge.fingerprint_inputs(), captions=captions.digest, most=MOST
     )
     file = folder / f"training-set-{kind}-{fingerprint[:16]}.safetensors"
-    if file.is_file():
-        return of_pictures, load_file(file)["features"]
+    if (kept := _kept(file)) is not None:
+        return of_pictures, kept
 
     count = min(MOST, len(captions))
     rows = [captions.rows[index * len(captions) // count] for index in range(count)]
     of_training_set = judge.features(kind, [captions.path(row) for row in rows])
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for outdated in folder.glob(f"training-set-{kind}-*"):
-        outdated.unlink()
-    artifacts.write_atomically(file, save({"features": of_training_set.contiguous()}))
+    outdated = re.compile(rf"training-set-{re.escape(kind)}-[0-9a-f]{{16}}\.safetensors")
+    for path in folder.glob("training-set-*"):
+        if outdated.fullmatch(path.name):
+            path.unlink()
+    tensor_files.write(file, {"features": of_training_set})
     return of_pictures, of_training_set
+
+
+def _kept(file: Path) -> torch.Tensor | None:
+    """The features in ``file``; None where there are none, or damaged ones."""
+    try:
+        return tensor_files.read(file)["features"]
+    except FileNotFoundError:
+        return None
+    except (tensor_files.DamagedFile, KeyError):
+        print(f"score: {file} is damaged, the training set is looked at again", flush=True)
+        return None

@@ -13,6 +13,7 @@ from storyboard.rendering.pictures import Pictures
 from storyboard.scoring import feature_cache, feature_statistics
 from storyboard.scoring.judge import FeaturePair, Judge
 from storyboard.scoring.scores import Measure, Unmeasurable
+from storyboard.seals import is_sealed, sealed
 
 SCALE = 100.0  # of the style distance, for numbers that a person can read
 
@@ -44,20 +45,25 @@ def measure(
 
     measures = _computed(pictures.paths, prompts, captions, judge, folder)
     if judge.is_complete:
-        folder.mkdir(parents=True, exist_ok=True)
         content = {name: asdict(measure) for name, measure in measures.items()}
-        artifacts.write_json(file, {"fingerprint": fingerprint, "measures": content})
+        artifacts.write_json(file, sealed({"fingerprint": fingerprint, "measures": content}))
     return measures
 
 
 def _read(file: Path, fingerprint: str) -> dict[str, Measure] | None:
+    """The measures in ``file``; None where there are none of this fingerprint, or damaged ones."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        if is_sealed(content):
+            if content["fingerprint"] != fingerprint:
+                return None
+            return {name: Measure(**fields) for name, fields in content["measures"].items()}
+    except FileNotFoundError:
         return None
-    if content.get("fingerprint") != fingerprint:
-        return None
-    return {name: Measure(**fields) for name, fields in content["measures"].items()}
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        pass  # not UTF-8, not JSON, or of another form
+    print(f"score: {file} is damaged, the pictures are measured again", flush=True)
+    return None
 
 
 def _computed(

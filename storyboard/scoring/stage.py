@@ -4,7 +4,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from storyboard import artifacts, show
+from storyboard import artifacts, show, stages
 from storyboard.data.captions import Captions
 from storyboard.errors import LoraError, SettingsError
 from storyboard.lora.file import Lora
@@ -22,6 +22,7 @@ from storyboard.story import Story
 FOLDER = "scores"
 
 
+@stages.stage("score")
 def score(
     pictures: Pictures,
     settings: Settings,
@@ -54,6 +55,7 @@ def score(
     return scores
 
 
+@stages.stage("best")
 def best(
     lora: Lora, story: Story, settings: Settings, captions: Captions, panels: int = 4
 ) -> Choice:

@@ -1,10 +1,14 @@
 """The state of training in one safetensors file, from which a run goes on to the same weights."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+
+from storyboard import disks
+from storyboard.models import tensor_files
+from storyboard.models.tensor_files import DamagedFile
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
 
@@ -35,14 +39,21 @@ class TrainingState:
             for moment in MOMENTS:
                 tensors[f"{moment}.{name}"] = state[moment]
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        temporary.replace(path)
+        with disks.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        tensor_files.write(path, tensors)
 
-    def load(self, path: Path) -> None:
-        """Take the state that ``save`` wrote to ``path``."""
-        tensors = load_file(path)
+    def load(self, path: Path, steps: int) -> None:
+        """Take the state that ``save`` wrote to ``path``, all of it or nothing.
+
+        Args:
+            steps: Of the whole training, at most which it holds.
+
+        Raises:
+            DamagedFile: It is cut off, changed, or of another LoRA.
+        """
+        tensors = tensor_files.read(path)
+        self._check(tensors, steps)
         self.losses[:] = tensors["losses"].tolist()
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"lora.{name}"])
@@ -57,6 +68,21 @@ class TrainingState:
 
         if self.scaler.is_enabled():
             self._load_scaler(tensors)
+
+    def _check(self, tensors: dict[str, torch.Tensor], steps: int) -> None:
+        """Raise DamagedFile unless ``tensors`` are a state of these parameters."""
+        losses = tensors.get("losses", torch.tensor([math.nan]))
+        if losses.ndim != 1 or not 0 < len(losses) <= steps or not torch.isfinite(losses).all():
+            raise DamagedFile("its losses are not those of this training")
+        wanted = {"step": torch.Size([])}
+        for name, parameter in self.parameters.items():
+            for kind in ("lora", *MOMENTS):
+                wanted[f"{kind}.{name}"] = parameter.shape
+        if self.scaler.is_enabled():
+            wanted |= {f"scaler.{name}": torch.Size([]) for name in self.scaler.state_dict()}
+        for name, shape in wanted.items():
+            if name not in tensors or tensors[name].shape != shape:
+                raise DamagedFile(f"it holds no {name} of the shape {list(shape)}")
 
     def _load_scaler(self, tensors: dict[str, torch.Tensor]) -> None:
         fresh = self.scaler.state_dict()

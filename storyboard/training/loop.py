@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import io
 import math
 import time
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import torch
 
+from storyboard import artifacts
 from storyboard.errors import ResourceError, TrainingError
+from storyboard.models.tensor_files import DamagedFile
 from storyboard.training.batches import Bucket, batches_from, draw_batch
 from storyboard.training.cache import Cache
 from storyboard.training.checkpoint import TrainingState
@@ -87,9 +90,7 @@ def optimise(
     # 1. Optimizer, and where an earlier run stopped
     total = hyperparameters.train_steps
     state = _training_state(pipe, hyperparameters)
-    if checkpoint.exists():
-        state.load(checkpoint)
-        print(f"train: going on from step {len(state.losses)}", flush=True)
+    _go_on(state, checkpoint, total)
     first, began = len(state.losses), time.perf_counter()
     report(Step(first, total, state.losses[-1] if first else math.nan, 0.0, math.nan))
 
@@ -121,6 +122,22 @@ def optimise(
     _write_losses(state.losses, hyperparameters, folder / "loss.csv")
     state.save(folder / "training" / "state.safetensors")
     return {name: parameter.detach().cpu() for name, parameter in state.parameters.items()}
+
+
+def _go_on(state: TrainingState, checkpoint: Path, total: int) -> None:
+    """Take the state of an interrupted run, if there is a whole one."""
+    try:
+        state.load(checkpoint, total)
+    except FileNotFoundError:
+        return
+    except DamagedFile as error:
+        print(
+            f"train: {checkpoint}, the state to go on from, is damaged ({error}): "
+            "training begins anew",
+            flush=True,
+        )
+        return
+    print(f"train: going on from step {len(state.losses)}", flush=True)
 
 
 def _drawn(
@@ -265,9 +282,10 @@ def _learning_rate(step: int, hyperparameters: Hyperparameters) -> float:
 
 
 def _write_losses(losses: list[float], hyperparameters: Hyperparameters, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as lines:
-        table = csv.writer(lines)
-        table.writerow(["step", "loss", "learning_rate"])
-        for step, loss in enumerate(losses):
-            rate = _learning_rate(step, hyperparameters)
-            table.writerow([step + 1, f"{loss:.6f}", f"{rate:.3e}"])
+    lines = io.StringIO(newline="")
+    table = csv.writer(lines)
+    table.writerow(["step", "loss", "learning_rate"])
+    for step, loss in enumerate(losses):
+        rate = _learning_rate(step, hyperparameters)
+        table.writerow([step + 1, f"{loss:.6f}", f"{rate:.3e}"])
+    artifacts.write_atomically(path, lines.getvalue())

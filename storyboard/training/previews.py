@@ -1,9 +1,12 @@
 """Panels drawn along the way, to see a LoRA take effect."""
 
-from pathlib import Path
+import io
+from collections.abc import Sequence
 
+from PIL import Image
 from torch import nn
 
+from storyboard import artifacts
 from storyboard.errors import RenderingError, ResourceError
 from storyboard.models.run import Run
 from storyboard.rendering.panels import panel_records
@@ -18,19 +21,23 @@ class Previews:
     """Draws the first panels of the story with the UNet as it stands in training.
 
     Without their references and character consistency.
+
+    Attributes:
+        fingerprint: Of what they are drawn from, besides the UNet.
     """
 
-    def __init__(self, run: Run, story: Story, folder: Path) -> None:
-        self.run, self.folder = run, folder
+    def __init__(self, run: Run, story: Story) -> None:
+        self.run = run
         self.records = [
             record.model_copy(update={"steps": STEPS})
             for record in panel_records(run, story)[:PANELS]
         ]
         self.renderer: Renderer | None = None
-        (folder / "previews").mkdir()
+        panels = [record.fingerprint() for record in self.records]
+        self.fingerprint = artifacts.fingerprint(stage="previews", panels=panels)
 
-    def draw(self, unet: nn.Module, step: int) -> dict[str, object]:
-        """Write the panels after ``step`` steps; returns the step and the files' names.
+    def draw(self, unet: nn.Module, step: int) -> Sequence[bytes]:
+        """A PNG of each panel after ``step`` steps.
 
         Previews that fail are left out with a line printed: the story itself is drawn with a check
         that raises.
@@ -41,10 +48,11 @@ class Previews:
             drawings = sorted(self.renderer.draw(self.records), key=lambda drawing: drawing.index)
         except (RenderingError, ResourceError) as error:
             print(f"train: no preview at step {step}: {error}", flush=True)
-            drawings = []
+            return []
+        return [_png(drawing.image) for drawing in drawings]
 
-        names = []
-        for drawing in drawings:
-            names.append(f"previews/step-{step:06d}-panel-{drawing.index + 1}.png")
-            drawing.image.save(self.folder / names[-1])
-        return {"step": step, "pictures": names}
+
+def _png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()

@@ -1,17 +1,16 @@
 """What is done along the way: a live curve, previews, and the LoRA as it stands."""
 
 import math
-from pathlib import Path
 
 from torch import nn
 
-from storyboard import artifacts
 from storyboard.data.captions import Captions
 from storyboard.lora import file as lora_file
 from storyboard.models.run import Run
 from storyboard.show import Live
 from storyboard.training.loop import Step, trainable
 from storyboard.training.metadata import metadata
+from storyboard.training.milestones import Milestones
 from storyboard.training.previews import Previews
 
 PARTS = 3  # of the steps; after each a preview is drawn and the LoRA is written
@@ -23,11 +22,7 @@ class Progress:
     Args:
         unet: With the LoRA that is trained.
         previews: None draws nothing.
-        checkpoints: Folder that the LoRA is written to along the way. It lies beside the state for
-            resume, so that a run which goes on from that state has all of them.
-
-    Attributes:
-        drawn: What ``Previews.draw`` returned, in the order of training.
+        kept: Takes previews, and the LoRA as it stands along the way.
     """
 
     def __init__(
@@ -37,12 +32,11 @@ class Progress:
         unet: nn.Module,
         live: Live,
         previews: Previews | None,
-        checkpoints: Path,
+        kept: Milestones,
     ) -> None:
         self.captions, self.run, self.unet = captions, run, unet
-        self.live, self.previews, self.checkpoints = live, previews, checkpoints
+        self.live, self.previews, self.kept = live, previews, kept
         self.milestones = {round(run.train_steps * part / PARTS) for part in range(PARTS + 1)}
-        self.drawn: list[dict] = []
 
     def report(self, step: Step) -> None:
         """A step is finished, or training begins."""
@@ -55,13 +49,17 @@ class Progress:
             self.live.step(step.number, step.loss, step.seconds_left)
 
     def _draw(self, previews: Previews, number: int) -> None:
-        self.drawn.append(previews.draw(self.unet, number))
-        paths = [previews.folder / name for name in self.drawn[-1]["pictures"]]
+        if number not in self.kept.previews:
+            names = []
+            for index, content in enumerate(previews.draw(self.unet, number), 1):
+                names.append(f"previews/step-{number:06d}-panel-{index}.png")
+                self.kept.add(names[-1], content)
+            self.kept.add_previews(number, names)
+        paths = [self.kept.folder / name for name in self.kept.previews[number]]
         self.live.picture(f"step {number}", paths)
 
     def _write_lora(self, number: int) -> None:
         prefix = self.run.base.family.kohya_prefixes["unet"]
         tensors = lora_file.to_kohya(trainable(self.unet), self.run.alpha, prefix)
         content = lora_file.serialised(tensors, metadata(self.captions, self.run, number))
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        artifacts.write_atomically(self.checkpoints / f"step-{number:06d}.safetensors", content)
+        self.kept.add(f"step-{number:06d}.safetensors", content)

@@ -5,11 +5,10 @@ it by the loss in ``loss``; ``hyperparameters`` lists everything that decides on
 """
 
 import csv
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from storyboard import artifacts, show
+from storyboard import artifacts, disks, show, stages
 from storyboard.data.captions import Captions
 from storyboard.errors import ResourceError, SettingsError
 from storyboard.lora import file as lora_file
@@ -19,17 +18,21 @@ from storyboard.settings import Settings
 from storyboard.story import Story
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.metadata import metadata
+from storyboard.training.milestones import STATE, Milestones, forget
 
 # all that turn captions into a LoRA: text embeddings, latents, UNet, LoRA
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "compel", "peft", "accelerate")
+CHECKPOINT = ".checkpoint"  # folder of what an interrupted training goes on from
 BYTES = 4 * 10**8  # of LoRA, state and checkpoints
 BYTES_PER_PICTURE = 3 * 10**6  # of cached latents and embeddings
 
 
+@stages.stage("train", "lora", "cache/latents")
 def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
     """Train a LoRA on ``captions`` into ``<output>/lora``.
 
-    An interrupted call resumes from the last checkpoint, which is written every quarter.
+    An interrupted call resumes from the last checkpoint, which is written every quarter; one that
+    is damaged is left aside, with a line printed.
     The LoRA as it stood after one and two thirds is kept in ``checkpoints/``, for ``best`` to
     choose from.
 
@@ -40,7 +43,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
 
     Raises:
         SettingsError: More pictures in a step than there are.
-        ResourceError: The disk is too small.
+        ResourceError: The disk is too small, or cannot be written.
         TrainingError: The loss is not finite.
     """
     run = resolve(settings)
@@ -51,11 +54,12 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
     fingerprint = _fingerprint(captions, run, hyperparameters)
     if manifest := artifacts.finished(target, fingerprint):
         lora = _load(target, manifest)
+        forget(run.folder / CHECKPOINT)
         print(f"train: nothing to do, {lora}")
         return lora
 
     _check_disk(captions, target)
-    checkpoint = run.folder / ".checkpoint" / fingerprint[:16] / "state.safetensors"
+    checkpoint = run.folder / CHECKPOINT / fingerprint[:16] / STATE
     with artifacts.building(target) as folder:
         previews = _train(captions, run, hyperparameters, story, folder, checkpoint)
         manifest = artifacts.write_manifest(
@@ -67,7 +71,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
             hyperparameters=asdict(hyperparameters),
             previews=previews,
         )
-    shutil.rmtree(run.folder / ".checkpoint", ignore_errors=True)
+    forget(run.folder / CHECKPOINT)
     lora = _load(target, manifest)
     print(f"train: {lora}")
     return lora
@@ -130,7 +134,8 @@ def _train(
 
     # 1. What the UNet is trained on
     print(f"train: caching latents and text embeddings of {len(captions)} pictures", flush=True)
-    previews = Previews(run, story, folder) if story else None
+    previews = Previews(run, story) if story else None
+    kept = Milestones(checkpoint.parent, previews.fingerprint if previews else "")
     cached = cache.prepare(captions, run, _prompts(story, run))
 
     # 2. The UNet with a LoRA
@@ -140,7 +145,7 @@ def _train(
 
     # 3. The steps
     with inject(pipe, hyperparameters), show.Live("train", run.train_steps) as live:
-        progress = Progress(captions, run, pipe.unet, live, previews, checkpoint.parent)
+        progress = Progress(captions, run, pipe.unet, live, previews, kept)
         weights = loop.optimise(
             pipe,
             cached,
@@ -155,11 +160,10 @@ def _train(
     # 4. The files
     facts = metadata(captions, run, run.train_steps)
     prefix = run.base.family.kohya_prefixes["unet"]
-    lora_file.save(folder / "lora.safetensors", weights, run.alpha, facts, prefix)
-    (folder / "checkpoints").mkdir()
-    for path in sorted(checkpoint.parent.glob("step-*.safetensors")):
-        shutil.copyfile(path, folder / "checkpoints" / path.name)
-    return progress.drawn
+    with disks.writing(folder):
+        lora_file.save(folder / "lora.safetensors", weights, run.alpha, facts, prefix)
+    kept.copy_to(folder)
+    return [{"step": step, "pictures": names} for step, names in sorted(kept.previews.items())]
 
 
 def _prompts(story: Story | None, run: Run) -> list[str]:
