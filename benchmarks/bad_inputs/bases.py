@@ -248,8 +248,6 @@ def _note(rng: random.Random, folder: Path) -> tuple[str, Callable[[], object]]:
     return f"note of a download {content[:20]!r}", look
 
 
-
-
 KINDS = (
     *[_mini] * 2,
     *[_clip] * 3,
