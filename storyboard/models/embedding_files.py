@@ -29,7 +29,9 @@ def write(target: Path, embedding: Embedding) -> None:
         "pooled": embedding.pooled.cpu().contiguous(),
     }
     chunks = json.dumps(embedding.chunks)
-    metadata = {"chunks": chunks, "digest": _digest(target, chunks, tensors)}
+    facts = {"chunks": chunks, "digest": _digest(target, chunks, tensors)}
+    # under one key: safetensors writes several in another order in every process
+    metadata = {"facts": json.dumps(facts)}
     artifacts.write_atomically(target, serialise(tensors, metadata=metadata))
 
 
@@ -39,12 +41,14 @@ def read(source: Path, text_length: int) -> Embedding | None:
         return None
     try:
         with safe_open(source, "pt") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
             # in memory of their own: a mapped file that is cut off later ends the process
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError):
         return None
-    if tensors.keys() != {"tokens", "pooled"} or "chunks" not in facts:
+    if not isinstance(facts, dict) or not isinstance(facts.get("chunks"), str):
+        return None
+    if tensors.keys() != {"tokens", "pooled"}:
         return None
     if facts.get("digest") != _digest(source, facts["chunks"], tensors):
         return None
