@@ -164,7 +164,10 @@ def _check_weights(folder: Path) -> None:
     architectures = config.architectures or [None]
     model_class = getattr(transformers, str(architectures[0]), None)
     if model_class is None:
-        raise BaseError(f"{folder / 'config.json'} names no class of transformers in architectures")
+        raise BaseError(
+            f"{folder / 'config.json'} names no class of transformers in architectures: "
+            "take another captioner."
+        )
     loading.pretrained(model_class, folder, device_map="meta")
 
 
