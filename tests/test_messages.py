@@ -5,7 +5,7 @@ import re
 from tools import messages
 
 FILLED_IN = re.compile(r"\{[^}]*\}")
-WORDS = 5  # letters that a message has beside what is filled in
+WORDS = 3  # letters that a message has beside what is filled in
 
 
 def test_the_list_is_what_the_code_says():
