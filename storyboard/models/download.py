@@ -135,7 +135,7 @@ def _from_hub(title: str, hub: Hub, choose: Choose, kind: str) -> tuple[Path, di
             return folder, sizes
         if afresh:
             folder = hub.download(wrong, True)
-    raise BaseError(f"{wrong[0]} did not come with the {sizes[wrong[0]]} bytes that are listed")
+    raise BaseError(f"{wrong[0]} did not come with the {sizes[wrong[0]]} bytes that are listed.")
 
 
 def _note(model: HubModel) -> Path:
