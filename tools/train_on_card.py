@@ -28,7 +28,7 @@ from tools.card.controlnet import ControlNetTraining
 from tools.card.drawings import Pack
 from tools.card.gallery import ART, Gallery, workers
 from tools.card.measures import ROOT, Measures
-from tools.card.session import Session
+from tools.card.card_run import CardRun
 from tools.card.unet import UnetTraining, tokenizer, with_blurred
 from tools.card.vae import VaeTraining
 from tools.card.words import Words
@@ -96,16 +96,16 @@ class Run:
             ],
             not arguments.eager,
         )
-        self.session = Session(arguments.output, device, arguments.dry, self.compiling.has)
+        self.card_run = CardRun(arguments.output, device, arguments.dry, self.compiling.has)
         self.own = pack.pictures
 
     def all(self) -> None:
-        note = self.session.note
-        note("begun", art=len(self.rows), device=_name(self.session.device))
+        note = self.card_run.note
+        note("begun", art=len(self.rows), device=_name(self.card_run.device))
         self._first_drawings()
-        measures = Measures(self.session, self.gallery, self.own)
+        measures = Measures(self.card_run, self.gallery, self.own)
         a = self.arguments
-        vae = VaeTraining(self.session, self.gallery, a.widths, a.vae_batch, a.vae_lr, a.crisp)
+        vae = VaeTraining(self.card_run, self.gallery, a.widths, a.vae_batch, a.vae_lr, a.crisp)
         parameters = sum(p.numel() for p in vae.vae.parameters())
         note("vae", parameters=parameters)
         self._phase("vae", lambda: vae.run(a.vae_seconds, measures, a.every))
@@ -120,7 +120,7 @@ class Run:
         try:
             work()
         except Exception:
-            self.session.note(f"{name} failed", error=traceback.format_exc()[-3000:])
+            self.card_run.note(f"{name} failed", error=traceback.format_exc()[-3000:])
             if self.arguments.dry:
                 raise
 
@@ -129,29 +129,29 @@ class Run:
         sources = self.gallery.sources.values()
         while any(source.ready < source.first for source in sources):
             time.sleep(0.05)
-        drawn = self.gallery.to_card(self.session.device)
-        self.session.note("first drawings", drawn=round(drawn, 3))
+        drawn = self.gallery.to_card(self.card_run.device)
+        self.card_run.note("first drawings", drawn=round(drawn, 3))
 
     def _unet(self, vae: VaeTraining) -> None:
-        a, session = self.arguments, self.session
+        a, card_run = self.arguments, self.card_run
         self.gallery.wait(self.art, PATIENCE)
-        self.gallery.to_card(session.device)
-        self.words.to_card(session.device)
+        self.gallery.to_card(card_run.device)
+        self.words.to_card(card_run.device)
         self.compiling.wait(COMPILER_PATIENCE)
         pixels = torch.cat([self.gallery.sources[name].card for name in self.art])
         self.unet = UnetTraining(
-            session, vae.ema, pixels, self.rows, self.words, a.unet_batch, a.unet_lr
+            card_run, vae.ema, pixels, self.rows, self.words, a.unet_batch, a.unet_lr
         )
         vae.save(self.unet.factor)
         prompts = json.loads((ROOT / "benchmarks" / "prompts.json").read_text())
         self.unet.run(a.unet_seconds, prompts[:1] if a.dry else prompts, a.every)
 
     def _controlnet(self) -> None:
-        a, session = self.arguments, self.session
+        a, card_run = self.arguments, self.card_run
         sources = [self.gallery.sources[name] for name in self.art]
         edges = torch.cat([torch.from_numpy(source.edges) for source in sources])
         training = ControlNetTraining(
-            session, self.unet, edges.to(session.device), a.controlnet_batch, a.unet_lr
+            card_run, self.unet, edges.to(card_run.device), a.controlnet_batch, a.unet_lr
         )
         training.run(a.controlnet_seconds)
 

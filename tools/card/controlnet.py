@@ -4,7 +4,7 @@ import torch
 
 from tools import optimisation
 from tools.card.gallery import unpacked
-from tools.card.session import Clock, Session
+from tools.card.card_run import Clock, CardRun
 from tools.card.unet import CHECK_EVERY, UnetTraining
 from tools.mini_model import time_ids
 from tools.train_controlnet import MIN_SNR_GAMMA, UNCAPTIONED, build
@@ -22,10 +22,12 @@ class ControlNetTraining:
     """
 
     def __init__(
-        self, session: Session, base: UnetTraining, edges: torch.Tensor, batch: int, lr: float
+        self, card_run: CardRun, base: UnetTraining, edges: torch.Tensor, batch: int, lr: float
     ) -> None:
-        self.session, self.base, self.edges, self.batch = session, base, edges, batch
-        self.controlnet = build(base.ema.unet).to(session.device, memory_format=torch.channels_last)
+        self.card_run, self.base, self.edges, self.batch = card_run, base, edges, batch
+        self.controlnet = build(base.ema.unet).to(
+            card_run.device, memory_format=torch.channels_last
+        )
         self.parameters = list(self.controlnet.parameters())
         self.averages = [p.detach().clone() for p in self.parameters]
         self.optimizers = optimisation.Optimizers(
@@ -71,7 +73,7 @@ class ControlNetTraining:
         embeds, pooled, _ = encoded
         sizes = time_ids(self.base.resolution, len(noisy)).to(noisy.device)
         added = {"text_embeds": pooled, "time_ids": sizes}
-        with self.session.autocast():
+        with self.card_run.autocast():
             down, mid = self.controlnet(
                 noisy,
                 timesteps,
@@ -96,8 +98,8 @@ class ControlNetTraining:
             loss = self.step(clock.part)
             mean = loss if mean is None else 0.98 * mean + 0.02 * loss
             if self.steps % CHECK_EVERY == 0:
-                self.session.finish()
+                self.card_run.finish()
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, self.averages)
-        self.session.save(self.controlnet.state_dict(), "controlnet.safetensors")
-        self.session.note("controlnet", step=self.steps, loss=round(float(mean), 5))
+        self.card_run.save(self.controlnet.state_dict(), "controlnet.safetensors")
+        self.card_run.note("controlnet", step=self.steps, loss=round(float(mean), 5))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tools.card import patches
 from tools.card.gallery import Gallery, as_floats
-from tools.card.session import Session
+from tools.card.card_run import CardRun
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTED = 24  # pictures of tests/test_mini.py
@@ -51,25 +51,27 @@ class Measures:
         pictures: set -> uint8 (n, s, s, 3), beside the gallery's held-out drawings.
     """
 
-    def __init__(self, session: Session, gallery: Gallery, pictures: dict[str, np.ndarray]) -> None:
-        self.session, self.gallery = session, gallery
-        side, device = gallery.side, session.device
+    def __init__(
+        self, card_run: CardRun, gallery: Gallery, pictures: dict[str, np.ndarray]
+    ) -> None:
+        self.card_run, self.gallery = card_run, gallery
+        side, device = gallery.side, card_run.device
         sample = torch.from_numpy(sample_set(side)).to(device)
         # distances are to one half of the sample set; the VAE draws pictures of the other
         self.real, self.other = (as_floats(half) / 2 + 0.5 for half in (sample[::2], sample[1::2]))
-        tested = 2 if session.dry else TESTED
+        tested = 2 if card_run.dry else TESTED
         self.other = self.other[:: max(1, len(self.other) // tested)][:tested]
         self.fixed = {"lorelei": torch.from_numpy(tested_lorelei(side)).to(device)}
         for name, pixels in pictures.items():
             self.fixed[name] = torch.from_numpy(np.stack([_fit(p, side) for p in pixels])).to(
                 device
             )
-        session.note("real against real", distance=patches.distance(self.other, self.real))
+        card_run.note("real against real", distance=patches.distance(self.other, self.real))
 
     def sets(self) -> dict[str, torch.Tensor]:
         drawn = {name: self.gallery.held_out(name) for name in self.gallery.sources}
         every = self.fixed | {name: pixels for name, pixels in drawn.items() if len(pixels)}
-        return {name: pixels[:2] for name, pixels in every.items()} if self.session.dry else every
+        return {name: pixels[:2] for name, pixels in every.items()} if self.card_run.dry else every
 
     @torch.no_grad()
     def measure(self, vae: AutoencoderKL) -> dict[str, object]:

@@ -13,7 +13,7 @@ from tools.card.compiling import back_to_eager
 from tools.card.gallery import as_floats
 from tools.card.guard import Guard
 from tools.card.measures import ROOT
-from tools.card.session import Clock, Session
+from tools.card.card_run import Clock, CardRun
 from tools.card.words import Words
 from tools.mini_model import Mini, preview, sample
 
@@ -53,12 +53,12 @@ def blurred(pixels: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode(session: Session, vae: AutoencoderKL, pixels: torch.Tensor, blur: bool) -> torch.Tensor:
+def encode(card_run: CardRun, vae: AutoencoderKL, pixels: torch.Tensor, blur: bool) -> torch.Tensor:
     """Means (n, 4, s / 8, s / 8) of pictures on the card, uint8 (n, s, s, 3)."""
     parts = []
     for some in pixels.split(64):
         pictures = blurred(some) if blur else as_floats(some)
-        with session.autocast():
+        with card_run.autocast():
             parts.append(vae.encode(pictures).latent_dist.mean.float())
     return torch.cat(parts)
 
@@ -79,7 +79,7 @@ class UnetTraining:
 
     def __init__(
         self,
-        session: Session,
+        card_run: CardRun,
         vae: AutoencoderKL,
         pixels: torch.Tensor,
         rows: list[dict],
@@ -87,29 +87,29 @@ class UnetTraining:
         batch: int,
         lr: float,
     ) -> None:
-        self.session, self.vae, self.words, self.batch = session, vae, words, batch
+        self.card_run, self.vae, self.words, self.batch = card_run, vae, words, batch
         self.resolution = pixels.shape[1]
         every = mini_latents.BLURRED_EVERY
         clear, hazy = (
-            encode(session, vae, pixels, False),
-            encode(session, vae, pixels[::every], True),
+            encode(card_run, vae, pixels, False),
+            encode(card_run, vae, pixels[::every], True),
         )
         self.factor = 1 / clear.std().item()
         self.latents = torch.cat([clear, hazy]) * self.factor
         self._weigh(with_blurred(rows))
 
-        self.mini, self.ema = trainable(session.device), trainable(session.device)
+        self.mini, self.ema = trainable(card_run.device), trainable(card_run.device)
         self.ema.load_state_dict(self.mini.state_dict())  # what no file holds, too
         self.parameters, self.averages = (
             [p for p in mini.parameters() if p.requires_grad] for mini in (self.mini, self.ema)
         )
         self.ema.requires_grad_(False)
-        if session.compiled("unet"):
+        if card_run.compiled("unet"):
             self.mini.unet.compile(dynamic=False)
         self.guard = Guard(self.parameters, self.averages)
         self.lr = lr
         self._begin_optimizers()
-        self.alphas = optimisation.alphas_cumprod().to(session.device)
+        self.alphas = optimisation.alphas_cumprod().to(card_run.device)
         self.step_weights = {
             gamma: optimisation.timestep_weights(self.alphas, gamma)
             for gamma in (5.0, float("inf"))
@@ -123,7 +123,7 @@ class UnetTraining:
 
     def _weigh(self, rows: list[dict]) -> None:
         """Weights of an error by style and thing held (k, 1, h, w); each picture's row in them."""
-        least = 1 if self.session.dry else mini_latents.MIN_PICTURES
+        least = 1 if self.card_run.dry else mini_latents.MIN_PICTURES
         faces = mini_latents.expression_weights(self.latents, rows, 4.0, least)
         props = mini_latents.prop_weights(self.latents, rows, 3.0)
         kinds = [(style, thing) for style in faces for thing in props]
@@ -153,22 +153,22 @@ class UnetTraining:
         noise = torch.randn_like(latents)
         noisy = optimisation.add_noise(latents, noise, self.alphas[timesteps])
         encoded = self.mini.encode(self.words.tokens(chosen, CAPTION_DROPOUT))
-        with self.session.autocast():
+        with self.card_run.autocast():
             noise_pred = self.mini.predict(noisy, timesteps, encoded, self.resolution)
         error = (noise_pred.float() - noise).square() * self.weights[self.kinds[chosen]]
         return (error.mean((1, 2, 3)) * self.step_weights[gamma][timesteps]).mean()
 
     def run(self, seconds: float, prompts: list[dict], every: float) -> None:
         """Train so long; saved every so many seconds, measured at the end."""
-        session = self.session
+        card_run = self.card_run
         try:
             self.step(0.0)  # compiles
-            session.finish()
+            card_run.finish()
         except Exception as error:
             back_to_eager(self.mini.unet)
-            session.note("unet stays eager", error=str(error)[-500:])
-        compiled = session.compiled("unet")
-        session.note("first step", compiled=compiled, scaling_factor=self.factor)
+            card_run.note("unet stays eager", error=str(error)[-500:])
+        compiled = card_run.compiled("unet")
+        card_run.note("first step", compiled=compiled, scaling_factor=self.factor)
         clock, mean, next_save = Clock(seconds), None, every
         while clock.part < 1:
             loss = self.step(clock.part)
@@ -178,20 +178,20 @@ class UnetTraining:
             if not self.guard.passes(float(mean)):  # waits for the card, too
                 self.lr, mean = self.lr / 2, None
                 self._begin_optimizers()
-                session.note("unet: loss was no number", step=self.steps, lr=self.lr)
+                card_run.note("unet: loss was no number", step=self.steps, lr=self.lr)
                 continue
             if clock.elapsed > next_save:
                 next_save = clock.elapsed + every
                 self.report(float(mean), clock)
         self.report(float(mean), clock, **self.followed(prompts))
         picture = preview(self.ema, self.vae, self.factor, self.resolution)
-        session.show("samples", picture)
+        card_run.show("samples", picture)
 
     def report(self, loss: float, clock: Clock, **values: object) -> None:
         seconds = round(clock.elapsed, 1)
-        self.session.note("unet", step=self.steps, seconds=seconds, loss=round(loss, 5), **values)
-        self.session.save(self.ema.unet.state_dict(), "unet.safetensors")
-        self.session.save(self.ema.text_encoder.state_dict(), "text_encoder.safetensors")
+        self.card_run.note("unet", step=self.steps, seconds=seconds, loss=round(loss, 5), **values)
+        self.card_run.save(self.ema.unet.state_dict(), "unet.safetensors")
+        self.card_run.save(self.ema.text_encoder.state_dict(), "text_encoder.safetensors")
 
     def followed(self, prompts: list[dict]) -> dict[str, dict[str, float]]:
         """Percent of pictures as asked, by language and attribute; the classifier reads them."""

@@ -10,7 +10,7 @@ from tools.card import compiling, patches
 from tools.card.gallery import Gallery
 from tools.card.guard import Guard
 from tools.card.measures import ROOT, Measures
-from tools.card.session import Clock, Session
+from tools.card.card_run import Clock, CardRun
 
 EXCLUDE = ("conv_in", "conv_out", "quant_conv")  # left to AdamW
 WARM_STEPS = 100
@@ -29,7 +29,7 @@ class VaeTraining:
 
     def __init__(
         self,
-        session: Session,
+        card_run: CardRun,
         gallery: Gallery,
         widths: list[int],
         batch: int,
@@ -37,9 +37,9 @@ class VaeTraining:
         crisp: float,
         warm: bool = True,
     ) -> None:
-        self.session, self.gallery = session, gallery
+        self.card_run, self.gallery = card_run, gallery
         self.batch, self.crisp = batch, crisp
-        self.vae = compiling.trainable_vae(widths, session.device)
+        self.vae = compiling.trainable_vae(widths, card_run.device)
         if warm:
             known = AutoencoderKL.from_pretrained(ROOT / "models" / "mini" / "vae")
             widen.load(self.vae, known.state_dict(), train_vae.CONFIG["norm_num_groups"])
@@ -78,8 +78,8 @@ class VaeTraining:
 
     def run(self, seconds: float, measures: Measures, every: float) -> None:
         """Train so long; measured and saved every so many seconds, and at the end."""
-        session = self.session
-        session.note("vae before", **measures.measure(self.ema))
+        card_run = self.card_run
+        card_run.note("vae before", **measures.measure(self.ema))
         self.clock, mean, next_measure = Clock(seconds), None, every
         clock = self.clock
         while clock.part < 1:
@@ -90,33 +90,33 @@ class VaeTraining:
             if not self.guard.passes(float(mean)):  # waits for the card, too
                 self.lr, mean = self.lr / 2, None
                 self._begin_optimizers()
-                session.note("vae: loss was no number", step=self.steps, lr=self.lr)
+                card_run.note("vae: loss was no number", step=self.steps, lr=self.lr)
                 continue
             self._change_over()
-            drawn = self.gallery.to_card(session.device)
+            drawn = self.gallery.to_card(card_run.device)
             if clock.elapsed > next_measure:
                 next_measure = clock.elapsed + every
                 self.report(measures, mean.item(), clock, drawn)
-        self.report(measures, float(mean), clock, self.gallery.to_card(session.device))
-        session.show("reconstructions", measures.sheet(self.ema))
+        self.report(measures, float(mean), clock, self.gallery.to_card(card_run.device))
+        card_run.show("reconstructions", measures.sheet(self.ema))
 
     def _change_over(self) -> None:
         """Compile as soon as the compiler's cache has what it takes."""
-        if self.compiled or not self.session.compiled("vae"):
+        if self.compiled or not self.card_run.compiled("vae"):
             return
         self.compiled = True
-        self.session.note("vae compiling", step=self.steps)
+        self.card_run.note("vae compiling", step=self.steps)
         compiling.compile_vae(self.vae)
         try:
             self.step(self.clock.part)
-            self.session.finish()
-            self.session.note("vae compiled")
+            self.card_run.finish()
+            self.card_run.note("vae compiled")
         except Exception as error:
             compiling.back_to_eager(self.vae.encoder, self.vae.decoder)
-            self.session.note("vae stays eager", error=str(error)[-500:])
+            self.card_run.note("vae stays eager", error=str(error)[-500:])
 
     def report(self, measures: Measures, loss: float, clock: Clock, drawn: float) -> None:
-        self.session.note(
+        self.card_run.note(
             "vae",
             step=self.steps,
             seconds=round(clock.elapsed, 1),
@@ -127,7 +127,7 @@ class VaeTraining:
         self.save()
 
     def save(self, scaling_factor: float = 1.0) -> None:
-        folder = self.session.output / "vae"
+        folder = self.card_run.output / "vae"
         self.ema.register_to_config(scaling_factor=scaling_factor, force_upcast=False)
         self.ema.save_config(folder)
-        self.session.save(self.ema.state_dict(), "vae/diffusion_pytorch_model.safetensors")
+        self.card_run.save(self.ema.state_dict(), "vae/diffusion_pytorch_model.safetensors")

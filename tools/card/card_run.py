@@ -27,7 +27,7 @@ class Clock:
         return min(1.0, self.elapsed / self.seconds)
 
 
-class Session:
+class CardRun:
     """Where results go.
 
     Args:
