@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 
+from tools.card.card_run import CardRun
 from tools.card.compiling import Beside
 from tools.card.controlnet import ControlNetTraining
 from tools.card.drawings import Pack
 from tools.card.gallery import ART, Gallery, workers
 from tools.card.measures import ROOT, Measures
-from tools.card.card_run import CardRun
 from tools.card.unet import UnetTraining, tokenizer, with_blurred
 from tools.card.vae import VaeTraining
 from tools.card.words import Words

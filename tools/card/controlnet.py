@@ -3,8 +3,8 @@
 import torch
 
 from tools import optimisation
+from tools.card.card_run import CardRun, Clock
 from tools.card.gallery import unpacked
-from tools.card.card_run import Clock, CardRun
 from tools.card.unet import CHECK_EVERY, UnetTraining
 from tools.mini_model import time_ids
 from tools.train_controlnet import MIN_SNR_GAMMA, UNCAPTIONED, build

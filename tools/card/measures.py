@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from tools.card import patches
-from tools.card.gallery import Gallery, as_floats
 from tools.card.card_run import CardRun
+from tools.card.gallery import Gallery, as_floats
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTED = 24  # pictures of tests/test_mini.py

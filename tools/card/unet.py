@@ -9,11 +9,11 @@ from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from storyboard.scoring import classifier
 from tools import mini_latents, optimisation
 from tools.captions import caption
+from tools.card.card_run import CardRun, Clock
 from tools.card.compiling import back_to_eager
 from tools.card.gallery import as_floats
 from tools.card.guard import Guard
 from tools.card.measures import ROOT
-from tools.card.card_run import Clock, CardRun
 from tools.card.words import Words
 from tools.mini_model import Mini, preview, sample
 

@@ -7,10 +7,10 @@ from diffusers import AutoencoderKL
 
 from tools import optimisation, train_vae, widen
 from tools.card import compiling, patches
+from tools.card.card_run import CardRun, Clock
 from tools.card.gallery import Gallery
 from tools.card.guard import Guard
 from tools.card.measures import ROOT, Measures
-from tools.card.card_run import Clock, CardRun
 
 EXCLUDE = ("conv_in", "conv_out", "quant_conv")  # left to AdamW
 WARM_STEPS = 100
