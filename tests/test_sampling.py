@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from storyboard import Settings
-from storyboard.errors import RenderingError
+from storyboard.errors import BaseError, RenderingError
 from storyboard.models import bases, memory
 from storyboard.models import loading as models
 from storyboard.models.conditioning import Embedding
@@ -14,16 +14,20 @@ MINI = bases.get("mini")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"), [(float("nan"), "is not finite"), (0.0, "came out blank")]
+    ("spoil", "error", "message"),
+    [
+        (float("nan"), BaseError, "seed 1 is not finite, for vae has values that are not finite"),
+        (0.0, RenderingError, "came out blank"),
+    ],
 )
-def test_a_black_picture_is_an_error(spoil, message):
+def test_a_black_picture_is_an_error(spoil, error, message):
     pipe = sampling.load_pipeline(MINI, memory.plan(MINI, Settings()))
     for parameter in pipe.vae.decoder.parameters():
         parameter.data.fill_(spoil)
     if spoil == 0.0:  # one strong colour all over is as blank as black
         pipe.vae.decoder.conv_out.bias.data = torch.tensor([1.0, -1.0, -1.0])
     embeddings = [Embedding(torch.zeros(256, 192), torch.zeros(192))]
-    with pytest.raises(RenderingError, match=message):
+    with pytest.raises(error, match=message):
         next(sampling.draw(pipe, embeddings, embeddings, [1], 64, 2, 2.0))
 
 
