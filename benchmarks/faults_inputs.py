@@ -6,7 +6,6 @@ several lines or without the name of a file or field, a file outside the folder,
 over the bound, a process that dies, and what the input's own check calls wrong.
 """
 
-import importlib.util
 import json
 import os
 import queue
@@ -133,9 +132,6 @@ def requests(count: int, area: str | None, seed: int, number: int | None) -> Ite
         inputs = count * done // total - count * before // total
         if area is not None:
             inputs = count if name == area else 0
-        if inputs and importlib.util.find_spec(f"benchmarks.bad_inputs.{name}") is None:
-            print(f"faults: there is no benchmarks/bad_inputs/{name}.py yet", flush=True)
-            continue
         numbers = range(inputs) if number is None else [number] if inputs else []
         for each in numbers:
             yield {"area": name, "seed": seed, "number": each}
