@@ -60,7 +60,8 @@ def test_the_mapped_picture_is_the_one_that_is_kept(run, folder):
     assert set(files(report.captions.folder)) == {
         "images",
         *(row.image for row in report.captions.rows),
-        *("manifest.json", "metadata.csv", "metadata.jsonl", "statistics.json"),
+        *("manifest.json", ".manifest.json"),
+        *("metadata.csv", "metadata.jsonl", "statistics.json"),
     }
     assert not list(captions.folder.parent.rglob("*__dj__*"))
 
