@@ -96,7 +96,7 @@ def _judged(message: str, inside: Path, what: str) -> str:
 
 def _shown(text: str) -> str:
     """``text`` in UTF-8: signs that stand for bytes of another encoding are replaced."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text.encode("utf-8", "replace").decode()
 
 
 if __name__ == "__main__":
