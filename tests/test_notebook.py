@@ -223,7 +223,7 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_
     listings = {
         f"{folder}/{name}"
         for folder in ("story", "base")
-        for name in ("story.png", "story.json", "manifest.json", "panel-3.png")
+        for name in ("story.png", "story.json", "manifest.json", ".manifest.json", "panel-3.png")
     }
     listings |= {"scores/story.json", "scores/base.json"}
     assert listings <= changed and changed - listings == after.keys() - before.keys()
