@@ -232,7 +232,7 @@ class Settings:
         names = self.allow_operators
         if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
             raise SettingsError(
-                f'allow_operators={names!r} must be names of operators, such as ("name",).'
+                f'allow_operators={brief(names)} must be names of operators, such as ("name",).'
             )
         object.__setattr__(self, "allow_operators", tuple(names))
 

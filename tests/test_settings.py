@@ -63,6 +63,8 @@ def test_nothing_is_filled_in():
         ({"text_encoder_bits": "8"}, "text_encoder_bits='8' must be 8, 4 or None"),
         ({"text_encoder_bits": True}, "text_encoder_bits=True must be"),
         ({"seed": 10**5000}, "seed=<a whole number of 16610 bits> must be"),
+        ({"allow_operators": 10**5000}, "allow_operators=<a whole number of 16610 bits> must be"),
+        ({"allow_operators": [3]}, "allow_operators=[3] must be names of operators"),
         ({"rank": float("nan")}, "rank=nan must be a whole number"),
         ({"alpha": float("nan")}, "alpha=nan must be a number"),
         ({"learning_rate": 1j}, "learning_rate=1j must be"),
