@@ -125,7 +125,7 @@ def _tried(kill: Kill, reference: Undisturbed, place: Place) -> list[str]:
     for stage, chosen, name in kill.points:
         number = chosen
         outcome = _ended_at(place, stage, number, name)
-        while single and outcome.code == 0 and number > 1:
+        while single and outcome.code == 0 and number > 0.8 * reference.events[stage]:
             # with the stages before it done, a stage has fewer events than in the undisturbed run
             number = number * 3 // 4
             place.fresh(reference.outputs, done)
