@@ -118,6 +118,8 @@ def main() -> int:
     parser.add_argument("--largest-file", type=int, help="bytes that a file may have")
     arguments = parser.parse_args()
 
+    # a shell that starts the report in the background lets its children ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments.believe_in_room:
         usage = shutil.disk_usage
         shutil.disk_usage = lambda path: usage(path)._replace(free=10**15)
