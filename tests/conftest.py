@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image, ImageDraw
 
 import storyboard  # its names are imported when a fixture uses them: collecting stays quick
@@ -58,6 +59,20 @@ def make_settings(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def clean_by(folder, make_settings, tmp_path):
+    """(process, settings) -> (collected captions, the report of a recipe over ``folder``)."""
+
+    def run(*process, **settings):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({"process": list(process)}), encoding="utf-8")
+        made = make_settings(dataset=str(folder), recipe=str(path), **settings)
+        captions = storyboard.collect(made)
+        return captions, storyboard.clean(captions, made)
+
+    return run
 
 
 @pytest.fixture

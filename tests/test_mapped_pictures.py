@@ -14,16 +14,8 @@ from tests.conftest import picture
 
 
 @pytest.fixture
-def run(folder, make_settings, tmp_path):
+def run(clean_by):
     """process -> (collected captions, the report of a recipe over them)."""
-
-    def clean_by(*process, **settings):
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump({"process": list(process)}), encoding="utf-8")
-        made = make_settings(dataset=str(folder), recipe=str(path), **settings)
-        captions = collect(made)
-        return captions, clean(captions, made)
-
     return clean_by
 
 

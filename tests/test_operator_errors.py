@@ -4,25 +4,17 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from storyboard import artifacts, clean, collect
+from storyboard import artifacts
 from storyboard.compat.data_juicer import data_juicer
 from storyboard.data import operator_list, row_judge
 from storyboard.errors import DatasetError, SettingsError
 
 
 @pytest.fixture
-def run(folder, make_settings, tmp_path):
+def run(clean_by):
     """(process, settings) -> the report of a recipe over ten pictures."""
-
-    def clean_by(*process, **settings):
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump({"process": list(process)}), encoding="utf-8")
-        made = make_settings(dataset=str(folder), recipe=str(path), **settings)
-        return clean(collect(made), made)
-
-    return clean_by
+    return lambda *process, **settings: clean_by(*process, **settings)[1]
 
 
 @pytest.fixture

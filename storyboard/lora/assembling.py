@@ -1,6 +1,6 @@
 """The tensors of a file -> what they change: every module whole, or an error that names one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -76,22 +76,18 @@ def _grouped(file: LoraFile, places: Mapping[str, Place]) -> dict[ModulePath, Pa
 
 def _refuse_incomplete(file: LoraFile, modules: Mapping[ModulePath, Parts]) -> None:
     """Raise LoraError where modules lack parts of their kind, or have those of two kinds."""
-    missing = sorted(
-        _kohya_key(file, path, part)
-        for path, parts in modules.items()
-        for part in kinds.missing(parts)
-    )
-    if missing:
+
+    def keys(wrong: Callable[[Parts], Iterable[str]]) -> list[str]:
+        return sorted(
+            _kohya_key(file, path, part) for path, parts in modules.items() for part in wrong(parts)
+        )
+
+    if missing := keys(kinds.missing):
         raise LoraError(
             f"{file.path} lacks {len(missing)} tensors (such as {missing[0]}): "
             "it is not whole, get it again."
         )
-    odd = sorted(
-        _kohya_key(file, path, part)
-        for path, parts in modules.items()
-        for part in kinds.strangers(parts)
-    )
-    if odd:
+    if odd := keys(kinds.strangers):
         raise LoraError(
             f"{file.path} has {len(odd)} tensors that do not go with the others of their module "
             f"(such as {odd[0]}): get it again."
