@@ -20,7 +20,7 @@ format:  ## whatever can be formatted and fixed by itself
 	$(PYTHON) -m ruff format
 
 test:  ## the README's test command
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2
 
 requirements:  ## requirements.txt, from pyproject.toml
 	$(PYTHON) -m tools.requirements

@@ -1,9 +1,10 @@
 """Does it hold against faults?  python -m benchmarks.faults [--quick] [--only kills inputs]
 
-Runs on ``mini``, made short by settings, are killed at all stages, meet full and read-only disks,
-work two at once in one folder, and find their files damaged: each must end as a run that nothing
-disturbed. Bad inputs of every area (``benchmarks/bad_inputs``) must be handled, or refused in one
-sentence: ``--only inputs --area lora`` tries those of one area, ``--number 37`` one alone.
+Runs on ``mini``, made short by settings, are killed at all stages, meet full and read-only disks
+and hubs that break off, work two at once in one folder, and find their files damaged: each must
+end as a run that nothing disturbed. Bad inputs of every area (``benchmarks/bad_inputs``) must be
+handled, or refused in one sentence: ``--only inputs --area lora`` tries those of one area,
+``--number 37`` one alone.
 ``--notebook-runs 20`` runs the notebook's calls so often in one process. The last line is JSON.
 """
 
@@ -13,10 +14,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import faults_disks, faults_inputs, faults_kills, faults_notebook, faults_place
+from benchmarks import (
+    faults_disks,
+    faults_hubs,
+    faults_inputs,
+    faults_kills,
+    faults_notebook,
+    faults_place,
+)
 from benchmarks.faults_run import STAGES
 
-SECTIONS = ("kills", "pairs", "disks", "damage", "inputs")
+SECTIONS = ("kills", "pairs", "disks", "hubs", "damage", "inputs")
 # how much of each by default, and with --quick
 KILLS, PAIRS, DAMAGED, INPUTS = (50, 3), (8, 1), (40, 2), (2000, 70)
 QUICK_STAGES = ["train"]
@@ -75,7 +83,7 @@ def run_faults(arguments: argparse.Namespace, work: Path, result: dict[str, int]
     """All sections but the inputs; counts kills in ``result``; whether the others ended well."""
     quick, only = arguments.quick, arguments.only
     dataset = faults_place.data_set(work / "data")
-    reference = faults_kills.undisturbed(work, dataset)
+    reference = faults_kills.undisturbed(faults_place.Place(work / "first" / "place", dataset))
     print(f"faults: an undisturbed run has the events {reference.events}", flush=True)
     counts = []
     if "kills" in only:
@@ -94,6 +102,10 @@ def run_faults(arguments: argparse.Namespace, work: Path, result: dict[str, int]
         shares = (0.3,) if quick else faults_disks.SHARES
         tries = faults_disks.run_disks(stages, shares, reference, dataset, work)
         counts.append(("disks", *tries))
+    if "hubs" in only:
+        stages = QUICK_STAGES if quick else list(faults_hubs.NEEDS)
+        shares = (0.3,) if quick else faults_hubs.SHARES
+        counts.append(("hubs", *faults_hubs.run_hubs(stages, shares, dataset, work)))
     if "damage" in only:
         tries = faults_kills.run_damage(
             DAMAGED[quick], reference, dataset, work, arguments.seed, arguments.workers

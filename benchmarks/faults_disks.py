@@ -88,7 +88,9 @@ def _full(stage: str, share: float, reference: Undisturbed, place: Place) -> lis
             os.posix_fallocate(filler.fileno(), 0, free)
         before = place.written(_before(stage))
         refused = place.run("--believe-in-room")
-        problems = _refused(refused, ("became full",)) + _untouched(place, before)
+        problems = refusal_problems(refused, ("outputs", "became full")) + untouched_problems(
+            place, before
+        )
         (place.outputs / FILLER).unlink()
         return problems + judged(place.run(), place, reference.tree)
 
@@ -99,7 +101,9 @@ def _bounded(stage: str, share: float, reference: Undisturbed, place: Place) -> 
     sizes = [file.stat().st_size for file in files_of(reference.outputs, stage)]
     before = place.written(_before(stage))
     refused = place.run("--largest-file", str(int(share * max(sizes))))
-    problems = _refused(refused, ("File too large",)) + _untouched(place, before)
+    problems = refusal_problems(refused, ("outputs", "File too large")) + untouched_problems(
+        place, before
+    )
     return problems + judged(place.run(), place, reference.tree)
 
 
@@ -110,21 +114,22 @@ def _read_only(stage: str, reference: Undisturbed, place: Place) -> list[str]:
         _mount("-o", "remount,ro", str(place.outputs))
         refused = place.run()
         _mount("-o", f"remount,rw,size={SIZE}m", str(place.outputs))
-        problems = _refused(refused, ("Read-only file system",))
+        problems = refusal_problems(refused, ("outputs", "Read-only file system"))
         return problems + judged(place.run(), place, reference.tree)
 
 
-def _refused(outcome: Outcome, words: tuple[str, ...]) -> list[str]:
-    """What is wrong with a refusal: it is one sentence that names the folder."""
+def refusal_problems(outcome: Outcome, words: tuple[str, ...]) -> list[str]:
+    """What is wrong with a refusal: it is one sentence that has ``words``."""
     line = outcome.last_line
     if outcome.code != REFUSED:
         return [f"ended with {outcome.code}: {line}"]
-    if "outputs" not in line or not any(word in line for word in words):
+    if not all(word in line for word in words):
         return [f"it said: {line}"]
     return []
 
 
-def _untouched(place: Place, before: dict[str, int]) -> list[str]:
+def untouched_problems(place: Place, before: dict[str, int]) -> list[str]:
+    """What a refused run did to the files that were there ``before``, and left half made."""
     problems = []
     names = {Path(name) for name in before}
     changed = [

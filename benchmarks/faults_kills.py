@@ -46,9 +46,8 @@ class Undisturbed:
     events: dict[str, int]
 
 
-def undisturbed(work: Path, dataset: Path) -> Undisturbed:
-    """Run once without a fault."""
-    place = Place(work / "undisturbed" / "place", dataset)
+def undisturbed(place: Place) -> Undisturbed:
+    """Run once without a fault, in ``place``; what it left is moved beside it."""
     place.fresh()
     outcome = place.run()
     if outcome.code:
@@ -56,7 +55,8 @@ def undisturbed(work: Path, dataset: Path) -> Undisturbed:
             f"The undisturbed run ended with exit code {outcome.code}:\n{outcome.text}"
         )
     events = json.loads(place.log.read_text(encoding="utf-8").splitlines()[-1])
-    return Undisturbed(place.outputs, faults_place.tree(place.outputs), events)
+    outputs = place.outputs.rename(place.folder.with_name("undisturbed"))
+    return Undisturbed(outputs, faults_place.tree(outputs), events)
 
 
 @dataclass(frozen=True)

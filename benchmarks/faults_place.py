@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.faults_run import STAGES
@@ -45,10 +46,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Place:
-    """A folder to run in, with the data set that all runs read."""
+    """A folder to run in.
+
+    Attributes:
+        dataset: The data set that all runs read.
+        options, environment: Of every run.
+    """
 
     folder: Path
     dataset: Path
+    options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def outputs(self) -> Path:
@@ -81,14 +89,15 @@ class Place:
     def start(self, *options: str) -> subprocess.Popen:
         """A run in a process group of its own."""
         command = [sys.executable, "-m", "benchmarks.faults_run"]
-        command += ["--dataset", str(self.dataset), "--log", str(self.log), *options]
+        command += ["--dataset", str(self.dataset), "--log", str(self.log)]
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(self.temporary),
+            **self.environment,
         }
         return subprocess.Popen(
-            command,
+            [*command, *self.options, *options],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -116,7 +125,7 @@ class Place:
 
 # what each stage writes below ``outputs``, as patterns
 PATHS: dict[str, tuple[str, ...]] = {
-    "collect": ("collected",),
+    "collect": ("collected", "hub"),
     "clean": ("cleaned",),
     "train": ("lora", "cache", ".checkpoint"),
     "render": ("story",),
@@ -215,6 +224,8 @@ def _digest(path: Path) -> str:
         for count in manifest.get("operators", []):
             count.pop("seconds", None)
         manifest.pop("checksum", None)
+        if manifest.get("stage") == "collect":
+            manifest.pop("fingerprint")  # of when the files of the data set were written
         content = json.dumps(manifest, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()
 

@@ -13,13 +13,13 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 ON_DISK = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "shutil.copyfile")
 STAGES = ("collect", "clean", "train", "render", "base", "score", "best", "bundle")
 PROMPTS = ("二次元，紫色短发女孩，微笑", "二次元，绿色长发女孩，难过", "anime, a boy")
 SETTINGS = {
-    "base": "mini",
     "output": "outputs",
     "resolution": 64,
     "train_steps": 12,
@@ -27,6 +27,7 @@ SETTINGS = {
     "num_inference_steps": 4,
     "render_batch_size": 2,
 }
+HUB_DATASET, HUB_BASE = "someone/anime", "someone/mini"  # with --hub
 REFUSED = 3  # exit code: the package refused to go on, in a sentence that is the last line
 
 
@@ -68,7 +69,7 @@ class Events:
             lines.write(line + "\n")
 
 
-def run(events: Events, stages: list[str], dataset: str) -> None:
+def run(events: Events, stages: list[str], dataset: str, base: str) -> None:
     """The notebook's cells; ``stages`` are those whose events count."""
     import storyboard
     from storyboard import Settings, Story, show
@@ -81,7 +82,7 @@ def run(events: Events, stages: list[str], dataset: str) -> None:
             events.happened()
 
     show.Live.step = counted
-    settings = Settings(dataset=dataset, **SETTINGS)
+    settings = Settings(dataset=dataset, base=base, **SETTINGS)
     story = Story(list(PROMPTS), negative_prompt="模糊")
     made: dict = {}
     calls = {
@@ -108,6 +109,15 @@ def run(events: Events, stages: list[str], dataset: str) -> None:
     events.note(json.dumps(events.counts))
 
 
+def base_of_a_hub() -> str:
+    """The name of a base like ``mini`` whose weights are at Hugging Face."""
+    from storyboard.models import bases
+
+    mini = bases.get("mini")
+    base = replace(mini, name="hub-mini", folder=None, embedded=False, huggingface=HUB_BASE)
+    return bases.register(base).name
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", required=True)
@@ -115,6 +125,7 @@ def main() -> int:
     parser.add_argument("--end-at", type=json.loads, help='{"stage", "number", "signal"}')
     parser.add_argument("--last", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--believe-in-room", action="store_true", help="ask no disk what is free")
+    parser.add_argument("--hub", action="store_true", help="fetch mini from Hugging Face")
     parser.add_argument("--largest-file", type=int, help="bytes that a file may have")
     arguments = parser.parse_args()
 
@@ -133,8 +144,9 @@ def main() -> int:
 
     events = Events(arguments.end_at, arguments.log.absolute())
     sys.addaudithook(events.audit)
+    base = base_of_a_hub() if arguments.hub else "mini"
     try:
-        run(events, list(STAGES[: STAGES.index(arguments.last) + 1]), arguments.dataset)
+        run(events, list(STAGES[: STAGES.index(arguments.last) + 1]), arguments.dataset, base)
     except StoryboardError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return REFUSED

@@ -1,5 +1,6 @@
-"""The rule for ``full``, and fixtures: a captioned folder, settings, a short training, a hub."""
+"""Which tests run, and where, and fixtures: a captioned folder, settings, a training, a hub."""
 
+import os
 import random
 import re
 from pathlib import Path
@@ -12,11 +13,19 @@ import storyboard  # its names are imported when a fixture uses them: collecting
 
 ROOT = Path(__file__).resolve().parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # threads of two workers wait for each other; read when torch is imported, here and in children
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The markers are defined in pyproject.toml; this is the only rule that pytest does not have itself.
+
+# The markers are defined in pyproject.toml; these are the only rules that pytest does not have.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full"."""
+    """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full".
+
+    With several workers (-n), one takes all of a module, so that fixtures are made once; a slow
+    test is taken alone, unless it names a group.
+    """
     full = [item for item in items if item.get_closest_marker("full")]
     for item in full:
         item.add_marker("slow")
@@ -24,6 +33,11 @@ def pytest_collection_modifyitems(config, items):
     if not re.search(r"(?<!not )\bfull\b", config.getoption("markexpr")):
         config.hook.pytest_deselected(items=full)
         items[:] = [item for item in items if item not in full]
+
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            alone = item.get_closest_marker("slow")
+            item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.stem))
 
 
 def picture(seed: int, side: int = 256) -> Image.Image:
