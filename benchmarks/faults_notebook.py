@@ -34,7 +34,7 @@ def run_once(number: int, dataset: Path) -> None:
     import storyboard
     from storyboard import Pair, Settings
 
-    settings = Settings(dataset=str(dataset), **SETTINGS)
+    settings = Settings(dataset=str(dataset), base="mini", **SETTINGS)
     prompts = story(number)
     captions = storyboard.collect(settings)
     report = storyboard.clean(captions, settings)
