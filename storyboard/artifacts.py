@@ -257,9 +257,12 @@ def _keep_others(folder: Path, new: Path) -> None:
 
 
 def free_space_needed(folder: Path, needed: int) -> int | None:
-    """Bytes that the disk of ``folder`` lacks for ``needed`` bytes, or None if they fit."""
+    """Bytes that the disk of ``folder`` lacks for ``needed`` bytes, or None if they fit.
+
+    Rounded up to whole MB, in which it is told.
+    """
     free = free_space(folder)
-    return needed - free if free < needed else None
+    return -(-(needed - free) // 10**6) * 10**6 if free < needed else None
 
 
 def free_space(folder: Path) -> int:

@@ -18,14 +18,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# The markers are defined in pyproject.toml; these are the only rules that pytest does not have.
+# The markers are defined in pyproject.toml; this is the only rule that pytest does not have itself.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full".
-
-    With several workers (-n), one takes all of a module, so that fixtures are made once; a slow
-    test is taken alone, unless it names a group.
-    """
+    """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full"."""
     full = [item for item in items if item.get_closest_marker("full")]
     for item in full:
         item.add_marker("slow")
@@ -33,11 +29,6 @@ def pytest_collection_modifyitems(config, items):
     if not re.search(r"(?<!not )\bfull\b", config.getoption("markexpr")):
         config.hook.pytest_deselected(items=full)
         items[:] = [item for item in items if item not in full]
-
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            alone = item.get_closest_marker("slow")
-            item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.stem))
 
 
 def picture(seed: int, side: int = 256) -> Image.Image:

@@ -56,5 +56,11 @@ def test_missing_space_is_counted(tmp_path):
     assert artifacts.free_space_needed(tmp_path, 10**18) > 10**17
 
 
+def test_a_disk_that_lacks_one_byte_lacks_a_megabyte(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "free_space", lambda folder: 100)
+    assert artifacts.free_space_needed(tmp_path, 101) == 10**6
+    assert artifacts.free_space_needed(tmp_path, 100) is None
+
+
 def test_folders_of_one_disk_have_its_number(tmp_path):
     assert artifacts.disk_of(tmp_path / "not" / "yet") == artifacts.disk_of(tmp_path)

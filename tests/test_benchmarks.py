@@ -3,6 +3,8 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
+
 from benchmarks import prompt_following
 from storyboard.scoring import classifier
 from tests.conftest import ROOT
@@ -42,6 +44,7 @@ def test_no_caption_of_the_sample_set_has_a_combination_of_the_prompts():
             ]
 
 
+@pytest.mark.slow
 def test_the_classifier_reads_real_renders():
     pixels, rows = prompt_following.real_renders()
     assert len(rows) >= 500
@@ -55,6 +58,7 @@ def test_accuracy_counts_what_reads_as_asked():
     assert scores["style"] == 50 and scores["hair_color"] == 100
 
 
+@pytest.mark.slow
 def test_quick_run_ends_in_json(tmp_path):
     command = [
         sys.executable,
@@ -87,6 +91,7 @@ def benchmark(name, *arguments):
     return json.loads(lines[-1])
 
 
+@pytest.mark.slow
 def test_training_compares_all_three_on_the_same_samples(tmp_path):
     result = benchmark(
         "training",
@@ -109,12 +114,14 @@ def test_training_compares_all_three_on_the_same_samples(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_weights_say_what_rises():
     assert benchmark("weights", "--attribute", "hair_length", "--seeds", 1).keys() == {
         "hair_length"
     }
 
 
+@pytest.mark.slow
 def test_rendering_compares_on_the_same_eight_panels(tmp_path):
     result = benchmark(
         "rendering", "--base", "kolors-tiny", "--resolution", 64, "--output", tmp_path
@@ -122,6 +129,7 @@ def test_rendering_compares_on_the_same_eight_panels(tmp_path):
     assert result["ratio_diffsynth"] > 0 and result["ratio_diffusers"] > 0
 
 
+@pytest.mark.slow
 def test_cleaning_keeps_what_dj_process_keeps(tmp_path):
     result = benchmark(
         "cleaning", "--images", 60, "--output", tmp_path
@@ -129,6 +137,7 @@ def test_cleaning_keeps_what_dj_process_keeps(tmp_path):
     assert result["ratio_dj"] > 0 and result["ratio_floor"] > 0
 
 
+@pytest.mark.slow
 def test_notebook_times_both_runs(tmp_path):
     result = benchmark(
         "notebook",
@@ -147,6 +156,7 @@ def test_notebook_times_both_runs(tmp_path):
     assert 0 < result["second_s"] < result["first_s"]
 
 
+@pytest.mark.slow
 def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
     result = benchmark("gpu", "--dry", "--output", tmp_path)
     assert result.pop("failed") == [] and list(result) == [
@@ -172,6 +182,7 @@ def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
     assert written["complete"] and written["notes"]["copy"]["unit"] == "TB/s read and written"
 
 
+@pytest.mark.slow
 def test_the_card_benchmark_measures_nothing_twice_and_reports_a_failure(tmp_path):
     (tmp_path / "rates.json").write_text(
         json.dumps(

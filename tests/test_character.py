@@ -51,6 +51,7 @@ def pixels(path, side=128):
         return np.asarray(image.convert("RGB").resize((side, side), Image.LANCZOS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, "mini"])
 def test_character_by_shared_attention_is_taken_back_exactly(hub, make_settings, name):
     base = hub(name) if name != "mini" else bases.get(name)
@@ -114,6 +115,7 @@ def coherent(tmp_path_factory):
     return pictures
 
 
+@pytest.mark.slow
 def test_character_by_shared_attention_raises_coherence_on_mini(coherent):
     model = classifier.load()
     cosine, hair, asked = {}, {}, {}
@@ -148,6 +150,7 @@ def test_character_by_shared_attention_raises_coherence_on_mini(coherent):
     assert asked[True] > asked[False] - 0.15, asked
 
 
+@pytest.mark.slow
 def test_character_leaves_panel_1_as_it_is_and_off_is_the_story_without(coherent, tmp_path, capsys):
     off, on = (paths[0] for paths in coherent.values())
     assert (
@@ -180,6 +183,7 @@ def test_character_leaves_panel_1_as_it_is_and_off_is_the_story_without(coherent
     assert "drew 3 of 3 panels" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_character_beside_a_controlnet(tmp_path):
     picture(3).save(tmp_path / "a.png")
     story = Story(

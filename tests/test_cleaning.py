@@ -143,6 +143,7 @@ def test_a_listing_that_points_elsewhere_writes_nothing_there(tmp_path, folder, 
     assert not outside.exists() and not list((tmp_path / "cleaned").iterdir())
 
 
+@pytest.mark.slow
 def test_collecting_and_cleaning_import_no_torch(folder, tmp_path):
     """It would take seconds and 500 MB, and nothing there computes with it."""
     script = (

@@ -25,6 +25,7 @@ def pipeline_of_diffusers(name, folder):
     return name_text_model(of_diffusers(name, folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "clip_skip", "of_theirs"),
     [("sd15", 1, None), ("sd15", 2, 1), ("sd15", 3, 2), ("sdxl", 2, None), ("sdxl", 3, 1)],
@@ -57,6 +58,7 @@ def test_clip_skip_parity_with_diffusers(encode, hub, name, clip_skip, of_theirs
     assert torch.equal(ours[prompt].tokens, usual.tokens) == (of_theirs is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prompt", ["a (red:1.3) cat", "a (red:0.5) cat", "a girl with a red cat, " * 8]
 )
@@ -103,6 +105,7 @@ def test_clip_skip_beyond_the_layers_there_are_is_an_error(encode):
         encode("sd15", ["a cat"], clip_skip=4)
 
 
+@pytest.mark.slow
 def test_clip_skip_pictures_parity_with_diffusers(hub, make_settings):
     base, settings = hub("sd15"), make_settings(base="sd15", clip_skip=2)
     prompt, negative = "a girl with short purple hair", "blurry"

@@ -142,6 +142,7 @@ def test_comfy_loads_a_base_that_is_a_folder_as_a_folder(base, kind):
     ]["inputs"] == {"ckpt_name": "mine.safetensors"}
 
 
+@pytest.mark.slow
 def test_comfy_tells_a_folder_of_ones_own_from_the_hubs(hub, make_settings, tmp_path):
     folder = hub("sd15").folder
     own, hubs = (
@@ -180,6 +181,7 @@ def test_comfy_arguments_are_checked():
         workflow(panels("sdxl"), strength=30)
 
 
+@pytest.mark.slow
 def test_comfy_graph_is_in_each_picture_and_tells_no_secrets(
     hub, make_settings, tmp_path, monkeypatch
 ):

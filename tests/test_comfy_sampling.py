@@ -152,6 +152,7 @@ def drawn_by_comfy(unet, tokens, added, noise, steps, guidance_scale):
     return x
 
 
+@pytest.mark.slow
 def test_comfy_draws_v_prediction_with_zero_terminal_snr_as_we_do(hub, tmp_path, make_settings):
     folder = tmp_path / "v"
     shutil.copytree(hub("sdxl").folder, folder)

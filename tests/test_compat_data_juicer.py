@@ -59,6 +59,7 @@ def changed(before: dict[str, object]) -> dict[str, tuple]:
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
+@pytest.mark.slow
 def test_the_process_is_as_before_after_collect_and_clean(folder, make_settings, tmp_path):
     """In a process of its own, because importing Data-Juicer changes most, and happens once."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
@@ -142,6 +143,7 @@ def test_operators_have_the_private_parts_that_are_read():
         assert "context" in sharing.compute_hash.__code__.co_varnames
 
 
+@pytest.mark.slow
 def test_executors_are_imported_by_who_uses_one_alone(folder, make_settings):
     collected = collect(make_settings(dataset=str(folder)))
     script = """

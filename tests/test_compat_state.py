@@ -31,6 +31,7 @@ def changes(tmp_path_factory):
     return json.loads(finished.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_logging_flags_bars_and_seeds_are_the_users(changes, call):
     assert changes[call] == {}

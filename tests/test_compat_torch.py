@@ -65,6 +65,7 @@ def test_16_bits_leave_the_switches_alone():
         assert switches() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
 def test_what_the_user_has_set_is_set_afterwards(state):
     """In a process of its own: torch cannot return to its first state once a switch was set."""

@@ -44,6 +44,7 @@ def record_loads(monkeypatch):
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_embeddings_have_the_shapes_of_the_base(encode, name):
     base = bases.get(name)
@@ -59,6 +60,7 @@ def test_embeddings_have_the_shapes_of_the_base(encode, name):
     )  # zeros stand for SDXL's missing negative prompt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_prompt_is_encoded_once_and_alone(encode, name, monkeypatch):
     loaded = record_loads(monkeypatch)
@@ -74,6 +76,7 @@ def test_each_prompt_is_encoded_once_and_alone(encode, name, monkeypatch):
     assert len(loaded) == 2 * len(set(loaded))  # a new prompt brings the encoders back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_text_encoders_are_freed(encode, name, monkeypatch):
     real, alive = models.load, []
@@ -96,6 +99,7 @@ def test_another_precision_is_encoded_anew(encode, tmp_path):
     assert len(folders) == 2  # each precision keeps its own
 
 
+@pytest.mark.slow
 def test_what_is_cut_and_what_is_not_understood_is_printed(encode, capsys):
     encode("sd15", ["short", "word " * 90, "紫色短发女孩"])
     printed = capsys.readouterr().out
@@ -125,6 +129,7 @@ def test_damaged_weights_are_an_error(encode, monkeypatch):
         encode("sd15", ["a cat"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])
 def test_embeddings_with_and_without_a_lora_lie_side_by_side(
     hub, make_settings, tmp_path, monkeypatch, name
@@ -151,6 +156,7 @@ def test_embeddings_with_and_without_a_lora_lie_side_by_side(
     assert len(loaded) == count  # nothing was encoded twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_weight_of_one_is_no_brackets(hub, make_settings, name):
     weighted = ("a (red:1.3) cat", "a (red:0.7) cat", "a (red:0) cat")

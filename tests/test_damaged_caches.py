@@ -61,6 +61,7 @@ def same(found, expected):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_embedding_is_made_again_with_a_word(encode, tmp_path, damage, capsys):
     expected = encode()
@@ -101,6 +102,7 @@ def latents_of(tmp_path):
     return tmp_path / "out" / "cache" / "latents" / "latents.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_latents_are_made_again_with_a_word(prepare, tmp_path, damage, capsys):
     expected = prepare()
@@ -112,6 +114,7 @@ def test_damaged_latents_are_made_again_with_a_word(prepare, tmp_path, damage, c
     assert "latents.safetensors is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["captions", "shape", "names", "not finite"])
 def test_latents_without_a_digest_are_looked_at(prepare, tmp_path, change):
     """Those that an earlier release kept."""

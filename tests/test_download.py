@@ -179,6 +179,7 @@ def test_the_disk_that_is_looked_at_is_the_one_of_the_cache(both, tmp_path, monk
     ) == ["models--someone--adapter"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_a_disk_that_becomes_full_is_no_reason_to_ask_the_next_hub(both, monkeypatch, several):
     from modelscope_hub.errors import FileDownloadError

@@ -73,6 +73,7 @@ def _run(home):
     return contents
 
 
+@pytest.mark.slow
 def test_exported_files_hold_no_path_user_name_or_token(exported):
     assert {"lora.safetensors", "workflow.json", "panel-2.png", "zip/story.json"} <= exported.keys()
     for name, content in exported.items():
@@ -89,6 +90,7 @@ def test_exported_files_hold_no_path_user_name_or_token(exported):
 WILD = "<script>alert(1)</script> ![x](http://evil/x.png) `a` | *b* <img src=x> cat & dog"
 
 
+@pytest.mark.slow
 def test_a_prompt_is_text_in_the_model_card_not_html(trained, tmp_path):
     settings, _, _, lora = trained
     settings = settings.but(output=str(tmp_path), num_inference_steps=2)

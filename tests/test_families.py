@@ -92,6 +92,7 @@ def toy_folder(hub, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_family_that_a_test_adds_trains_and_draws(toy, toy_folder, folder, make_settings):
     settings = make_settings(
         base=str(toy_folder),

@@ -106,6 +106,7 @@ FAULTS = {
 CASES = [(name, case) for name in MODELS for case in FAULTS if (name, case) not in PATIENT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_what_a_hub_does_wrong_is_one_sentence_and_the_next_try_succeeds(
     hubs, name, case, monkeypatch
@@ -124,6 +125,7 @@ def test_what_a_hub_does_wrong_is_one_sentence_and_the_next_try_succeeds(
     assert (weights.fetch_module(MODELS[name], "it", (FILE,)) / FILE).read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_file_that_was_spoilt_in_the_cache_is_fetched_anew(hubs, name, damage):

@@ -80,6 +80,7 @@ def test_a_stream_says_how_large_its_own_files_are_and_reads_no_others(served, t
     assert not any("stale" in path for _, path in server.asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", [True, False])
 def test_pictures_that_lie_beside_a_listing_are_fetched_one_by_one(tmp_path, monkeypatch, listed):
     pictures = captioned_folder(tmp_path / "served") / "train"

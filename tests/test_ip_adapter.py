@@ -65,6 +65,7 @@ def ip_adapters(hub_root):
     return hub_root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_character_by_ip_adapter_parity_with_diffusers(
     hub, make_settings, ip_adapters, tmp_path, name, capsys
@@ -112,6 +113,7 @@ def test_character_by_ip_adapter_parity_with_diffusers(
     assert "nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True])
 def test_character_by_ip_adapter_is_in_the_bundle_and_reproduced(
     hub, make_settings, ip_adapters, tmp_path, given

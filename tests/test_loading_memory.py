@@ -47,6 +47,7 @@ needs_proc = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("what", ["draw", "train"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -58,6 +59,7 @@ def test_loading_takes_little_more_than_the_largest_component(middling, what, pr
     )
 
 
+@pytest.mark.slow
 @needs_proc
 def test_converting_a_single_file_takes_little_more_than_the_largest_component(middling, tmp_path):
     base = bases.get(str(middling))

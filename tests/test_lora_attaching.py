@@ -44,6 +44,7 @@ def parts(base, components):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lora_of_text_encoders_draws_as_diffusers_own_loader(whole, make_settings, name):
     base, path = whole(name)
@@ -63,6 +64,7 @@ def test_a_lora_of_text_encoders_draws_as_diffusers_own_loader(whole, make_setti
     assert (draw(without) - theirs).abs().max() > 0.01  # the text encoders' part does matter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "prompt", ["a (girl:1.4) with [short] purple hair", "a girl, " * 20 + "(rain:0.6)"]
@@ -184,6 +186,7 @@ def test_values_that_are_not_finite_are_refused(whole, tmp_path):
         attaching.attach(parts(base, ["text_encoder"]), base, tmp_path / "nan.safetensors")
 
 
+@pytest.mark.slow
 def test_a_lora_of_text_encoders_alone_draws(whole, make_settings, tmp_path):
     """sd-scripts' network_train_text_encoder_only."""
     _, path = whole("sd15")

@@ -85,6 +85,7 @@ def header(path):
     return content[8 : 8 + int.from_bytes(content[:8], "little")].decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_a_trained_lora_attaches_whole_everywhere(
     hub, make_settings, captions, name, tmp_path, monkeypatch
@@ -231,6 +232,7 @@ def test_text_encoders_are_named_as_comfyui_looks_for_them(hub, tmp_path, name):
     assert len(text) == 3 * 6 * len(prefixes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])
 def test_text_encoders_in_diffusers_form_draw_the_same_there(hub, tmp_path, name):
     base, path = hub(name), tmp_path / "lora.safetensors"

@@ -74,6 +74,7 @@ def test_every_form_becomes_the_same_kohya_file(hub, make_settings, tmp_path, fo
     assert all(torch.equal(tensors[key], expected[key]) for key in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", TEXT_FORMS)
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])
 def test_every_form_with_text_encoders_becomes_the_same_kohya_file(

@@ -13,6 +13,7 @@ from storyboard.lora import file as lora
 from tests import lora_forms
 
 
+@pytest.mark.slow
 def test_an_imported_lora_draws(hub, make_settings, tmp_path):
     save_file(lora_forms.peft_attention(hub("sd15")), tmp_path / "raw.safetensors")
     settings = make_settings(base="sd15")

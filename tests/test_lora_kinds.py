@@ -58,6 +58,7 @@ def change_of(path, name, base):
     return (up.flatten(1).double() @ down.flatten(1).double() * scale).float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "name"), CASES)
 def test_the_change_is_its_makers(hub, make_settings, tmp_path, capsys, make, name):
     base, path = hub("sd15"), tmp_path / "theirs.safetensors"
@@ -73,6 +74,7 @@ def test_the_change_is_its_makers(hub, make_settings, tmp_path, capsys, make, na
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["dotted", "OneTrainer"])
 @pytest.mark.parametrize("make", [tucker, loha, lokr])
 def test_every_form_holds_every_kind(hub, make_settings, tmp_path, form, make):
@@ -83,6 +85,7 @@ def test_every_form_holds_every_kind(hub, make_settings, tmp_path, form, make):
     assert torch.allclose(change_of(imported, KERNEL, base).view_as(change), change, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_alpha_counts_by_the_files_rank(hub, make_settings, tmp_path):
     base, path = hub("sd15"), tmp_path / "theirs.safetensors"
     for make in (tucker, loha, lokr):
@@ -93,6 +96,7 @@ def test_another_alpha_counts_by_the_files_rank(hub, make_settings, tmp_path):
         assert torch.allclose(ours, 2 * change, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_kind_in_kohyas_form_attaches_converts_and_merges(hub, make_settings, tmp_path):
     """Without import_lora, as its names are those that are attached."""
     base, path = hub("sd15"), tmp_path / "theirs.safetensors"

@@ -42,6 +42,7 @@ def changed(base, merged, component):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_merged_into_its_base(hub, make_settings, captions, name, tmp_path):
     """The sums are in the base's own precision, and draw what base and LoRA draw."""
@@ -104,6 +105,7 @@ def test_no_base_of_nan_is_written(hub, make_settings, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])
 def test_merged_with_text_encoders(hub, make_settings, tmp_path, name):
     base, path = hub(name), tmp_path / "lora.safetensors"

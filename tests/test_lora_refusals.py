@@ -25,6 +25,7 @@ KINDS = {  # what stands under a module's name -> how the refusal calls the file
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", KINDS)
 @pytest.mark.parametrize(
     "module", ["lora_unet_conv_in", "lora_te_text_model_encoder_layers_0_mlp_fc1"]
@@ -142,6 +143,7 @@ def test_a_lora_of_another_base_is_not_given_this_ones_name(hub, make_settings, 
     assert not (tmp_path / "out" / "imported").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made_for", "base", "message"),
     [

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tools import messages
 
 FILLED_IN = re.compile(r"\{[^}]*\}")
@@ -22,6 +24,7 @@ def test_every_error_says_something_and_ends():
         assert passed_on or each.text.endswith((".", "。")), each
 
 
+@pytest.mark.slow
 def test_every_kind_of_error_is_there_with_its_meaning():
     document, kinds = messages.document(), messages.kinds()
     for kind in {each.kind for each in messages.messages()}:

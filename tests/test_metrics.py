@@ -44,6 +44,7 @@ def metrics_hub(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_score_uses_diffsynth_clip_where_its_weights_are(
     metrics_hub, captions, make_settings, tmp_path
 ):
@@ -66,6 +67,7 @@ def test_score_uses_diffsynth_clip_where_its_weights_are(
     ).exists()  # what is missing may be there next time
 
 
+@pytest.mark.slow
 def test_score_asks_pickscore_and_hps_where_wanted(metrics_hub, captions, make_settings, tmp_path):
     for folder, _ in metrics.PREFERENCE.values():
         shutil.copytree(metrics_hub, metrics_hub.parent / folder)
@@ -92,6 +94,7 @@ def test_score_asks_pickscore_and_hps_where_wanted(metrics_hub, captions, make_s
     assert "HPS v2 is not there" in str(score(shown, settings, captions, preference=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -146,6 +149,7 @@ def test_score_without_any_weights_is_a_sentence_in_each_row(
     )
 
 
+@pytest.mark.slow
 def test_score_reads_aesthetics_against_what_the_contest_asked_for(
     captions, make_settings, tmp_path, monkeypatch
 ):

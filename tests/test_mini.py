@@ -58,6 +58,7 @@ def faces(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_the_hair_has_the_asked_colour(faces, language):
     shown = faces[:4] if language == "zh" else faces[4:]
@@ -66,6 +67,7 @@ def test_the_hair_has_the_asked_colour(faces, language):
         assert share_of_hue(image, low, high) > max(0.3, 2 * max(others)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("style", "least"),
     [("avataaars", 30), ("personas", 30), ("toonHead", 30), ("micah", 30), ("lorelei", 28)],

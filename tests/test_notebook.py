@@ -54,6 +54,7 @@ def test_the_terminal_reads_a_value_by_the_type_of_its_setting(name, text, value
     assert parameters_of([[name, text]], defaults) == {name: value}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,6 +100,7 @@ def test_the_executed_notebook_holds_the_pictures_of_its_text(tmp_path):
     assert code.source == "'![one](one.png)'"
 
 
+@pytest.mark.slow
 def test_every_link_of_the_notebook_holds_in_the_executed_one(first):
     output, _ = first
     title = nbformat.read(output / "baseline.executed.ipynb", 4).cells[0]
@@ -163,6 +165,7 @@ def test_it_runs_to_eight_different_pictures(first):
         assert grid.width > 4 * 96 and grid.height > 2 * 96
 
 
+@pytest.mark.slow
 def test_the_lora_changes_all_eight(first):
     output, _ = first
     for number in range(1, 9):
@@ -193,6 +196,7 @@ def test_the_cells_show_tables_and_pictures(first):
     )
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_path):
     output, _ = first
     before = contents(output)
@@ -232,6 +236,7 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_
     ]  # the new prompt's embedding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kolors", "sd15", "sdxl as a single file"])
 def test_it_runs_to_the_end_on_a_base_by_its_path(hub, folder, tmp_path, monkeypatch, name):
     import diffusers
@@ -260,6 +265,7 @@ def test_it_runs_to_the_end_on_a_base_by_its_path(hub, folder, tmp_path, monkeyp
     )
 
 
+@pytest.mark.slow
 def test_bad_input_ends_with_one_sentence_and_an_exit_code(tmp_path):
     """A base that does not exist: in test_packaging.py, which runs the same from a wheel."""
     result = run(tmp_path, dataset="/no/such/folder")
@@ -267,6 +273,7 @@ def test_bad_input_ends_with_one_sentence_and_an_exit_code(tmp_path):
     assert result.returncode == 1 and "DatasetError: There is no folder" in last
 
 
+@pytest.mark.slow
 def test_an_unknown_setting_is_named():
     result = subprocess.run(
         [sys.executable, "-m", "storyboard", "-p", "stepz", "3"],

@@ -9,6 +9,7 @@ from storyboard.models import bases, weights
 from tests import tiny
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "modelspec", "expected"),
     [

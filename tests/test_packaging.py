@@ -48,6 +48,7 @@ def test_type_checkers_see_the_names_that_the_package_has():
         storyboard.heroine  # noqa: B018 (reading it is what is tested)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("expression", "selected"),
     [

@@ -14,6 +14,7 @@ from tests.parity import NAMES, alone, encode, of_diffusers, ours
 SIDE = 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", ["", "模糊 blurry"])
 @pytest.mark.parametrize("name", NAMES)
 def test_render_parity_with_diffusers_alone(hub, make_settings, name, negative):
@@ -27,6 +28,7 @@ def test_render_parity_with_diffusers_alone(hub, make_settings, name, negative):
     assert (first - second).abs().max() > 0.01  # a test that could fail: prompts do matter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
     """diffusers' callback is right for a single picture; ours must be so in a batch, too."""
@@ -65,6 +67,7 @@ def test_guidance_end_parity_with_diffusers_cutoff(hub, make_settings, name):
     assert (draw(guidance_end=0.0) - draw(guidance_scale=1.0)).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trained_lora_in_diffusers_alone_parity(hub, make_settings, captions, name):
     base = hub(name)
@@ -80,6 +83,7 @@ def test_a_trained_lora_in_diffusers_alone_parity(hub, make_settings, captions, 
     assert (changed - plain).abs().max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_parity_with_diffusers_models_and_scheduler(hub, make_settings, name):
     import diffusers

@@ -49,6 +49,7 @@ V_CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layout", "zero"), V_CASES)
 def test_v_prediction_pictures_parity_with_diffusers(v_base, make_settings, name, layout, zero):
     base, folder = v_base(name, layout, zero)
@@ -77,6 +78,7 @@ def test_v_prediction_pictures_parity_with_diffusers(v_base, make_settings, name
     assert (wrong - drawn).abs().max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layout", "zero"), V_CASES)
 def test_v_prediction_loss_parity_with_diffusers(v_base, make_settings, name, layout, zero):
     """Target and weight of diffusers' ``get_velocity``, down to the timestep without signal."""

@@ -171,6 +171,7 @@ def test_real_layout_of_the_old_vae_is_read_by_its_old_names(real):
             assert torch.equal(ours[f"{place}.{now}.weight"], old[f"{place}.{before}.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_real_layouts_train_and_draw_with_everything_beside_the_base(
     real, captions, make_settings, tmp_path, name

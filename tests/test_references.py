@@ -34,6 +34,7 @@ def pixels(path):
         return np.asarray(image.convert("RGB"), int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings, sketch, name):
     import diffusers
@@ -96,6 +97,7 @@ def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings
     )
 
 
+@pytest.mark.slow
 def test_controlnet_panels_beside_plain_ones(sketch, tmp_path, capsys):
     """The plain panels are those of the story without references, byte for byte.
 
@@ -198,6 +200,7 @@ def test_controlnet_trouble_is_found_before_anything_is_drawn(
     assert "\n" not in str(error.value) and not Path("outputs", "base").exists()
 
 
+@pytest.mark.slow
 def test_controlnet_map_lies_beside_its_panel(sketch, tmp_path, capsys):
     panels = [
         "女孩",
@@ -267,6 +270,7 @@ def prompt_of(row: dict) -> str:
     return f"{person}，{COLORS[row['clothes_color']][0]}衣服"
 
 
+@pytest.mark.slow
 def test_controlnet_of_mini_follows_edges_and_words(controlled):
     """F1 of Canny's edges within 2 pixels of 256 is well above chance; colours are as asked."""
     asked, wanted, *drawn = controlled

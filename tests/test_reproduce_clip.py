@@ -13,6 +13,7 @@ from tests import tiny
 from tests.bundles import format_1, story_of, with_story
 
 
+@pytest.mark.slow
 def test_reproduce_knows_v_prediction_and_clip_skip_and_so_do_lora_and_pictures(
     hub, captions, make_settings, tmp_path
 ):
@@ -63,6 +64,7 @@ def test_reproduce_knows_v_prediction_and_clip_skip_and_so_do_lora_and_pictures(
     assert reproduce(before, base=str(folder)).verdicts == ["identical"] * 2
 
 
+@pytest.mark.slow
 def test_clip_skip_trains_and_draws_anew(hub, captions, make_settings):
     hub("sd15")
     settings = make_settings(base="sd15", train_steps=2)
@@ -76,6 +78,7 @@ def test_clip_skip_trains_and_draws_anew(hub, captions, make_settings):
     assert digests[0] != digests[1] and np.abs(pictures[0] - pictures[1]).max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])
 def test_reproduce_with_a_lora_of_text_encoders(hub, make_settings, tmp_path, name):
     """From the file to the PNG, the graph in it, the bundle and back.

@@ -50,6 +50,7 @@ def test_the_set_is_as_described():
     assert set(languages) == {"zh", "en"} and min(languages.values()) >= 100
 
 
+@pytest.mark.slow
 def test_flaws_are_dropped_or_mended_and_good_pictures_stay(report):
     captions, cleaned = report
     flaws = json.loads((SAMPLE / "flaws.json").read_text(encoding="utf-8"))
@@ -69,6 +70,7 @@ def test_flaws_are_dropped_or_mended_and_good_pictures_stay(report):
     assert len(good & gone) <= 0.03 * len(good)
 
 
+@pytest.mark.slow
 def test_every_row_is_accounted_for_with_a_reason(report):
     captions, cleaned = report
     assert (

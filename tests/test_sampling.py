@@ -47,6 +47,7 @@ def test_a_unet_in_training_stays_where_it_is(hub):
     }
 
 
+@pytest.mark.slow
 def test_a_vae_of_large_pictures_decodes_them_in_tiles(hub):
     """SDXL's VAE has a sample_size of 1024: in diffusers' own tiles a picture of 1024 is one."""
     base = hub("sdxl")

@@ -43,6 +43,7 @@ def _is(value: ast.expr | None, constant: object) -> bool:
     return isinstance(value, ast.Constant) and value.value is constant
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled():
     imported = {
         (module, name)

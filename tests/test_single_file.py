@@ -12,6 +12,7 @@ def plain(name):
     return name.removeprefix("text_model.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_a_single_file_is_the_folder_it_was_made_from_parity(single, name, capsys):
     path, folder = single(name)
@@ -57,6 +58,7 @@ def test_another_width_than_the_config_is_named(single):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_an_old_merge_without_text_model_in_its_names(single):
     path, _ = single("sd15")
     old = {
@@ -68,6 +70,7 @@ def test_an_old_merge_without_text_model_in_its_names(single):
     assert loading.load(base, "text_encoder", torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part"), [("sd15", "text_encoder"), ("sdxl", "text_encoder_2"), ("sdxl", "unet")]
 )
@@ -85,6 +88,7 @@ def test_a_tensor_that_is_missing_is_an_error(single, name, part):
         weights.fetch(bases.get(str(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_a_single_file_without_a_vae_takes_that_of_its_base(single, name, capsys):
     path, folder = single(name)
@@ -111,6 +115,7 @@ def test_a_single_file_without_a_vae_takes_that_of_its_base(single, name, capsys
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_vae_that_a_single_file_lacks_is_asked_of_the_hub(single, monkeypatch):
     path, folder = single("sd15")
     save_file(
@@ -139,6 +144,7 @@ def test_the_vae_that_a_single_file_lacks_is_asked_of_the_hub(single, monkeypatc
     assert "unet/config.json" in asked["files"] and "tokenizer/vocab.json" in asked["files"]
 
 
+@pytest.mark.slow
 def test_a_vae_that_is_there_in_part_is_an_error(single):
     path, _ = single("sd15")
     save_file(

@@ -43,6 +43,7 @@ def loss_and_gradients(pipe, embeddings):
     return loss.item(), {name: each.grad for name, each in trainable(pipe.unet).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prompts",
     [("紫色短发女孩，教室", ""), ("girl", "一个" * 200)],

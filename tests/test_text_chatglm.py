@@ -100,6 +100,7 @@ def mini_scores(tmp_path_factory):
     return scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompt", "attribute", "value"),
     [
@@ -120,6 +121,7 @@ def test_raising_a_weight_raises_its_score_on_mini(mini_scores, prompt, attribut
     assert rises and scores[-1] - scores[0] > 0.5, scores
 
 
+@pytest.mark.slow
 def test_a_large_weight_decides_between_two_colours_on_mini(mini_scores):
     light, heavy = (
         mini_scores(

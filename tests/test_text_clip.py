@@ -62,6 +62,7 @@ def of_encoder(tokenizer, encoder, pieces, penultimate):
     return total / sum(shares)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLIP)
 @pytest.mark.parametrize("prompt", ["a (red:1.4) cat", "a ((red) cat:0.6), (dog:1.2)"])
 def test_clips_weights_follow_the_documented_formula(encode, hub, make_settings, name, prompt):
@@ -90,6 +91,7 @@ def test_a_long_weighted_or_plain_prompt_is_read_whole(encode, name):
     assert tokens[2].any() == (name == "sd15")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLIP)
 def test_a_picture_does_not_depend_on_the_length_of_its_neighbours(
     encode, hub, make_settings, name
@@ -118,6 +120,7 @@ def test_a_picture_does_not_depend_on_the_length_of_its_neighbours(
         assert (alone - row).abs().max() < 1e-4 * row.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLIP)
 @pytest.mark.parametrize(
     "prompt",
@@ -145,6 +148,7 @@ def test_a_word_that_is_cut_in_two_has_no_chunks(encode):
     assert not any(each.chunks for each in embeddings.values())
 
 
+@pytest.mark.slow
 def test_prompts_whose_common_length_is_too_large_are_drawn_apart(
     hub, make_settings, tmp_path, monkeypatch
 ):
@@ -174,6 +178,7 @@ def test_prompts_whose_common_length_is_too_large_are_drawn_apart(
     assert [len(each.chunks.get("prompt", [])) for each in drawn] == [0, 2, 3, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLIP)
 def test_prompts_of_different_lengths_and_weights_are_drawn_together(
     encode, hub, make_settings, name

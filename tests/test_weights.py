@@ -78,6 +78,7 @@ def test_no_hub_at_all_is_one_sentence(server):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_no_network_at_all_is_one_sentence(server):
     server.server.shutdown()
     server.server.server_close()
