@@ -12,16 +12,20 @@ from PIL import Image, ImageDraw
 import storyboard  # its names are imported when a fixture uses them: collecting stays quick
 
 ROOT = Path(__file__).resolve().parents[1]
+TRAINING = {"trained", "executed"}  # fixtures
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # threads of two workers wait for each other; read when torch is imported, here and in children
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# The markers are defined in pyproject.toml; this is the only rule that pytest does not have itself.
+# The markers are defined in pyproject.toml; these are the only rules that pytest does not have.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full"."""
+    """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full".
+
+    What uses a fixture that trains is slow.
+    """
     full = [item for item in items if item.get_closest_marker("full")]
     for item in full:
         item.add_marker("slow")
@@ -29,6 +33,10 @@ def pytest_collection_modifyitems(config, items):
     if not re.search(r"(?<!not )\bfull\b", config.getoption("markexpr")):
         config.hook.pytest_deselected(items=full)
         items[:] = [item for item in items if item not in full]
+
+    for item in items:
+        if TRAINING & set(item.fixturenames):
+            item.add_marker("slow")
 
 
 def picture(seed: int, side: int = 256) -> Image.Image:

@@ -32,7 +32,6 @@ def contents(path):
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@pytest.mark.slow
 def test_a_bundle_holds_all_and_repeats_byte_for_byte(made):
     settings, pictures, lora, report, found = made
     first = found.path.read_bytes()
@@ -57,7 +56,6 @@ def test_a_bundle_holds_all_and_repeats_byte_for_byte(made):
     assert bundle(pictures, lora, settings, report).path.read_bytes() == first
 
 
-@pytest.mark.slow
 def test_a_bundles_cards_say_what_was_done(made):
     _, pictures, _, report, found = made
     files = contents(found.path)
@@ -149,7 +147,6 @@ def test_a_short_user_name_is_found_where_it_stands_alone(text, told):
     assert names("ann", text, "ann is a word of ours") == (told and ("/" in text or "\\" in text))
 
 
-@pytest.mark.slow
 def test_a_bundle_with_a_token_in_a_prompt_is_refused_without_showing_it(made, monkeypatch):
     settings, _, lora, _, _ = made
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")

@@ -9,7 +9,6 @@ from storyboard.scoring.choosing import choose
 from storyboard.scoring.scores import Measure
 
 
-@pytest.mark.slow
 def test_checkpoints_are_kept_and_the_best_is_chosen_by_score(trained, tmp_path, capsys):
     settings, story, captions, lora = trained
     assert [path.name for path in lora.checkpoints] == [

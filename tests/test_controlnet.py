@@ -95,7 +95,6 @@ def small(**changes):
     return Settings(base="mini", **{"resolution": 64, "num_inference_steps": 4} | changes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("guidance_end", [1.0, 0.5])
 @pytest.mark.parametrize("name", NAMES)
 def test_controlnet_of_zero_strength_is_no_controlnet_exactly(
@@ -112,7 +111,6 @@ def test_controlnet_of_zero_strength_is_no_controlnet_exactly(
     assert torch.equal(controlled[0], plain[0]) and (controlled[1] - plain[1]).abs().max() > 1e-2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_controlnet_parity_with_diffusers_pipelines(
     hub, make_settings, tiny_controlnets, sketch, name
@@ -171,7 +169,6 @@ def test_controlnet_parity_with_diffusers_pipelines(
     assert (shown[0] - shown[1]).abs().max() < 1e-4 and (shown[1] - shown[2]).abs().max() > 1e-2
 
 
-@pytest.mark.slow
 def test_controlnet_of_sdxl_on_kolors(hub, make_settings, tiny_controlnets, sketch):
     """With the UNet's own projection and time embedding, as ComfyUI's nodes for Kolors do it."""
     reference = Reference(sketch, weights=str(tiny_controlnets["sdxl"]))

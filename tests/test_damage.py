@@ -52,7 +52,6 @@ def test_a_manifest_of_other_types_is_none(tmp_path, name, value):
     assert artifacts.finished(tmp_path, "abc") is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "how"),
     [
@@ -94,7 +93,6 @@ def interrupt_at(monkeypatch, step, work):
             work()
 
 
-@pytest.mark.slow
 def test_previews_from_before_a_break_are_kept(trained, tmp_path, monkeypatch):
     settings, story, captions, lora = trained
     again = settings.but(output=str(tmp_path))
@@ -120,7 +118,6 @@ def test_a_changed_lora_is_not_drawn_with(trained, tmp_path):
         render(story, settings.but(output=str(tmp_path)), changed)
 
 
-@pytest.mark.slow
 def test_a_changed_panel_is_drawn_again_with_a_word(trained, tmp_path, capsys):
     settings, story, _, lora = trained
     settings = settings.but(output=str(tmp_path))
@@ -146,7 +143,6 @@ def scored(trained, tmp_path_factory):
     return settings, captions, pictures, score(pictures, settings, captions)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("pattern", ["story.json", "training-set-*"])
 def test_damaged_scores_are_measured_again_with_a_word(scored, capsys, pattern, how):

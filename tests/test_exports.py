@@ -90,7 +90,6 @@ def test_exported_files_hold_no_path_user_name_or_token(exported):
 WILD = "<script>alert(1)</script> ![x](http://evil/x.png) `a` | *b* <img src=x> cat & dog"
 
 
-@pytest.mark.slow
 def test_a_prompt_is_text_in_the_model_card_not_html(trained, tmp_path):
     settings, _, _, lora = trained
     settings = settings.but(output=str(tmp_path), num_inference_steps=2)

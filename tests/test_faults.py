@@ -93,7 +93,6 @@ def test_a_picture_of_the_users_own_is_not_drawn_over(trained, tmp_path, name):
     assert mine.read_bytes() == b"mine"
 
 
-@pytest.mark.slow
 def test_pictures_of_the_users_own_beside_the_story_stay(trained, tmp_path):
     settings, story, _, lora = trained
     settings = settings.but(output=str(tmp_path))
@@ -192,7 +191,6 @@ def test_a_full_disk_while_collecting_is_not_an_unreadable_picture(
     assert len(collect(settings)) == 11
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 2, 5, 9])
 def test_a_full_disk_while_drawing_keeps_what_was_drawn(trained, tmp_path, monkeypatch, at):
     settings, story, _, lora = trained

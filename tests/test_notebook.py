@@ -100,9 +100,8 @@ def test_the_executed_notebook_holds_the_pictures_of_its_text(tmp_path):
     assert code.source == "'![one](one.png)'"
 
 
-@pytest.mark.slow
-def test_every_link_of_the_notebook_holds_in_the_executed_one(first):
-    output, _ = first
+def test_every_link_of_the_notebook_holds_in_the_executed_one(executed):
+    output, _ = executed
     title = nbformat.read(output / "baseline.executed.ipynb", 4).cells[0]
     assert "(attachment:story.png)" in title.source and "docs/story.png" not in title.source
     assert "image/png" in title.attachments["story.png"]
@@ -130,7 +129,7 @@ def contents(output):
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
+def executed(tmp_path_factory):
     output = tmp_path_factory.mktemp("notebook")
     return output, run(output)
 
@@ -146,8 +145,8 @@ def test_the_committed_notebook_is_clean():
     assert sum(cell.source.count('Panel("') for cell in code) == 8
 
 
-def test_it_runs_to_eight_different_pictures(first):
-    output, result = first
+def test_it_runs_to_eight_different_pictures(executed):
+    output, result = executed
     assert result.returncode == 0, result.stderr[-3000:]
     assert (
         result.stdout.strip()
@@ -165,9 +164,8 @@ def test_it_runs_to_eight_different_pictures(first):
         assert grid.width > 4 * 96 and grid.height > 2 * 96
 
 
-@pytest.mark.slow
-def test_the_lora_changes_all_eight(first):
-    output, _ = first
+def test_the_lora_changes_all_eight(executed):
+    output, _ = executed
     for number in range(1, 9):
         with (
             Image.open(output / "story" / f"panel-{number}.png") as one,
@@ -181,8 +179,8 @@ def test_the_lora_changes_all_eight(first):
             )
 
 
-def test_the_cells_show_tables_and_pictures(first):
-    output, _ = first
+def test_the_cells_show_tables_and_pictures(executed):
+    output, _ = executed
     executed = nbformat.read(output / "baseline.executed.ipynb", 4)
     pages = "".join(
         str(item.get("data", {}).get("text/html", ""))
@@ -196,9 +194,8 @@ def test_the_cells_show_tables_and_pictures(first):
     )
 
 
-@pytest.mark.slow
-def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(first, tmp_path):
-    output, _ = first
+def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(executed, tmp_path):
+    output, _ = executed
     before = contents(output)
     again = run(output)
     assert again.returncode == 0 and contents(output) == before

@@ -34,7 +34,6 @@ def pixels(path):
         return np.asarray(image.convert("RGB"), int)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings, sketch, name):
     import diffusers
@@ -200,7 +199,6 @@ def test_controlnet_trouble_is_found_before_anything_is_drawn(
     assert "\n" not in str(error.value) and not Path("outputs", "base").exists()
 
 
-@pytest.mark.slow
 def test_controlnet_map_lies_beside_its_panel(sketch, tmp_path, capsys):
     panels = [
         "女孩",

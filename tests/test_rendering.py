@@ -36,7 +36,6 @@ def drawn(trained, tmp_path_factory):
     return settings, story, lora, render(story, settings, lora)
 
 
-@pytest.mark.slow
 def test_a_picture_a_panel_and_the_grid(drawn):
     *_, pictures = drawn
     assert [path.name for path in pictures.paths] == ["panel-1.png", "panel-2.png", "panel-3.png"]
@@ -46,7 +45,6 @@ def test_a_picture_a_panel_and_the_grid(drawn):
     assert pictures.grid.is_file()
 
 
-@pytest.mark.slow
 def test_tiles_that_the_user_asks_for_are_drawn(drawn, tmp_path, capsys):
     settings, story, lora, _ = drawn
     settings = settings.but(output=str(tmp_path))
@@ -92,7 +90,6 @@ def test_nothing_is_drawn_twice(drawn, capsys):
     assert {path: path.stat().st_mtime_ns for path in pictures.folder.iterdir()} == before
 
 
-@pytest.mark.slow
 def test_an_edited_panel_is_drawn_alone(trained, tmp_path, capsys):
     settings, story, _, lora = trained
     settings = settings.but(output=str(tmp_path))
@@ -117,7 +114,6 @@ def test_an_edited_panel_is_drawn_alone(trained, tmp_path, capsys):
     )
 
 
-@pytest.mark.slow
 def test_a_shorter_story_takes_its_leftovers_away(trained, tmp_path):
     settings, story, _, lora = trained
     settings = settings.but(output=str(tmp_path))
@@ -126,7 +122,6 @@ def test_a_shorter_story_takes_its_leftovers_away(trained, tmp_path):
     assert [path.name for path in sorted(pictures.folder.glob("panel-*.png"))] == ["panel-1.png"]
 
 
-@pytest.mark.slow
 def test_a_panel_is_the_same_alone_and_in_a_batch_within_one_level(trained, tmp_path):
     settings, story, _, lora = trained
     together = render(story, settings.but(output=str(tmp_path / "a"), render_batch_size=3), lora)
@@ -135,7 +130,6 @@ def test_a_panel_is_the_same_alone_and_in_a_batch_within_one_level(trained, tmp_
         assert np.abs(pixels(one) - pixels(other)).max() <= 1
 
 
-@pytest.mark.slow
 def test_out_of_memory_draws_fewer_at_once(trained, drawn, tmp_path, monkeypatch, capsys):
     settings, story, _, lora = trained
     real, room = sampling.draw, 1
@@ -163,7 +157,6 @@ def test_out_of_memory_draws_fewer_at_once(trained, drawn, tmp_path, monkeypatch
     assert pictures.paths[0].is_file()
 
 
-@pytest.mark.slow
 def test_the_same_settings_give_the_same_bytes(drawn, tmp_path):
     settings, story, lora, pictures = drawn
     again = render(story, settings.but(output=str(tmp_path)), lora)
@@ -172,7 +165,6 @@ def test_the_same_settings_give_the_same_bytes(drawn, tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_what_one_picture_said_does_not_reach_another(trained, tmp_path):
     settings, _story, _, lora = trained
     one = render(Story(["红色短发男孩"]), settings.but(output=str(tmp_path / "1")), lora)
@@ -182,7 +174,6 @@ def test_what_one_picture_said_does_not_reach_another(trained, tmp_path):
     assert np.abs(pixels(one.paths[0]) - pixels(two.paths[0])).max() <= 1
 
 
-@pytest.mark.slow
 def test_render_parity_with_diffusers_alone(trained, tmp_path):
     """KolorsPipeline from the folder, load_lora_weights, prompts as strings: the same picture."""
     from diffusers import KolorsPipeline
@@ -287,7 +278,6 @@ def test_pictures_of_an_earlier_version_are_made_anew_with_a_word(tmp_path, caps
     assert "nothing to do" in said and "made anew" not in said
 
 
-@pytest.mark.slow
 def test_a_manifest_that_cannot_be_read_draws_anew(trained, tmp_path, capsys):
     settings, story, _, lora = trained
     settings = settings.but(output=str(tmp_path))

@@ -30,7 +30,6 @@ def made(trained, tmp_path_factory):
     return bundle(render(Story(panels), settings, lora), lora, settings)
 
 
-@pytest.mark.slow
 def test_reproduce_makes_eight_of_eight_identical(made, tmp_path, capsys):
     drawn = [panel["drawn"] for panel in story_of(made)["panels"]]
     rows = {(each["batch"], each["row"]) for each in drawn}
@@ -43,7 +42,6 @@ def test_reproduce_makes_eight_of_eight_identical(made, tmp_path, capsys):
     ]
 
 
-@pytest.mark.slow
 def test_reproduce_makes_a_bundle_of_format_1_identical(made, tmp_path):
     story = story_of(made)
     assert story["format"] == 2 and story["panels"][0]["version"] == 2
@@ -51,7 +49,6 @@ def test_reproduce_makes_a_bundle_of_format_1_identical(made, tmp_path):
     assert result.verdicts == ["identical"] * 8 and result.changed == []
 
 
-@pytest.mark.slow
 def test_reproduce_names_what_was_changed_and_says_different(made, tmp_path):
     story = story_of(made)
     for panel in story["panels"]:
@@ -110,7 +107,6 @@ def test_reproduce_gives_a_clip_base_the_lengths_of_its_first_batches(hub, make_
     assert "by an earlier Storyboard" in before.changed[0]
 
 
-@pytest.mark.slow
 def test_reproduce_draws_smaller_batches_where_memory_is_small(made, tmp_path, monkeypatch):
     draw = sampling.draw
 

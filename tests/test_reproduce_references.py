@@ -43,7 +43,6 @@ def guided(trained, tmp_path_factory):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "panels"), [("plain", 5), ("shared", 4)])
 def test_reproduce_draws_panels_with_references_and_a_shared_character_identically(
     guided, tmp_path, kind, panels
@@ -58,7 +57,6 @@ def test_reproduce_draws_panels_with_references_and_a_shared_character_identical
     assert result.verdicts == ["identical"] * panels and result.changed == []
 
 
-@pytest.mark.slow
 def test_reproduce_asks_for_a_controlnet_that_was_a_folder_and_names_another(guided, tmp_path):
     with pytest.raises(
         BundleError,
@@ -77,7 +75,6 @@ def test_reproduce_asks_for_a_controlnet_that_was_a_folder_and_names_another(gui
     ).changed == ["the ControlNet for 'edges' has other weights or configs"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "panels"), [("plain", 5), ("shared", 4)])
 def test_reproduce_makes_references_and_characters_of_format_1_identical(
     guided, tmp_path, kind, panels

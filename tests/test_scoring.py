@@ -30,7 +30,6 @@ def drawn(trained, tmp_path_factory):
     return settings, captions, lora, render(STORY, settings, lora), render(STORY, settings, None)
 
 
-@pytest.mark.slow
 def test_score_shows_lora_and_base_and_a_reading_for_each(drawn):
     settings, captions, _, pictures, base = drawn
     found = score(pictures, settings, captions, base)
@@ -46,7 +45,6 @@ def test_score_shows_lora_and_base_and_a_reading_for_each(drawn):
     assert "of 11 attributes named in the prompts" in shown and "of 11 attributes" in str(found)
 
 
-@pytest.mark.slow
 def test_scores_are_the_same_twice_and_computed_once(drawn, monkeypatch):
     settings, captions, _, pictures, base = drawn
     first = score(pictures, settings, captions, base)
@@ -69,7 +67,6 @@ def test_scores_follow_the_pictures(drawn):
     assert score(pictures, settings, captions) == before
 
 
-@pytest.mark.slow
 def test_training_pictures_score_as_their_captions_say(trained, tmp_path):
 
     settings, _, captions, _ = trained
@@ -91,7 +88,6 @@ def test_training_pictures_score_as_their_captions_say(trained, tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_score_says_which_panel_lacks_what(trained, tmp_path):
     settings, _, captions, _ = trained
     one = pictures_of(

@@ -47,7 +47,6 @@ def test_nothing_is_trained_twice_not_even_for_another_story(trained, capsys):
     assert "train: nothing to do" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_lora_of_an_earlier_release_is_trained_anew_with_a_word(trained, tmp_path, capsys):
     settings, _, captions, lora = trained
     again = elsewhere(settings, tmp_path)
@@ -60,7 +59,6 @@ def test_a_lora_of_an_earlier_release_is_trained_anew_with_a_word(trained, tmp_p
     assert f"train: {again.folder / 'lora'} is of an earlier release, it is made anew" in printed
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(trained, tmp_path):
     settings, story, captions, lora = trained
     assert train(captions, elsewhere(settings, tmp_path), story).digest == lora.digest
@@ -68,7 +66,6 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(trained, tmp
     assert other.digest != lora.digest
 
 
-@pytest.mark.slow
 def test_interrupted_it_goes_on_to_the_same_weights(trained, tmp_path, monkeypatch, capsys):
     settings, _, captions, lora = trained
     again = elsewhere(settings, tmp_path)
@@ -126,7 +123,6 @@ def test_a_full_disk_is_found_before_training(trained, tmp_path, monkeypatch):
         train(captions, settings.but(output=str(tmp_path)))
 
 
-@pytest.mark.slow
 def test_a_run_that_runs_out_of_memory_goes_on_from_its_step(trained, tmp_path, monkeypatch):
     settings, _, captions, lora = trained
     again = elsewhere(settings, tmp_path)
@@ -180,7 +176,6 @@ def test_gradient_checkpointing_gives_the_same_lora(hub, make_settings, captions
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-6) for name in ours)
 
 
-@pytest.mark.slow
 def test_a_preview_that_fails_does_not_stop_the_training(trained, tmp_path, monkeypatch, capsys):
     from storyboard.rendering import sampling
 
