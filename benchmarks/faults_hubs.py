@@ -167,9 +167,7 @@ def hubs(dataset: Path, work: Path) -> Iterator[Hubs]:
         yield Hubs(lines, replace(place, environment=environment, options=("--hub",)))
 
 
-def run_hubs(
-    stages: list[str], shares: tuple[float, ...], dataset: Path, work: Path
-) -> tuple[int, int]:
+def run_hubs(dataset: Path, work: Path) -> tuple[int, int]:
     """Break the line to a hub in several stages; the number of tries, and of good ends."""
     results = []
     with hubs(dataset, work / "hubs") as both:
@@ -177,9 +175,8 @@ def run_hubs(
         reference = faults_kills.undisturbed(both.place)
         sizes = {name: line.passed for name, line in both.lines.items()}
         print(f"hubs: an undisturbed run brings bytes {sizes}", flush=True)
-        for stage in stages:
-            name, word = NEEDS[stage]
-            for share in shares:
+        for stage, (name, word) in NEEDS.items():
+            for share in SHARES:
                 both.lines[name].whole(limit=int(share * sizes[name]))
                 problems = _broken(stage, both.lines[name], word, reference, both)
                 result = "; ".join(problems) or "one sentence, then equal"
