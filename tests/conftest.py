@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 import storyboard  # its names are imported when a fixture uses them: collecting stays quick
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = {"trained", "executed"}  # fixtures
+# fixtures whose tests train, or draw many pictures
+SLOW_FIXTURES = {"trained", "executed", "tiny_controlnets", "sketch"}
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # threads of two workers wait for each other; read when torch is imported, here and in children
@@ -24,7 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(config, items):
     """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full".
 
-    What uses a fixture that trains is slow.
+    What uses one of ``SLOW_FIXTURES`` is slow.
     """
     full = [item for item in items if item.get_closest_marker("full")]
     for item in full:
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in full]
 
     for item in items:
-        if TRAINING & set(item.fixturenames):
+        if SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker("slow")
 
 
