@@ -10,7 +10,7 @@ from storyboard.data.captions import Captions
 from storyboard.errors import ScoringError
 from storyboard.prompts import plain
 from storyboard.rendering.pictures import Pictures
-from storyboard.scoring import feature_cache, feature_statistics
+from storyboard.scoring import crispness, feature_cache, feature_statistics
 from storyboard.scoring.judge import FeaturePair, Judge
 from storyboard.scoring.scores import Measure, Unmeasurable
 from storyboard.seals import is_sealed, sealed
@@ -35,6 +35,7 @@ def measure(
     fingerprint = artifacts.fingerprint(
         stage="score",
         judge=judge.fingerprint_inputs(),
+        crispness=crispness.fingerprint_inputs(),
         captions=captions.digest,
         panels=[list(panel) for panel in zip(prompts, digests, strict=True)],
     )
@@ -80,6 +81,7 @@ def _computed(
         "match": judge.match(paths, prompts),
         "coherence": _or_reason(lambda: _coherence(paths, features)),
         "style": _or_reason(lambda: _style(paths, captions, features)),
+        "crispness": _or_reason(lambda: _crispness(paths, captions)),
         "aesthetics": judge.aesthetics(paths, lambda: features("style")),
     }
     return measures | judge.preference(paths, prompts)
@@ -118,4 +120,25 @@ def _style(
         SCALE * feature_statistics.kid(of_pictures, of_training_set),
         f"0 is the training set itself, up to {usual:.1f} is chance; one character in all panels "
         f"adds some · 0 即训练集画风，{usual:.1f} 以内属偶然；全篇同一人物会略高",
+    )
+
+
+def _crispness(paths: Sequence[Path], captions: Captions) -> Measure:
+    pictures = [crispness.pixels(path) for path in paths]
+    height, width = pictures[0].shape[1:]
+    training_set = crispness.training_edges(
+        [captions.path(row) for row in captions.rows], (width, height)
+    )
+    counts = [crispness.edge_count(picture, training_set.widest) for picture in pictures]
+    own = crispness.soft_share(training_set.counts)
+    usual = crispness.chance(training_set.counts, len(paths))
+
+    shares = [crispness.soft_share([count]) if count.edges else 0.0 for count in counts]
+    softest = 1 + shares.index(max(shares))
+    return Measure(
+        crispness.soft_share(counts),
+        "edges softer than the training set's: colours that run together, blurred lines; "
+        f"{own:.0f} is the training set itself, up to {usual:.1f} is chance; "
+        f"most in panel {softest} · 比训练集更虚的边缘：颜色晕开、线条模糊；"
+        f"{own:.0f} 即训练集自身，{usual:.1f} 以内属偶然；第 {softest} 格最多",
     )

@@ -1,0 +1,196 @@
+"""How crisp are the pictures?  python -m benchmarks.crispness [--output DIR] [--prompts 40]
+
+``DIR`` is that of a notebook run (``outputs``, where none is named): its cleaned set, the story with
+its LoRA and the same by the base. All are measured against half of the cleaned set: the other half
+(the floor), 24 pictures of that, these through the base's VAE alone (its share), and the panels.
+``--prompts 40`` also draws so many held-out prompts with the LoRA; ``--pictures FOLDER`` measures
+others. Two measures, smaller is crisper:
+
+- patch distance: the sliced Wasserstein distance of 7 x 7 patches in the two finest levels of a
+  Laplacian pyramid, times 1,000 (https://arxiv.org/abs/1710.10196, section 5), at the pictures' own
+  size and at half of it; it sees blur, halos, and strokes that the training set has not;
+- soft edges, percent: those wider than all but one in a hundred of the training set's
+  (``storyboard/scoring/crispness.py``), the row of the notebook's table. Of single pictures it says
+  what the eye says, which the patch distance does not (``RESULTS.md``).
+
+The last line is JSON.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks import prompt_following
+from storyboard import Panel, Settings, Story, images, render
+from storyboard.data.captions import Captions
+from storyboard.models import bases, loading, weights
+from storyboard.scoring import crispness
+from tools.captions import caption
+
+PATCH = 7  # pixels
+PATCHES = 20_000  # of a set
+DIRECTIONS = 256
+FEW = 24  # pictures that are also drawn through the VAE
+LEVELS = 2
+
+
+def patch_distance(pictures: torch.Tensor, reference: torch.Tensor) -> list[float]:
+    """Distance of (n, 3, h, w) to (m, 3, h, w), both in [0, 1], at each of LEVELS, finest first.
+
+    The same in any order of the pictures: patches are drawn with a fixed seed, of pictures sorted.
+    """
+    return [
+        _sliced_wasserstein(*pair)
+        for pair in zip(_pyramid(_sorted(pictures)), _pyramid(_sorted(reference)), strict=True)
+    ]
+
+
+def _sorted(pictures: torch.Tensor) -> torch.Tensor:
+    """``pictures`` in an order that only their content decides."""
+    contents = [picture.numpy().tobytes() for picture in pictures]
+    order = sorted(range(len(contents)), key=contents.__getitem__)
+    return pictures[order]
+
+
+def _pyramid(pictures: torch.Tensor) -> list[torch.Tensor]:
+    """The LEVELS finest bands of a Laplacian pyramid, each half the side of the one before."""
+    bands = []
+    for _ in range(LEVELS):
+        halved = F.avg_pool2d(pictures, 2)
+        blurred = F.interpolate(halved, scale_factor=2, mode="bilinear", align_corners=False)
+        bands.append(pictures - blurred)
+        pictures = halved
+    return bands
+
+
+def _sliced_wasserstein(band: torch.Tensor, reference: torch.Tensor) -> float:
+    generator = torch.Generator().manual_seed(0)
+    of_reference = _patches(reference, generator)
+    of_band = _patches(band, generator)
+    mean, scale = of_reference.mean(0), of_reference.std(0) + 1e-6
+
+    directions = torch.randn(of_band.shape[1], DIRECTIONS, generator=generator)
+    directions /= directions.norm(dim=0)
+    sides = [
+        torch.sort((patches - mean) / scale @ directions, 0).values
+        for patches in (of_reference, of_band)
+    ]
+    return 1000 * (sides[0] - sides[1]).abs().mean().item()
+
+
+def _patches(band: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(n, 3, h, w) -> (PATCHES, 147) patches from anywhere."""
+    number, _, height, width = band.shape
+    limits = (number, height - PATCH + 1, width - PATCH + 1)
+    draws = [torch.randint(0, limit, (PATCHES,), generator=generator) for limit in limits]
+    picture, top, left = (draw[:, None, None] for draw in draws)
+
+    rows = top + torch.arange(PATCH)[:, None]
+    columns = left + torch.arange(PATCH)
+    return band.permute(0, 2, 3, 1)[picture, rows, columns].flatten(1)
+
+
+def through_vae(pictures: torch.Tensor, name: str) -> torch.Tensor:
+    """(n, 3, h, w) in [0, 1] as the VAE of the base ``name`` gives them back, in 8 bits."""
+    vae = loading.load(weights.fetch(bases.get(name)), "vae", torch.float32)
+    decoded = []
+    with torch.no_grad():
+        for picture in pictures:
+            latents = vae.encode(picture[None] * 2 - 1).latent_dist.mean
+            decoded.append(vae.decode(latents).sample[0])
+    return (torch.stack(decoded).clamp(-1, 1) + 1).mul(127.5).round() / 255
+
+
+def drawn(number: int, output: Path, lora: Path) -> list[Path]:
+    """Pictures of ``number`` held-out prompts, evenly spread, in Chinese, drawn with ``lora``."""
+    rows = prompt_following.prompts()
+    rows = [rows[index * len(rows) // number] | {"style": "lorelei"} for index in range(number)]
+    panels = [Panel(caption(row, "zh"), seed=1000 + index) for index, row in enumerate(rows)]
+    story = Story(panels, prompt_following.NEGATIVE["zh"])
+    settings = Settings(base="mini", output=str(output / "benchmark" / "crispness"))
+    return render(story, settings, lora).paths
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The panels in ``folder``, or all pictures of a folder that is no story's."""
+    panels = sorted(path for path in folder.glob("panel-*.png") if "reference" not in path.name)
+    found = panels or sorted(filter(images.is_named_as_picture, folder.glob("*")))
+    if not found:
+        raise SystemExit(f"{folder} holds no pictures: name another, or run python -m storyboard.")
+    return found
+
+
+def measure(sets: dict[str, Sequence[Path]], captions: Captions, base: str) -> dict[str, dict]:
+    """title -> what was measured, of parts of the training set and of ``sets``."""
+    paths = [captions.path(row) for row in captions.rows]
+    size = images.read(next(iter(sets.values()))[0]).image.size
+    load = partial(crispness.pixels, size=size)
+    reference = torch.stack([load(path) for path in paths[::2]])
+    other_half = torch.stack([load(path) for path in paths[1::2]])
+    few = other_half[[index * len(other_half) // FEW for index in range(FEW)]]
+
+    compared = {
+        "the other half of the training set": other_half,
+        f"{FEW} of it": few,
+        f"the same {FEW} through the VAE": through_vae(few, base),
+    }
+    compared |= {title: torch.stack([load(path) for path in each]) for title, each in sets.items()}
+    widest = crispness.training_edges(paths[::2], size).widest
+    return {title: _measured(each, reference, widest) for title, each in compared.items()}
+
+
+def _measured(pictures: torch.Tensor, reference: torch.Tensor, widest: float) -> dict:
+    counts = [crispness.edge_count(picture, widest) for picture in pictures]
+    return {
+        "pictures": len(pictures),
+        "patches": [round(distance, 1) for distance in patch_distance(pictures, reference)],
+        "soft_edges": round(crispness.soft_share(counts), 2),
+    }
+
+
+def table(rows: dict[str, dict], side: int) -> str:
+    """What was measured, a set of pictures a line."""
+    header = f"{'':<36}{'pictures':>9}{f'{side} px':>9}{f'{side // 2} px':>9}{'soft edges %':>14}"
+    lines = [header]
+    for title, row in rows.items():
+        distances = "".join(f"{distance:>9.1f}" for distance in row["patches"])
+        lines.append(f"{title:<36}{row['pictures']:>9}{distances}{row['soft_edges']:>14.2f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="of a notebook run")
+    parser.add_argument("--prompts", type=int, default=0, help="so many are drawn, at most 60")
+    parser.add_argument("--lora", type=Path, help="draws them, instead of the run's own")
+    parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="folders of others")
+    parser.add_argument("--base", default="mini", help="whose VAE is measured")
+    arguments = parser.parse_args()
+
+    output = arguments.output
+    captions = Captions.load(output / "cleaned")
+    sets = {
+        "the story with the LoRA": pictures_in(output / "story"),
+        "the same by the base": pictures_in(output / "base"),
+    }
+    for folder in arguments.pictures:
+        sets[str(folder)] = pictures_in(folder)
+    if arguments.prompts:
+        lora = arguments.lora or output / "lora" / "lora.safetensors"
+        sets[f"{arguments.prompts} prompts with the LoRA"] = drawn(arguments.prompts, output, lora)
+
+    rows = measure(sets, captions, arguments.base)
+    side = images.read(sets["the story with the LoRA"][0]).image.width
+    print(f"\n{table(rows, side)}\n")
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
