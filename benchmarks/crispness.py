@@ -1,17 +1,16 @@
 """How crisp are the pictures?  python -m benchmarks.crispness [--output DIR] [--prompts 40]
 
-``DIR`` is that of a notebook run (``outputs``, where none is named): its cleaned set, the story with
-its LoRA and the same by the base. All are measured against half of the cleaned set: the other half
-(the floor), 24 pictures of that, these through the base's VAE alone (its share), and the panels.
+``DIR`` is that of a notebook run (``outputs``, where none is named): its cleaned set, the story
+with its LoRA and the same by the base. All are measured against half of the cleaned set: the other
+half (the floor), 24 pictures of that, these through the base's VAE alone (its share), the panels.
 ``--prompts 40`` also draws so many held-out prompts with the LoRA; ``--pictures FOLDER`` measures
 others. Two measures, smaller is crisper:
 
 - patch distance: the sliced Wasserstein distance of 7 x 7 patches in the two finest levels of a
   Laplacian pyramid, times 1,000 (https://arxiv.org/abs/1710.10196, section 5), at the pictures' own
   size and at half of it; it sees blur, halos, and strokes that the training set has not;
-- soft edges, percent: those wider than all but one in a hundred of the training set's
-  (``storyboard/scoring/crispness.py``), the row of the notebook's table. Of single pictures it says
-  what the eye says, which the patch distance does not (``RESULTS.md``).
+- smudged, percent of the area: the row of the notebook's table. Of single pictures it says what
+  the eye says (``storyboard/scoring/crispness.py``), which the patch distance does not.
 
 The last line is JSON.
 """
@@ -21,6 +20,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
@@ -145,21 +145,21 @@ def measure(sets: dict[str, Sequence[Path]], captions: Captions, base: str) -> d
 
 
 def _measured(pictures: torch.Tensor, reference: torch.Tensor, widest: float) -> dict:
-    counts = [crispness.edge_count(picture, widest) for picture in pictures]
+    smudged = [crispness.edges(picture).smudged(widest) for picture in pictures]
     return {
         "pictures": len(pictures),
         "patches": [round(distance, 1) for distance in patch_distance(pictures, reference)],
-        "soft_edges": round(crispness.soft_share(counts), 2),
+        "smudged": round(mean(smudged), 2),
     }
 
 
 def table(rows: dict[str, dict], side: int) -> str:
     """What was measured, a set of pictures a line."""
-    header = f"{'':<36}{'pictures':>9}{f'{side} px':>9}{f'{side // 2} px':>9}{'soft edges %':>14}"
+    header = f"{'':<36}{'pictures':>9}{f'{side} px':>9}{f'{side // 2} px':>9}{'smudged %':>12}"
     lines = [header]
     for title, row in rows.items():
         distances = "".join(f"{distance:>9.1f}" for distance in row["patches"])
-        lines.append(f"{title:<36}{row['pictures']:>9}{distances}{row['soft_edges']:>14.2f}")
+        lines.append(f"{title:<36}{row['pictures']:>9}{distances}{row['smudged']:>12.2f}")
     return "\n".join(lines)
 
 

@@ -129,16 +129,15 @@ def _crispness(paths: Sequence[Path], captions: Captions) -> Measure:
     training_set = crispness.training_edges(
         [captions.path(row) for row in captions.rows], (width, height)
     )
-    counts = [crispness.edge_count(picture, training_set.widest) for picture in pictures]
-    own = crispness.soft_share(training_set.counts)
-    usual = crispness.chance(training_set.counts, len(paths))
+    smudged = [crispness.edges(each).smudged(training_set.widest) for each in pictures]
+    own = sum(training_set.smudged) / len(training_set.smudged)
+    usual = crispness.chance(training_set.smudged, len(paths))
 
-    shares = [crispness.soft_share([count]) if count.edges else 0.0 for count in counts]
-    softest = 1 + shares.index(max(shares))
+    worst = 1 + smudged.index(max(smudged))
     return Measure(
-        crispness.soft_share(counts),
-        "edges softer than the training set's: colours that run together, blurred lines; "
-        f"{own:.0f} is the training set itself, up to {usual:.1f} is chance; "
-        f"most in panel {softest} · 比训练集更虚的边缘：颜色晕开、线条模糊；"
-        f"{own:.0f} 即训练集自身，{usual:.1f} 以内属偶然；第 {softest} 格最多",
+        sum(smudged) / len(smudged),
+        "of the picture's area, where colours run together and lines blur; "
+        f"{own:.1f} is the training set itself, up to {usual:.1f} is chance; most in panel {worst} "
+        "· 颜色晕开、线条模糊之处占画面的比例；"
+        f"{own:.1f} 即训练集自身，{usual:.1f} 以内属偶然；第 {worst} 格最多",
     )
