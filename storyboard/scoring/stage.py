@@ -35,7 +35,8 @@ def score(
     Match is the percentage of the attributes named in the prompts that are seen (``mini``) or a
     CLIP score; coherence the mean cosine of every two pictures' features; style the kernel distance
     to the training set (``feature_statistics.py``); crispness the percentage of their area that is
-    smudged (``crispness.py``). Numbers lie in ``<output>/scores`` and are computed once. What has no weights to measure it is said in its row.
+    smudged (``crispness.py``). Numbers lie in ``<output>/scores`` and are computed once. What
+    has no weights to measure it is said in its row.
 
     Args:
         captions: What the LoRA was trained on.
