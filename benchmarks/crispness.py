@@ -2,15 +2,16 @@
 
 ``DIR`` is that of a notebook run (``outputs``, where none is named): its cleaned set, the story
 with its LoRA and the same by the base. All are measured against half of the cleaned set: the other
-half (the floor), 24 pictures of that, these through the base's VAE alone (its share), the panels.
+half and 24 pictures of that (the floor), both through the base's VAE alone (its share), the panels.
 ``--prompts 40`` also draws so many held-out prompts with the LoRA; ``--pictures FOLDER`` measures
 others. Two measures, smaller is crisper:
 
+- smudged, percent of the area: the row of the notebook's table. Of single pictures it says what
+  the eye says (``storyboard/scoring/crispness.py``).
 - patch distance: the sliced Wasserstein distance of 7 x 7 patches in the two finest levels of a
   Laplacian pyramid, times 1,000 (https://arxiv.org/abs/1710.10196, section 5), at the pictures' own
-  size and at half of it; it sees blur, halos, and strokes that the training set has not;
-- smudged, percent of the area: the row of the notebook's table. Of single pictures it says what
-  the eye says (``storyboard/scoring/crispness.py``), which the patch distance does not.
+  size and at half of it. It also depends on what is drawn: compare it between sets of pictures of
+  the same prompts, or of many (``RESULTS.md``).
 
 The last line is JSON.
 """
@@ -132,12 +133,16 @@ def measure(sets: dict[str, Sequence[Path]], captions: Captions, base: str) -> d
     load = partial(crispness.pixels, size=size)
     reference = torch.stack([load(path) for path in paths[::2]])
     other_half = torch.stack([load(path) for path in paths[1::2]])
-    few = other_half[[index * len(other_half) // FEW for index in range(FEW)]]
+    back = through_vae(other_half, base)
+    stride = max(1, len(other_half) // FEW)
+    few = slice(0, FEW * stride, stride)
+    number = len(other_half[few])
 
     compared = {
         "the other half of the training set": other_half,
-        f"{FEW} of it": few,
-        f"the same {FEW} through the VAE": through_vae(few, base),
+        f"{number} of it": other_half[few],
+        "the other half through the VAE": back,
+        f"the same {number} through the VAE": back[few],
     }
     compared |= {title: torch.stack([load(path) for path in each]) for title, each in sets.items()}
     widest = crispness.training_edges(paths[::2], size).widest

@@ -1,6 +1,7 @@
 """The share of a picture that is smudged, and the distance of patches, against blur and the eye."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
+from benchmarks import crispness as benchmark
 from benchmarks.crispness import patch_distance
 from storyboard import Settings, clean, collect, score
 from storyboard.scoring import crispness
@@ -171,3 +173,28 @@ def test_few_training_pictures_do_and_none_with_an_edge_says_so(captions, make_s
     assert crispness.training_edges([first], SIZE).smudged[0] < 5
     shown = pictures_of(tmp_path / "one", [(Image.open(first), "猫")])
     assert score(shown, make_settings(), captions).value("crispness") < 5
+
+
+def test_the_benchmark_measures_a_run_and_folders_beside_it(
+    captions, tmp_path, monkeypatch, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(captions.folder, run / "cleaned")
+    for name in ("story", "base"):
+        pictures_of(run / name, [(picture(seed), "猫") for seed in (20, 21)])
+    (run / "others").mkdir()
+    blurred(picture(22), 3).save(run / "others" / "a.jpg")
+    command = ["crispness", "--output", str(run), "--pictures", str(run / "others")]
+    monkeypatch.setattr("sys.argv", command)
+
+    benchmark.main()
+    lines = capsys.readouterr().out.splitlines()
+    found = json.loads(lines[-1])
+    own, few, _, few_through_vae, story, base, others = found.values()
+    assert own == few and own["pictures"] == 5 and len(own["patches"]) == 2
+    assert own["smudged"] < few_through_vae["smudged"] < others["smudged"]
+    assert story == base and any("smudged %" in line for line in lines)
+
+    shutil.rmtree(run / "story")
+    with pytest.raises(SystemExit, match="story holds no pictures: name another, or run python -m"):
+        benchmark.main()
