@@ -160,11 +160,14 @@ def _measured(pictures: torch.Tensor, reference: torch.Tensor, widest: float) ->
 
 def table(rows: dict[str, dict], side: int) -> str:
     """What was measured, a set of pictures a line."""
-    header = f"{'':<36}{'pictures':>9}{f'{side} px':>9}{f'{side // 2} px':>9}{'smudged %':>12}"
+    width = max(map(len, rows))
+    header = (
+        f"{'':<{width}}{'pictures':>10}{f'{side} px':>9}{f'{side // 2} px':>9}{'smudged %':>12}"
+    )
     lines = [header]
     for title, row in rows.items():
         distances = "".join(f"{distance:>9.1f}" for distance in row["patches"])
-        lines.append(f"{title:<36}{row['pictures']:>9}{distances}{row['smudged']:>12.2f}")
+        lines.append(f"{title:<{width}}{row['pictures']:>10}{distances}{row['smudged']:>12.2f}")
     return "\n".join(lines)
 
 

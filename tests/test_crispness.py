@@ -82,7 +82,7 @@ def test_patches_are_further_away_the_more_pictures_are_blurred(training_picture
     shown = [Image.open(path).convert("RGB").resize(SIZE) for path in training_pictures[::24]]
     reference = torch.stack([as_tensor(image) for image in shown])
     distances = []
-    for radius in (0, 1, 2, 4):
+    for radius in (0, 1, 3):
         spoilt = [spoil(image, radius) if radius else image for image in shown]
         pictures = torch.stack([as_tensor(image) for image in spoilt])
         distances.append(patch_distance(pictures, reference))
