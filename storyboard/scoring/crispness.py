@@ -4,9 +4,9 @@ The width of an edge is the difference of colour across a small window divided b
 difference between neighbouring pixels in it, in pixels: 1 to 1.5 where a line or a fill ends within
 a pixel or two, more where colours run into each other, however strong or faint they are. An edge is
 soft where it is wider than nearly all of the training set's; a smudge is a place that is soft all
-around, as no seam along a clean line is. It is there that an eye sees one: of forty panels ranked
-by eye this tells the worst from the best, which distances between sets of patches do not
-(``benchmarks/RESULTS.md``).
+around, as no seam along a clean line is. It is there that an eye sees one: this orders panels as
+an eye does, better than distances between sets of patches (``benchmarks/RESULTS.md``), and depends
+little on what is drawn. It does not see what is crisp and wrong.
 """
 
 from collections.abc import Sequence
