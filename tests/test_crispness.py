@@ -77,6 +77,7 @@ def test_the_more_a_training_picture_is_smudged_the_more_is_found(training_pictu
     assert shares[-1] > 3 * shares[0] + 1, shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [blurred, with_bleeding_colours])
 def test_patches_are_further_away_the_more_pictures_are_blurred(training_pictures, spoil):
     shown = [Image.open(path).convert("RGB").resize(SIZE) for path in training_pictures[::24]]
@@ -91,6 +92,7 @@ def test_patches_are_further_away_the_more_pictures_are_blurred(training_picture
     assert finest[1] > 1.2 * finest[0], distances
 
 
+@pytest.mark.slow
 def test_order_and_number_of_pictures_at_once_do_not_matter(training_pictures):
     some = [crispness.pixels(path, SIZE) for path in training_pictures[:12]]
     others = torch.stack([crispness.pixels(path, SIZE) for path in training_pictures[12:24]])
@@ -134,6 +136,7 @@ def test_training_pictures_are_brought_to_the_size_of_the_panels(tmp_path):
     assert crispness.pixels(tmp_path / "large.png").shape == (3, 512, 512)
 
 
+@pytest.mark.slow
 def test_score_has_a_row_with_what_is_usual(training_set, tmp_path):
     paths = [training_set.path(row) for row in training_set.rows[::60]]
     images = [Image.open(path).convert("RGB").resize(SIZE) for path in paths]
@@ -151,6 +154,7 @@ def test_score_has_a_row_with_what_is_usual(training_set, tmp_path):
     assert "most in panel 3" in str(smudged) and "is the training set itself" in str(smudged)
 
 
+@pytest.mark.slow
 def test_scores_of_the_version_before_are_measured_again(training_set, tmp_path):
     image = Image.open(training_set.path(training_set.rows[0])).convert("RGB")
     shown = pictures_of(tmp_path / "one", [(image, "微笑")])
@@ -175,6 +179,7 @@ def test_few_training_pictures_do_and_none_with_an_edge_says_so(captions, make_s
     assert score(shown, make_settings(), captions).value("crispness") < 5
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_a_run_and_folders_beside_it(
     captions, tmp_path, monkeypatch, capsys
 ):
