@@ -24,7 +24,6 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-import torch.nn.functional as F
 
 from benchmarks import prompt_following
 from storyboard import Panel, Settings, Story, images, render
@@ -32,68 +31,9 @@ from storyboard.data.captions import Captions
 from storyboard.models import bases, loading, weights
 from storyboard.scoring import crispness
 from tools.captions import caption
+from tools.card import patches
 
-PATCH = 7  # pixels
-PATCHES = 20_000  # of a set
-DIRECTIONS = 256
 FEW = 24  # pictures that are also drawn through the VAE
-LEVELS = 2
-
-
-def patch_distance(pictures: torch.Tensor, reference: torch.Tensor) -> list[float]:
-    """Distance of (n, 3, h, w) to (m, 3, h, w), both in [0, 1], at each of LEVELS, finest first.
-
-    The same in any order of the pictures: patches are drawn with a fixed seed, of pictures sorted.
-    """
-    return [
-        _sliced_wasserstein(*pair)
-        for pair in zip(_pyramid(_sorted(pictures)), _pyramid(_sorted(reference)), strict=True)
-    ]
-
-
-def _sorted(pictures: torch.Tensor) -> torch.Tensor:
-    """``pictures`` in an order that only their content decides."""
-    contents = [picture.numpy().tobytes() for picture in pictures]
-    order = sorted(range(len(contents)), key=contents.__getitem__)
-    return pictures[order]
-
-
-def _pyramid(pictures: torch.Tensor) -> list[torch.Tensor]:
-    """The LEVELS finest bands of a Laplacian pyramid, each half the side of the one before."""
-    bands = []
-    for _ in range(LEVELS):
-        halved = F.avg_pool2d(pictures, 2)
-        blurred = F.interpolate(halved, scale_factor=2, mode="bilinear", align_corners=False)
-        bands.append(pictures - blurred)
-        pictures = halved
-    return bands
-
-
-def _sliced_wasserstein(band: torch.Tensor, reference: torch.Tensor) -> float:
-    generator = torch.Generator().manual_seed(0)
-    of_reference = _patches(reference, generator)
-    of_band = _patches(band, generator)
-    mean, scale = of_reference.mean(0), of_reference.std(0) + 1e-6
-
-    directions = torch.randn(of_band.shape[1], DIRECTIONS, generator=generator)
-    directions /= directions.norm(dim=0)
-    sides = [
-        torch.sort((patches - mean) / scale @ directions, 0).values
-        for patches in (of_reference, of_band)
-    ]
-    return 1000 * (sides[0] - sides[1]).abs().mean().item()
-
-
-def _patches(band: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(n, 3, h, w) -> (PATCHES, 147) patches from anywhere."""
-    number, _, height, width = band.shape
-    limits = (number, height - PATCH + 1, width - PATCH + 1)
-    draws = [torch.randint(0, limit, (PATCHES,), generator=generator) for limit in limits]
-    picture, top, left = (draw[:, None, None] for draw in draws)
-
-    rows = top + torch.arange(PATCH)[:, None]
-    columns = left + torch.arange(PATCH)
-    return band.permute(0, 2, 3, 1)[picture, rows, columns].flatten(1)
 
 
 def through_vae(pictures: torch.Tensor, name: str) -> torch.Tensor:
@@ -153,7 +93,7 @@ def _measured(pictures: torch.Tensor, reference: torch.Tensor, widest: float) ->
     smudged = [crispness.edges(picture).smudged(widest) for picture in pictures]
     return {
         "pictures": len(pictures),
-        "patches": [round(distance, 1) for distance in patch_distance(pictures, reference)],
+        "patches": [round(distance, 1) for distance in patches.distance(pictures, reference)],
         "smudged": round(mean(smudged), 2),
     }
 

@@ -14,7 +14,7 @@ from benchmarks.faults_kills import Undisturbed, judged
 from benchmarks.faults_place import Outcome, Place, files_of
 from benchmarks.faults_run import REFUSED, STAGES
 
-SIZE = 640  # MiB of the tmpfs; training asks for 500 MB beside what is there
+SIZE = 640  # MiB of the tmpfs; training asks for 520 MB beside what is there
 PAGE = 4096  # bytes that a tmpfs gives at once
 SHARES = (0.0, 0.3, 0.7)  # of what a stage writes, for which there is room
 FILLER = "filler"

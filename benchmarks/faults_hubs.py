@@ -69,8 +69,8 @@ class Line:
     def is_broken(self) -> bool:
         return self.limit is not None and self.passed >= self.limit
 
-    def whole(self, limit: int | None = None) -> None:
-        """Mend it, to break after ``limit`` bytes."""
+    def mend(self, limit: int | None = None) -> None:
+        """Pass on again, until it breaks after ``limit`` bytes."""
         self.passed, self.limit = 0, limit
 
     def bring(self, upstream: socket.socket, client: socket.socket) -> None:
@@ -123,14 +123,15 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @dataclass(frozen=True)
 class Hubs:
-    """Lines to the hubs by their names, and a place whose runs use them."""
+    """Lines to the hubs by their names, and a place whose runs use them.
+
+    Attributes:
+        caches: Folder that the hubs' clients fetch into.
+    """
 
     lines: dict[str, Line]
     place: Place
-
-    @property
-    def caches(self) -> Path:
-        return self.place.folder / "hubs"
+    caches: Path
 
     def fresh(self, outputs: Path | None = None, stages: list[str] | None = None) -> None:
         """Nothing fetched; ``outputs`` as ``Place.fresh`` takes it."""
@@ -164,7 +165,8 @@ def hubs(dataset: Path, work: Path) -> Iterator[Hubs]:
             "MODELSCOPE_CACHE": str(caches / "modelscope"),
             "STORYBOARD_CACHE": str(caches / "storyboard"),
         }
-        yield Hubs(lines, replace(place, environment=environment, options=("--hub",)))
+        place = replace(place, environment=environment, options=("--hub",))
+        yield Hubs(lines, place, caches)
 
 
 def run_hubs(dataset: Path, work: Path) -> tuple[int, int]:
@@ -177,7 +179,7 @@ def run_hubs(dataset: Path, work: Path) -> tuple[int, int]:
         print(f"hubs: an undisturbed run brings bytes {sizes}", flush=True)
         for stage, (name, word) in NEEDS.items():
             for share in SHARES:
-                both.lines[name].whole(limit=int(share * sizes[name]))
+                both.lines[name].mend(limit=int(share * sizes[name]))
                 problems = _broken(stage, both.lines[name], word, reference, both)
                 result = "; ".join(problems) or "one sentence, then equal"
                 print(f"hubs: {stage}, {name} breaks at {share:.0%}: {result}", flush=True)
@@ -191,6 +193,6 @@ def _broken(stage: str, line: Line, word: str, reference: Undisturbed, both: Hub
     both.fresh(reference.outputs, before)
     written = place.written(before)
     refused = place.run()
-    line.whole()
+    line.mend()
     problems = refusal_problems(refused, (word,)) + untouched_problems(place, written)
     return problems + judged(place.run(), place, reference.tree)

@@ -10,13 +10,13 @@ import torch
 from PIL import Image, ImageFilter
 
 from benchmarks import crispness as benchmark
-from benchmarks.crispness import patch_distance
 from storyboard import Settings, clean, collect, score
 from storyboard.scoring import crispness
 from storyboard.scoring.scores import Unmeasurable
 from storyboard.seals import sealed
 from tests.conftest import picture
 from tests.scored import pictures_of
+from tools.card import patches
 
 RANKED = Path(__file__).parent / "crispness"  # ten of forty panels, ranked by eye before measuring
 SIZE = (256, 256)
@@ -86,7 +86,7 @@ def test_patches_are_further_away_the_more_pictures_are_blurred(training_picture
     for radius in (0, 1, 3):
         spoilt = [spoil(image, radius) if radius else image for image in shown]
         pictures = torch.stack([as_tensor(image) for image in spoilt])
-        distances.append(patch_distance(pictures, reference))
+        distances.append(patches.distance(pictures, reference))
     finest, coarser = zip(*distances, strict=True)
     assert list(finest) == sorted(finest) and list(coarser) == sorted(coarser), distances
     assert finest[1] > 1.2 * finest[0], distances
@@ -96,8 +96,8 @@ def test_patches_are_further_away_the_more_pictures_are_blurred(training_picture
 def test_order_and_number_of_pictures_at_once_do_not_matter(training_pictures):
     some = [crispness.pixels(path, SIZE) for path in training_pictures[:12]]
     others = torch.stack([crispness.pixels(path, SIZE) for path in training_pictures[12:24]])
-    distance = patch_distance(torch.stack(some), others)
-    assert patch_distance(torch.stack(some[::-1]), others.flip(0)) == distance
+    distance = patches.distance(torch.stack(some), others)
+    assert patches.distance(torch.stack(some[::-1]), others.flip(0)) == distance
 
     reference = crispness.training_edges(training_pictures[:24], SIZE)
     turned = crispness.training_edges(training_pictures[:24][::-1], SIZE)

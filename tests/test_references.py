@@ -96,7 +96,6 @@ def test_controlnet_free_image_to_image_parity_with_diffusers(hub, make_settings
     )
 
 
-@pytest.mark.slow
 def test_controlnet_panels_beside_plain_ones(sketch, tmp_path, capsys):
     """The plain panels are those of the story without references, byte for byte.
 

@@ -66,7 +66,7 @@ class Measures:
             self.fixed[name] = torch.from_numpy(np.stack([_fit(p, side) for p in pixels])).to(
                 device
             )
-        card_run.note("real against real", distance=patches.distance(self.other, self.real))
+        card_run.note("real against real", distance=_distance(self.other, self.real))
 
     def sets(self) -> dict[str, torch.Tensor]:
         drawn = {name: self.gallery.held_out(name) for name in self.gallery.sources}
@@ -82,7 +82,7 @@ class Measures:
             error = (reconstruct(vae, target) - target).square().mean((1, 2, 3))
             decibels[name] = round((10 * torch.log10(4 / error)).mean().item(), 2)
         decoded = reconstruct(vae, self.other * 2 - 1) / 2 + 0.5
-        return {"PSNR": decibels, "distance": patches.distance(decoded, self.real)}
+        return {"PSNR": decibels, "distance": _distance(decoded, self.real)}
 
     @torch.no_grad()
     def sheet(self, vae: AutoencoderKL) -> Image.Image:
@@ -115,3 +115,7 @@ def reconstruct(vae: AutoencoderKL, target: torch.Tensor) -> torch.Tensor:
     decoded = torch.cat([through(some) for some in target.split(16)])
     torch.backends.cudnn.benchmark = fast
     return decoded
+
+
+def _distance(pictures: torch.Tensor, real: torch.Tensor) -> list[float]:
+    return [round(each, 1) for each in patches.distance(pictures, real)]
