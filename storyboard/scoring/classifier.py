@@ -106,6 +106,23 @@ def read(model: Classifier, pixels: np.ndarray) -> list[dict]:
 
 
 @torch.no_grad()
+def read_features(model: Classifier, features: torch.Tensor) -> tuple[list[dict], torch.Tensor]:
+    """(n, 2048) of ``features`` -> one {attribute: value} a picture, and (n,) how sure that is.
+
+    That is the largest softmax probability, the mean over attributes, 0 to 1: it is low where the
+    network has seen nothing alike (https://arxiv.org/abs/1610.02136).
+    """
+    attributes: list[dict] = [{} for _ in features]
+    probabilities = []
+    for name, head in model.heads.items():
+        largest, indices = head(features).softmax(1).max(1)
+        probabilities.append(largest)
+        for picture, index in zip(attributes, indices.tolist(), strict=True):
+            picture[name] = VALUES[name][index]
+    return attributes, torch.stack(probabilities).mean(0)
+
+
+@torch.no_grad()
 def features(model: Classifier, pixels: np.ndarray) -> torch.Tensor:
     """uint8 (n, 128, 128, 3) -> (n, 2048), from which the attributes are read.
 

@@ -29,6 +29,15 @@ class Judge(Protocol):
     def fingerprint_inputs(self) -> dict[str, object]:
         """What the numbers depend on."""
 
+    def refusal(self, texts: Sequence[str], features: Callable[[], torch.Tensor]) -> str | None:
+        """Why it cannot judge pictures that are drawn like a training set; None where it can.
+
+        Args:
+            texts: m captions of the training set.
+            features: Computes (m, d) of their pictures, of the kind that ``"style"`` is computed
+                from.
+        """
+
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """How well the pictures show their prompts."""
 

@@ -44,7 +44,7 @@ def measure(
     if measures is not None:
         return measures
 
-    measures = _computed(pictures.paths, prompts, captions, judge, folder)
+    measures = _computed(pictures, prompts, captions, judge, folder)
     if judge.is_complete:
         content = {name: asdict(measure) for name, measure in measures.items()}
         artifacts.write_json(file, sealed({"fingerprint": fingerprint, "measures": content}))
@@ -68,14 +68,22 @@ def _read(file: Path, fingerprint: str) -> dict[str, Measure] | None:
 
 
 def _computed(
-    paths: Sequence[Path],
+    pictures: Pictures,
     prompts: Sequence[str],
     captions: Captions,
     judge: Judge,
     folder: Path,
 ) -> dict[str, Measure]:
+    paths = pictures.paths
+
     def features(measure: str) -> FeaturePair:
         return feature_cache.features(measure, paths, captions, judge, folder)
+
+    if refusal := _refusal(captions, judge, folder):
+        measures = dict.fromkeys(("match", "coherence", "style", "aesthetics"), refusal)
+        if not pictures.panels[0].lora:  # drawn as the base draws, whatever the training set
+            measures["match"] = judge.match(paths, prompts)
+        return measures
 
     measures = {
         "match": judge.match(paths, prompts),
@@ -85,6 +93,16 @@ def _computed(
         "aesthetics": judge.aesthetics(paths, lambda: features("style")),
     }
     return measures | judge.preference(paths, prompts)
+
+
+def _refusal(captions: Captions, judge: Judge, folder: Path) -> Measure | None:
+    """No number and the reason, where the judge cannot judge pictures of this training set."""
+    texts = [row.text for row in feature_cache.rows(captions)]
+    kind = judge.feature_kinds["style"]
+    reason = judge.refusal(
+        texts, lambda: feature_cache.of_training_set(kind, captions, judge, folder)
+    )
+    return None if reason is None else Measure(None, reason)
 
 
 def _or_reason(compute: Callable[[], Measure]) -> Measure:

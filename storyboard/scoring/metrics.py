@@ -86,6 +86,10 @@ class MetricsJudge:
             "versions": artifacts.versions("torch", "diffsynth", "transformers", "pillow"),
         }
 
+    def refusal(self, texts: Sequence[str], features: Callable[[], torch.Tensor]) -> str | None:
+        """None: CLIP and Inception have seen drawings of every kind."""
+        return None
+
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """CLIP score, 100 times the cosine of picture and prompt.
 

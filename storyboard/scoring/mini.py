@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from storyboard import artifacts, vocabulary
-from storyboard.scoring import classifier, feature_statistics
+from storyboard import artifacts
+from storyboard.scoring import classifier, competence, feature_statistics
 from storyboard.scoring.judge import FeaturePair
 from storyboard.scoring.scores import Measure
 
@@ -31,19 +31,20 @@ class MiniJudge:
         """What the numbers depend on."""
         return {
             "judge": artifacts.digest_of_file(classifier.WEIGHTS),
+            "limits": competence.LIMITS,
             "versions": artifacts.versions("torch", "pillow"),
         }
 
+    def refusal(self, texts: Sequence[str], features: Callable[[], torch.Tensor]) -> str | None:
+        """Why the classifier cannot judge this training set, by ``competence.refusal``."""
+        return competence.refusal(self.model, texts, features())
+
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """Percent of the attributes named in the prompts that the pictures show."""
-        wanted = [_readable(vocabulary.named_attributes(prompt)) for prompt in prompts]
+        wanted = [competence.readable(prompt) for prompt in prompts]
+        if reason := competence.unreadable(wanted):
+            return Measure(None, reason)
         total = sum(len(attributes) for attributes in wanted)
-        if not total:
-            return Measure(
-                None,
-                "no prompt names anything that mini was taught "
-                "(hair, expression, clothes, place, thing) · 提示词里没有可核对的特征",
-            )
 
         missing = []
         seen = classifier.read(self.model, _pixels(paths))
@@ -74,8 +75,8 @@ class MiniJudge:
         or a thing that came out deformed, and another style; it does not notice a blurred line.
         """
         of_pictures, of_training_set = style()
-        if len(of_training_set) <= feature_statistics.NEIGHBOURS:
-            return Measure(None, "needs a training set of some more pictures · 训练集要再多几张图")
+        if reason := competence.too_few(len(of_training_set)):
+            return Measure(None, reason)
 
         is_among = feature_statistics.precision(of_pictures, of_training_set).tolist()
         count, drawn = len(is_among), sum(is_among)
@@ -87,12 +88,6 @@ class MiniJudge:
             f"{except_for}; other bases: the contest asked for 6 of 10 "
             f"· 代替指标：{count} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分",
         )
-
-
-def _readable(attributes: dict[str, set[str]]) -> dict[str, set[str]]:
-    """``attributes`` (name -> values) without values that the classifier does not know."""
-    known = {name: values & set(classifier.VALUES[name]) for name, values in attributes.items()}
-    return {name: values for name, values in known.items() if values}
 
 
 def _listed(missing: Sequence[str]) -> str:
