@@ -52,8 +52,12 @@ class Base:
             expression for whole names, as peft takes it.
         high_noise_weight: What an error in the picture adds to the loss
             (``training.loss.timestep_weights``); 0 weighs all timesteps alike.
-        learning_rate, train_steps, train_batch_size, num_inference_steps, guidance_scale,
-            guidance_end: Defaults of ``Settings``.
+        rank, learning_rate, train_steps, train_batch_size, prior_loss_weight, caption_dropout,
+            num_inference_steps, guidance_scale, guidance_end: Defaults of ``Settings``.
+        small_set: Those of them that are others for a training set of few pictures
+            (``training.defaults``), by name.
+        vae_psnr: Of pictures of its own styles through its VAE, dB; None where every style comes
+            through it.
         controlnets: By ``Reference``'s control, a ControlNet at the hubs or in a folder.
         ip_adapter: Model at the hubs, weight file and folder of the image encoder in it; None
             where there is no IP-Adapter.
@@ -85,12 +89,17 @@ class Base:
     zero_terminal_snr: bool = False
     lora_targets: tuple[str, ...] = ATTENTION
     high_noise_weight: float = 0.0
+    rank: int = 16
     learning_rate: float = 1e-4
     train_steps: int = 800
     train_batch_size: int = 4
+    prior_loss_weight: float = 0.0
+    caption_dropout: float = 0.1
     num_inference_steps: int = 25
     guidance_scale: float = 5.0
     guidance_end: float = 1.0
+    small_set: Mapping[str, float] = field(default_factory=dict, hash=False)
+    vae_psnr: float | None = None
     controlnets: Mapping[str, HubModel | str] = field(default_factory=dict, hash=False)
     ip_adapter: tuple[HubModel, str, str] | None = None
     unet: Mapping[str, object] = field(default_factory=dict, hash=False)
