@@ -30,6 +30,8 @@ NUMBERS = {
     "learning_rate": (1e-8, 1.0),
     "guidance_scale": (1.0, 50.0),
     "guidance_end": (0.0, 1.0),
+    "prior_loss_weight": (0.0, 10.0),
+    "caption_dropout": (0.0, 1.0),
 }
 SWITCHES = ("gradient_checkpointing", "text_encoder_on_cpu", "offload", "vae_tiling")
 PATHS = ("dataset", "recipe", "output")  # or names
@@ -43,7 +45,8 @@ class Settings:
     """What the notebook's ``parameters`` cell sets, and nothing else: None stays None.
 
     ``models.run.resolve`` fills in what None comes to, which depends on base and machine, and
-    refuses what does not go with the base.
+    refuses what does not go with the base. Where rank, learning rate, steps, batch and prior loss
+    weight are None, ``training.defaults`` lets them follow the training set.
 
     Paths may be ``Path`` objects; a leading ``~`` is the home folder.
 
@@ -56,11 +59,15 @@ class Settings:
         output: Folder that everything made is written to.
         seed: Reaches data order, noise, initialisation and rendering.
         resolution: Side of a square of the same area as training and story pictures, in pixels.
-        rank: Rank of the LoRA, 1 to 256.
+        rank: Rank of the LoRA, 1 to 256; None takes what suits base and training set.
         alpha: Its scale is ``alpha / rank``; None is ``alpha = rank``.
         learning_rate: Peak of a cosine schedule with warm-up.
         train_steps: Optimizer steps.
         train_batch_size: Pictures in a step.
+        prior_loss_weight: Weight, in the loss, of pictures that the base itself draws of varied
+            prompts, so that it keeps what it knows (https://arxiv.org/abs/2208.12242, section
+            3.2); they are a third of each batch. 0 uses none.
+        caption_dropout: Share of pictures that are learnt without their caption, 0 to 1.
         num_inference_steps: Denoising steps for a picture.
         guidance_scale: Classifier-free guidance; 1 switches it off.
         guidance_end: Share of the steps after which guidance ends, 0 to 1.
@@ -102,11 +109,13 @@ class Settings:
     output: str = "outputs"
     seed: int = 42
     resolution: int | None = None
-    rank: int = 16
+    rank: int | None = None
     alpha: float | None = None
     learning_rate: float | None = None
     train_steps: int | None = None
     train_batch_size: int | None = None
+    prior_loss_weight: float | None = None
+    caption_dropout: float | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     guidance_end: float | None = None

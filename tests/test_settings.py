@@ -16,7 +16,7 @@ from storyboard.errors import SettingsError
 
 def test_nothing_is_filled_in():
     settings = Settings()
-    for name in ("base", "alpha", "resolution", "learning_rate", "train_steps", "character"):
+    for name in ("base", "alpha", "resolution", "rank", "learning_rate", "train_steps"):
         assert getattr(settings, name) is None
 
 
@@ -33,7 +33,9 @@ def test_nothing_is_filled_in():
         ({"output": " "}, "output=' '"),
         ({"seed": None}, "seed=None"),
         ({"dataset": None}, "dataset=None"),
-        ({"rank": None}, "rank=None"),
+        ({"prior_loss_weight": -1}, "prior_loss_weight=-1 must be a number from 0 to 10"),
+        ({"prior_loss_weight": True}, "prior_loss_weight=True must be a number"),
+        ({"caption_dropout": 1.5}, "caption_dropout=1.5 must be a number from 0 to 1"),
         ({"seed": 2**63}, "seed=9223372036854775808"),
         ({"base": 3}, "base=3 must be a name or a path"),
         ({"precision": "int8"}, 'precision=\'int8\' must be "fp32", "bf16", "fp16" or None'),

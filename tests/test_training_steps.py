@@ -93,7 +93,8 @@ def gradients(pipe, cached, micro_batch_size):
     weights = torch.ones(pipe.base.num_train_timesteps)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     add = functools.partial(loop._add_gradients, pipe, scaler, weights)
-    value, fitted = loop._accumulate(add, torch.optim.SGD(parameters), batch, micro_batch_size)
+    optimizer, weighted = torch.optim.SGD(parameters), [(batch, 1.0)]
+    value, fitted = loop._accumulate(add, optimizer, weighted, micro_batch_size)
     return torch.cat([parameter.grad.flatten() for parameter in parameters]), fitted, value
 
 

@@ -39,6 +39,8 @@ class Run:
     learning_rate: float
     train_steps: int
     train_batch_size: int
+    prior_loss_weight: float
+    caption_dropout: float
     num_inference_steps: int
     guidance_scale: float
     guidance_end: float
@@ -130,7 +132,7 @@ def filled(settings: Settings, base: Base) -> dict[str, Any]:
         own = getattr(settings, name)
         values[name] = getattr(base, name, None) if own is None else own
     if values["alpha"] is None:
-        values["alpha"] = float(settings.rank)
+        values["alpha"] = float(values["rank"])
     if settings.character and settings.character_strength is None:
         values["character_strength"] = CHARACTER_STRENGTH[settings.character]
     return values

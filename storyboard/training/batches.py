@@ -16,18 +16,23 @@ from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.pipeline import TrainingPipeline
 
 Bucket = tuple[int, int]  # height and width in pixels
+Batch = dict[str, torch.Tensor]
+PRIOR = "prior "  # stream of random numbers of the prior pictures
 EMPTY_CAPTION = 0  # index of its embedding in the cache
 
 
 def epoch_batches(
-    cache: Cache, batch_size: int, seed: int, epoch: int
+    cache: Cache, batch_size: int, seed: int, epoch: int, stream: str = ""
 ) -> list[tuple[Bucket, torch.Tensor]]:
     """Bucket and indices into it of each batch of an epoch, in order.
 
     Every picture is in one batch. Batches do not cross buckets, so that the last of a bucket may be
     smaller.
+
+    Args:
+        stream: Name of the random numbers, apart from those of other names.
     """
-    generator = _generator(seed, "order", epoch)
+    generator = _generator(seed, f"{stream}order", epoch)
     batches = []
     for bucket, latents in sorted(cache.latents.items()):
         order = torch.randperm(len(latents), generator=generator)
@@ -36,13 +41,44 @@ def epoch_batches(
 
 
 def batches_from(
-    cache: Cache, batch_size: int, seed: int, step: int
+    cache: Cache, batch_size: int, seed: int, step: int, stream: str = ""
 ) -> Iterator[tuple[Bucket, torch.Tensor]]:
     """The batches of ``step`` and of all steps after it, without end; steps count from 0."""
     for epoch in itertools.count():
-        batches = epoch_batches(cache, batch_size, seed, epoch)
+        batches = epoch_batches(cache, batch_size, seed, epoch, stream)
         yield from batches[step:]
         step = max(0, step - len(batches))
+
+
+def weighted_batches(
+    cache: Cache,
+    prior: Cache | None,
+    pipe: TrainingPipeline,
+    hyperparameters: Hyperparameters,
+    step: int,
+) -> Iterator[list[tuple[Batch, float]]]:
+    """What ``step`` and all steps after it see: batches with their weights in the loss.
+
+    One of the training set with weight 1, and with ``prior`` one of that, with the prior loss
+    weight (https://arxiv.org/abs/2208.12242, eq. 2).
+    """
+    together = hyperparameters.train_batch_size
+    if prior is None:
+        parts = [(cache, together, "", 1.0)]
+    else:
+        of_prior = max(1, round(together * hyperparameters.prior_share))
+        parts = [
+            (cache, max(1, together - of_prior), "", 1.0),
+            (prior, of_prior, PRIOR, hyperparameters.prior_loss_weight),
+        ]
+
+    seed, dropout = hyperparameters.seed, hyperparameters.caption_dropout
+    orders = [batches_from(part, size, seed, step, stream) for part, size, stream, _ in parts]
+    for number in itertools.count(step):
+        yield [
+            (draw_batch(part, *next(order), pipe, seed, number, dropout, stream), weight)
+            for order, (part, _, stream, weight) in zip(orders, parts, strict=True)
+        ]
 
 
 def draw_batch(
@@ -53,13 +89,17 @@ def draw_batch(
     seed: int,
     step: int,
     caption_dropout: float = Hyperparameters.caption_dropout,
-) -> dict[str, torch.Tensor]:
+    stream: str = "",
+) -> Batch:
     """A batch with its noise, timesteps and conditioning on the device, as ``diffusion_loss`` asks.
 
     The timesteps are stratified: each picture's is drawn from its own of n equal intervals. Losses
     of different batches then differ less (https://arxiv.org/abs/2107.00630, appendix I.1).
+
+    Args:
+        stream: As of ``epoch_batches``.
     """
-    generator = _generator(seed, "step", step)
+    generator = _generator(seed, f"{stream}step", step)
     latents = cache.latents[bucket][indices]
     noise = torch.randn(latents.shape, generator=generator)
 

@@ -27,6 +27,7 @@ Bucket = tuple[int, int]  # height and width in pixels
 
 # at once through the VAE; more do not fit a CPU's caches
 PIXELS_PER_BATCH = {"cuda": 16 * 256 * 256, "cpu": 2 * 256 * 256}
+OWN, PRIOR = "latents", "prior-latents"  # folders in <output>/cache
 FILE = "latents.safetensors"
 PARTS = ("latents", "time_ids", "captions")  # of the file
 NAME = re.compile(r"(\d{1,6})x(\d{1,6})\.(latents|time_ids|captions)")  # of its tensors
@@ -88,11 +89,12 @@ def fit(
     return np.asarray(cropped), (height, width), (top, left)
 
 
-def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
+def prepare(captions: Captions, run: Run, prompts: Iterable[str] = (), name: str = OWN) -> Cache:
     """The cache of ``captions``, from ``<output>/cache`` if it was made before.
 
     Args:
         prompts: Encoded together with the captions, while the text encoders are loaded.
+        name: Of its folder in ``<output>/cache``.
 
     Raises:
         BaseError, SettingsError: As ``conditioning.encode``.
@@ -102,7 +104,7 @@ def prepare(captions: Captions, run: Run, prompts: Iterable[str] = ()) -> Cache:
     texts = ["", *sorted({row.text for row in captions.rows} - {""})]
     embeddings = conditioning.encode(run, prompts, captions=texts)
 
-    target = run.folder / "cache" / "latents"
+    target = run.folder / "cache" / name
     max_ratio = Hyperparameters.of(run).max_bucket_ratio
     fingerprint = artifacts.fingerprint(
         stage="latents",

@@ -19,7 +19,10 @@ class Hyperparameters:
         targets: Modules of the UNet that get a LoRA, as ``Base.lora_targets``.
         learning_rate: At the peak.
         train_steps: Optimizer steps.
-        train_batch_size: Pictures in a step.
+        train_batch_size: Pictures in a step, prior pictures included.
+        prior_loss_weight: As in ``Settings``; 0 draws no prior pictures.
+        caption_dropout: Share of pictures that are seen with the empty caption: classifier-free
+            guidance needs a prediction without a caption (https://arxiv.org/abs/2207.12598).
         precision: Of the base; the LoRA itself is fp32.
         clip_skip: As in ``Settings``; None reads captions where the base usually does.
         text_encoder_bits: As in ``Settings``; None is a text encoder that is not quantised.
@@ -29,8 +32,9 @@ class Hyperparameters:
         resolution_step: Divides the sides of a bucket, as ``Base.resolution_step``.
         high_noise_weight: As ``Base.high_noise_weight``; ``loss.timestep_weights`` has the formula.
         max_timestep_weight: Ceiling of a timestep's weight in the loss.
-        caption_dropout: Share of pictures that are seen with the empty caption: classifier-free
-            guidance needs a prediction without a caption (https://arxiv.org/abs/2207.12598).
+        prior_share: Of a batch, that are prior pictures; at least one, beside at least one of the
+            training set.
+        prior_pictures: How many different ones there are.
         warmup: Share of the steps in which the learning rate rises.
         learning_rate_floor: The learning rate at the end, as a share of the peak.
         weight_decay, betas, eps: Of AdamW (https://arxiv.org/abs/1711.05101).
@@ -46,6 +50,7 @@ class Hyperparameters:
     learning_rate: float
     train_steps: int
     train_batch_size: int
+    prior_loss_weight: float
     precision: str
     clip_skip: int | None
     text_encoder_bits: int | None
@@ -58,6 +63,8 @@ class Hyperparameters:
     high_noise_weight: float
     max_timestep_weight: float = 50.0
     caption_dropout: float = 0.1
+    prior_share: float = 1 / 3
+    prior_pictures: int = 48
     warmup: float = 0.05
     learning_rate_floor: float = 0.02
     weight_decay: float = 1e-2
@@ -78,6 +85,8 @@ class Hyperparameters:
             learning_rate=run.learning_rate,
             train_steps=run.train_steps,
             train_batch_size=run.train_batch_size,
+            prior_loss_weight=run.prior_loss_weight,
+            caption_dropout=run.caption_dropout,
             precision=run.plan.precision,
             clip_skip=run.clip_skip,
             text_encoder_bits=run.text_encoder_bits,

@@ -5,7 +5,7 @@ import functools
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from storyboard import artifacts
 from storyboard.errors import ResourceError, TrainingError
 from storyboard.models.tensor_files import DamagedFile
-from storyboard.training.batches import Bucket, batches_from, draw_batch
+from storyboard.training.batches import Batch, weighted_batches
 from storyboard.training.cache import Cache
 from storyboard.training.checkpoint import TrainingState
 from storyboard.training.graphs import Replay
@@ -24,7 +24,7 @@ from storyboard.training.pipeline import TrainingPipeline
 
 CHECKPOINTS = 4  # the state for resume is written after each of so many equal parts
 
-Gradients = Callable[[dict[str, torch.Tensor], float], torch.Tensor]
+Gradients = Callable[[Batch, float], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def optimise(
     micro_batch_size: int,
     report: Callable[[Step], None],
     cuda_graphs: bool = False,
+    prior: Cache | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train the LoRA that was injected into ``pipe.unet``; returns its weights by peft's names.
 
@@ -82,6 +83,7 @@ def optimise(
     Args:
         micro_batch_size: Pictures that are in the UNet at once.
         report: Called before the first step and after each.
+        prior: Pictures of the base's own, which a share of each step are.
 
     Raises:
         TrainingError: The loss is not finite; the last checkpoint stays.
@@ -95,17 +97,15 @@ def optimise(
     report(Step(first, total, state.losses[-1] if first else math.nan, 0.0, math.nan))
 
     # 2. Batches and the function that adds their gradients
-    batches = batches_from(
-        cache, hyperparameters.train_batch_size, hyperparameters.seed, step=first
-    )
+    steps = weighted_batches(cache, prior, pipe, hyperparameters, step=first)
     gradients = _gradients_of(pipe, state.scaler, hyperparameters, cuda_graphs)
 
     for step in range(first, total):
-        # 3. The batch of this step
-        batch = _drawn(cache, next(batches), pipe, hyperparameters, step)
+        # 3. The batches of this step
+        batches = next(steps)
 
-        # 4. Its loss and gradients
-        loss, micro_batch_size = _accumulate(gradients, state.optimizer, batch, micro_batch_size)
+        # 4. Their loss and gradients
+        loss, micro_batch_size = _accumulate(gradients, state.optimizer, batches, micro_batch_size)
         _check_finite(loss, step, hyperparameters)
 
         # 5. The weights
@@ -138,18 +138,6 @@ def _go_on(state: TrainingState, checkpoint: Path, total: int) -> None:
         )
         return
     print(f"train: going on from step {len(state.losses)}", flush=True)
-
-
-def _drawn(
-    cache: Cache,
-    batch: tuple[Bucket, torch.Tensor],
-    pipe: TrainingPipeline,
-    hyperparameters: Hyperparameters,
-    step: int,
-) -> dict[str, torch.Tensor]:
-    """The pictures of ``batch`` with what ``step`` draws for them."""
-    seed, dropout = hyperparameters.seed, hyperparameters.caption_dropout
-    return draw_batch(cache, *batch, pipe, seed, step, dropout)
 
 
 def trainable(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -195,7 +183,7 @@ def _add_gradients(
     pipe: TrainingPipeline,
     scaler: torch.amp.GradScaler,
     weights: torch.Tensor,
-    batch: dict[str, torch.Tensor],
+    batch: Batch,
     share: float,
 ) -> torch.Tensor:
     """Add the gradients of ``share`` of a step; returns its loss times ``share``."""
@@ -207,32 +195,42 @@ def _add_gradients(
 def _accumulate(
     gradients: Gradients,
     optimizer: torch.optim.Optimizer,
-    batch: dict[str, torch.Tensor],
+    batches: Sequence[tuple[Batch, float]],
     micro_batch_size: int,
 ) -> tuple[float, int]:
     """Gradients of one step; returns its loss and the micro batch size that fitted.
 
     Where memory runs out, the size is halved and the step begins anew: the gradients are the same.
 
+    Args:
+        batches: With their weights; the loss is the weighted sum of their means.
+
     Raises:
         ResourceError: Not even one picture fits.
     """
-    pictures = len(batch["latents"])
     set_to_none = not isinstance(gradients, Replay)  # a CUDA graph knows the gradients' memory
     while True:
         optimizer.zero_grad(set_to_none=set_to_none)
         loss = 0.0
         try:
-            for start in range(0, pictures, micro_batch_size):
-                stop = start + micro_batch_size
-                part = {name: tensor[start:stop] for name, tensor in batch.items()}
-                loss += gradients(part, len(part["latents"]) / pictures).item()
+            for batch, weight in batches:
+                for part, share in _micro_batches(batch, micro_batch_size):
+                    loss += gradients(part, weight * share).item()
             return loss, micro_batch_size
         except torch.OutOfMemoryError as error:
-            micro_batch_size = _halved(micro_batch_size, pictures, error)
+            largest = max(len(batch["latents"]) for batch, _ in batches)
+            micro_batch_size = _halved(micro_batch_size, largest, error)
         optimizer.zero_grad(set_to_none=set_to_none)
-        if batch["latents"].is_cuda:
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _micro_batches(batch: Batch, size: int) -> Iterator[tuple[Batch, float]]:
+    """Parts of ``size`` pictures at most, with their shares of the batch."""
+    pictures = len(batch["latents"])
+    for start in range(0, pictures, size):
+        part = {name: tensor[start : start + size] for name, tensor in batch.items()}
+        yield part, len(part["latents"]) / pictures
 
 
 def _halved(micro_batch_size: int, pictures: int, error: torch.OutOfMemoryError) -> int:

@@ -5,6 +5,7 @@ from collections import Counter
 
 from storyboard.data.captions import Captions
 from storyboard.models.run import Run
+from storyboard.training.hyperparameters import Hyperparameters
 
 
 def metadata(captions: Captions, run: Run, steps: int) -> dict[str, object]:
@@ -35,6 +36,7 @@ def metadata(captions: Captions, run: Run, steps: int) -> dict[str, object]:
         "modelspec.implementation": "diffusers",
         "modelspec.title": "Storyboard LoRA",
         "modelspec.resolution": f"{run.resolution}x{run.resolution}",
+        **_regularisation(run),
         **_objective(run),
         **_text_encoder(run),
     }
@@ -47,6 +49,17 @@ def _tags(captions: Captions) -> Counter[str]:
         parts = (part.strip() for part in row.text.replace("，", ",").split(","))
         tags.update(part for part in parts if part)
     return tags
+
+
+def _regularisation(run: Run) -> dict[str, object]:
+    """What keeps the base's knowledge, in kohya's names; nothing where it is as usual."""
+    facts: dict[str, object] = {}
+    if run.prior_loss_weight:
+        facts["ss_prior_loss_weight"] = run.prior_loss_weight
+        facts["ss_num_reg_images"] = Hyperparameters.of(run).prior_pictures
+    if run.caption_dropout != run.base.caption_dropout:
+        facts["ss_caption_dropout_rate"] = run.caption_dropout
+    return facts
 
 
 def _objective(run: Run) -> dict[str, object]:

@@ -16,6 +16,7 @@ from storyboard.lora.file import Lora
 from storyboard.models.run import Run, resolve
 from storyboard.settings import Settings
 from storyboard.story import Story
+from storyboard.training import defaults
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.metadata import metadata
 from storyboard.training.milestones import STATE, Milestones, forget
@@ -27,14 +28,14 @@ BYTES = 4 * 10**8  # of LoRA, state and checkpoints
 BYTES_PER_PICTURE = 3 * 10**6  # of cached latents and embeddings
 
 
-@stages.stage("train", "lora", "cache/latents")
+@stages.stage("train", "lora", "cache/latents", "cache/prior", "cache/prior-latents")
 def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
     """Train a LoRA on ``captions`` into ``<output>/lora``.
 
     An interrupted call resumes from the last checkpoint, which is written every quarter; one that
     is damaged is left aside, with a line printed.
     The LoRA as it stood after one and two thirds is kept in ``checkpoints/``, for ``best`` to
-    choose from.
+    choose from. What the settings leave None follows the set (``defaults``), with a line printed.
 
     Args:
         story: Its first panels are drawn along the way, without references and character
@@ -47,9 +48,12 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         TrainingError: The loss is not finite.
     """
     run = resolve(settings)
-    hyperparameters = Hyperparameters.of(run)
     target = run.folder / "lora"
     _check_batch_size(captions, run)
+    choice = defaults.choose(run, captions, lambda chosen: _distance(chosen, captions))
+    print(f"train: {choice.reason}", flush=True)
+    run = choice.run
+    hyperparameters = Hyperparameters.of(run)
 
     fingerprint = _fingerprint(captions, run, hyperparameters)
     if manifest := artifacts.finished(target, fingerprint):
@@ -59,6 +63,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         return lora
 
     _check_disk(captions, target)
+    _print_concerns(captions, run)
     checkpoint = run.folder / CHECKPOINT / fingerprint[:16] / STATE
     with artifacts.building(target) as folder:
         previews = _train(captions, run, hyperparameters, story, folder, checkpoint)
@@ -69,6 +74,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
             base=run.base.name,
             digest=artifacts.digest_of_file(folder / "lora.safetensors"),
             hyperparameters=asdict(hyperparameters),
+            reason=choice.reason,
             previews=previews,
         )
     forget(run.folder / CHECKPOINT)
@@ -78,12 +84,31 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
 
 
 def _check_batch_size(captions: Captions, run: Run) -> None:
-    pictures = len(captions)
-    if run.train_batch_size > pictures:
+    pictures, asked = len(captions), run.settings.train_batch_size
+    if asked and asked > pictures:
         raise SettingsError(
-            f"train_batch_size={run.train_batch_size} is more than the {pictures} pictures "
+            f"train_batch_size={asked} is more than the {pictures} pictures "
             f"there are: set it to {pictures} or less."
         )
+
+
+def _print_concerns(captions: Captions, run: Run) -> None:
+    """Say where a set of the user's own is too small or too far."""
+    if run.settings.dataset == "sample":
+        return
+    from storyboard.training import suitability
+
+    paths = [captions.path(row) for row in captions.rows]
+    for sentence in suitability.concerns(run.base, len(captions), paths):
+        print(f"train: {sentence}", flush=True)
+
+
+def _distance(run: Run, captions: Captions) -> float:
+    """How far ``captions`` are from what the base draws."""
+    from storyboard.training import distance, prior
+
+    count = Hyperparameters.of(run).prior_pictures
+    return distance.kept(run, captions, prior.draw(run, captions, count))
 
 
 def _fingerprint(captions: Captions, run: Run, hyperparameters: Hyperparameters) -> str:
@@ -126,7 +151,7 @@ def _train(
     checkpoint: Path,
 ) -> list[dict]:
     """Write everything but the manifest into ``folder``; returns the previews."""
-    from storyboard.training import cache, loop
+    from storyboard.training import cache, loop, prior
     from storyboard.training.injection import inject
     from storyboard.training.pipeline import TrainingPipeline
     from storyboard.training.previews import Previews
@@ -137,6 +162,10 @@ def _train(
     previews = Previews(run, story) if story else None
     kept = Milestones(checkpoint.parent, previews.fingerprint if previews else "")
     cached = cache.prepare(captions, run, _prompts(story, run))
+    own = None
+    if hyperparameters.prior_loss_weight:
+        drawn = prior.draw(run, captions, hyperparameters.prior_pictures)
+        own = cache.prepare(drawn, run, name=cache.PRIOR)
 
     # 2. The UNet with a LoRA
     pipe = TrainingPipeline.load(run.base, ("unet",), run.plan.device, run.plan.dtype)
@@ -155,6 +184,7 @@ def _train(
             run.plan.train_micro_batch_size,
             progress.report,
             run.plan.cuda_graphs,
+            own,
         )
 
     # 4. The files
