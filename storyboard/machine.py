@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storyboard import artifacts, show
-from storyboard.data import recipes
+from storyboard.data import listing, recipes
 from storyboard.errors import ResourceError
 from storyboard.models import memory, run, weights
 from storyboard.models.base import Base
 from storyboard.settings import Settings
+from storyboard.training import defaults
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
 MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
@@ -76,6 +77,10 @@ def check(settings: Settings) -> Facts:
     _check_disks(uses)
     plan = memory.plan(base, settings)
     memory.check(base, settings)
+    paths = _pictures(settings)
+    values = run.filled(settings, base)
+    if paths:
+        values |= defaults.by_size(base, settings, len(paths))
 
     facts = Facts(
         [
@@ -85,7 +90,8 @@ def check(settings: Settings) -> Facts:
             ("memory", str(plan)),
             ("disk", _free_disk(uses)),
             ("base", f"{base.title}, {_weights(base, present)}"),
-            ("time", _time(base, run.filled(settings, base), MINUTES[plan.device])),
+            *([("pictures", _suitable(base, paths))] if paths else []),
+            ("time", _time(base, values, MINUTES[plan.device])),
         ]
     )
     show.tell(facts)
@@ -115,6 +121,22 @@ def files(settings: Settings) -> Facts:
     paths += sorted(panels, key=lambda path: int(path.stem.split("-")[1]))
     rows = [(_size(path), str(path)) for path in paths if path.is_file()]
     return Facts(rows, "Yours to take")
+
+
+def _pictures(settings: Settings) -> list[Path]:
+    """The pictures of a folder of the user's own; none where ``dataset`` is something else."""
+    folder = Path(settings.dataset)
+    if settings.dataset == "sample" or not folder.is_dir():
+        return []
+    listed = listing.read_folder(folder, settings.folder)
+    return [picture.file.path for picture in listed.pictures if picture.file]
+
+
+def _suitable(base: Base, paths: list[Path]) -> str:
+    """How many pictures there are, and what speaks against them."""
+    from storyboard.training import suitability
+
+    return "; ".join([f"{len(paths)}", *suitability.concerns(base, len(paths), paths)])
 
 
 def _disk_uses(settings: Settings, base: Base) -> list[DiskUse]:
