@@ -8,6 +8,7 @@ import gc
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -131,7 +132,7 @@ def _file(index: int) -> str:
     return f"{index:03}.png"
 
 
-def _kept(folder) -> Captions | None:
+def _kept(folder: Path) -> Captions | None:
     """What was drawn before; None where that is damaged, to be drawn anew."""
     try:
         return Captions.load(folder)
