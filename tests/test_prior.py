@@ -29,7 +29,7 @@ def small(make_settings, tmp_path, monkeypatch):
     real = Hyperparameters.of
     fewer = staticmethod(lambda run: replace(real(run), prior_pictures=COUNT))
     monkeypatch.setattr(Hyperparameters, "of", fewer)
-    dataset = foreign.write(tmp_path / "foreign", 6)
+    dataset = foreign.write(tmp_path / "foreign", 8)
     settings = make_settings(dataset=str(dataset), prior_loss_weight=1.0, train_steps=8)
     return collect(settings), settings
 

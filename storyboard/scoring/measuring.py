@@ -79,18 +79,19 @@ def _computed(
     def features(measure: str) -> FeaturePair:
         return feature_cache.features(measure, paths, captions, judge, folder)
 
-    if refusal := _refusal(captions, judge, folder):
-        measures = dict.fromkeys(("match", "coherence", "style", "aesthetics"), refusal)
-        if not pictures.panels[0].lora:  # drawn as the base draws, whatever the training set
-            measures["match"] = judge.match(paths, prompts)
-        return measures
+    refusal = _refusal(captions, judge, folder)
 
+    def judged(compute: Callable[[], Measure]) -> Measure:
+        return refusal or _or_reason(compute)
+
+    # what the base alone draws is in a hand that the judge knows, whatever the training set
+    by_base = not pictures.panels[0].lora
     measures = {
-        "match": judge.match(paths, prompts),
-        "coherence": _or_reason(lambda: _coherence(paths, features)),
-        "style": _or_reason(lambda: _style(paths, captions, features)),
+        "match": judge.match(paths, prompts) if by_base or not refusal else refusal,
+        "coherence": judged(lambda: _coherence(paths, features)),
+        "style": judged(lambda: _style(paths, captions, features)),
         "crispness": _or_reason(lambda: _crispness(paths, captions)),
-        "aesthetics": judge.aesthetics(paths, lambda: features("style")),
+        "aesthetics": judged(lambda: judge.aesthetics(paths, lambda: features("style"))),
     }
     return measures | judge.preference(paths, prompts)
 
