@@ -1,20 +1,21 @@
 """What the classifier of ``mini`` cannot judge, it does not."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import prompt_following
 from storyboard import collect, score
 from storyboard.data.captions import Captions
 from storyboard.scoring import classifier, competence
 from tests import foreign
-from tests.conftest import picture
+from tests.conftest import ROOT, picture
 from tests.scored import pictures_of
 from tools.captions import caption
 
+RENDERS = ROOT / "benchmarks" / "renders"
 PROMPTS = ["手绘，棕色长发女孩，微笑，海边", "手绘，紫色短发女孩，惊讶，森林"]
 
 
@@ -32,9 +33,10 @@ def foreign_set(make_settings, tmp_path) -> Captions:
 
 def renders(style: str, count: int) -> tuple[np.ndarray, list[str]]:
     """Real pictures of a style that the classifier has learnt, and their captions."""
-    pixels, rows = prompt_following.real_renders()
-    chosen = [index for index, row in enumerate(rows) if row["style"] == style][:count]
-    return pixels[chosen], [caption(rows[index], "zh") for index in chosen]
+    rows = json.loads((RENDERS / "meta.json").read_text(encoding="utf-8"))
+    chosen = [row for row in rows if row["style"] == style][:count]
+    pixels = [classifier.pixels(RENDERS / f"{row['id']}.webp") for row in chosen]
+    return np.stack(pixels), [caption(row, "zh") for row in chosen]
 
 
 @pytest.mark.parametrize("style", ["lorelei", "avataaars", "personas", "toonHead", "micah"])

@@ -1,6 +1,7 @@
 """Prior preservation: pictures of the base's own beside those of the training set."""
 
 import itertools
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from storyboard import collect, train, vocabulary
+from storyboard import Settings, collect, train, vocabulary
 from storyboard.models import bases
 from storyboard.models.run import run_on
 from storyboard.rendering import sampling
@@ -23,14 +24,28 @@ MINI = bases.get("mini")
 COUNT = 8
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder with a foreign set and an output in which its prior pictures are drawn."""
+    folder = tmp_path_factory.mktemp("kept")
+    output, dataset = str(folder / "out"), str(foreign.write(folder / "foreign", 8))
+    settings = Settings(base="mini", dataset=dataset, output=output, resolution=64)
+    captions = collect(settings)
+    run = run_on(MINI, settings)
+    cache.prepare(captions, run)
+    cache.prepare(prior.draw(run, captions, COUNT), run, name=cache.PRIOR)
+    return folder
+
+
 @pytest.fixture
-def small(make_settings, tmp_path, monkeypatch):
-    """(captions, settings) of a foreign set, with few prior pictures."""
+def small(kept, make_settings, tmp_path, monkeypatch):
+    """(captions, settings) of a foreign set whose few prior pictures are drawn."""
     real = Hyperparameters.of
     fewer = staticmethod(lambda run: replace(real(run), prior_pictures=COUNT))
     monkeypatch.setattr(Hyperparameters, "of", fewer)
-    dataset = foreign.write(tmp_path / "foreign", 8)
-    settings = make_settings(dataset=str(dataset), prior_loss_weight=1.0, train_steps=8)
+    shutil.copytree(kept / "out", tmp_path / "out")
+    dataset = str(kept / "foreign")
+    settings = make_settings(dataset=dataset, prior_loss_weight=1.0, train_steps=8)
     return collect(settings), settings
 
 
@@ -73,6 +88,7 @@ def test_prompts_of_another_base_have_no_style_and_its_language(hub, make_settin
     assert all(text.isascii() and text.startswith("a ") for text in texts)
 
 
+@pytest.mark.slow
 def test_a_weight_of_zero_is_training_as_it_was(small, tmp_path):
     captions, settings = small
     without = settings.but(prior_loss_weight=0.0, train_batch_size=4, output=str(tmp_path / "a"))
@@ -93,6 +109,7 @@ def test_a_weight_of_zero_is_training_as_it_was(small, tmp_path):
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_a_third_of_each_batch_are_prior_pictures(small):
     captions, settings = small
     run = run_on(MINI, settings.but(train_batch_size=6, prior_loss_weight=0.5))
@@ -109,8 +126,10 @@ def test_a_third_of_each_batch_are_prior_pictures(small):
     assert [len(batch["latents"]) for batch, _ in parts] == [1, 1]
 
 
+@pytest.mark.slow
 def test_prior_pictures_are_drawn_once_and_the_lora_says_so(small, monkeypatch, capsys):
     captions, settings = small
+    shutil.rmtree(settings.folder / "cache" / "prior")
     lora = train(captions, settings)
     assert f"{COUNT} pictures are drawn of what mini knows" in capsys.readouterr().out
     assert len(list((settings.folder / "cache" / "prior").glob("*.png"))) == COUNT
@@ -123,6 +142,7 @@ def test_prior_pictures_are_drawn_once_and_the_lora_says_so(small, monkeypatch, 
     assert "are drawn of what" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_prior_picture_that_was_changed_is_drawn_again(small, capsys):
     captions, settings = small
     run = run_on(MINI, settings)
@@ -132,10 +152,12 @@ def test_a_prior_picture_that_was_changed_is_drawn_again(small, capsys):
     assert "000.png is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_to_the_same_weights(small, tmp_path, monkeypatch, capsys):
     captions, settings = small
     whole = train(captions, settings)
     again = settings.but(output=str(tmp_path / "again"))
+    shutil.copytree(settings.folder / "cache", again.folder / "cache")
     undo = interrupt(monkeypatch, at=10)  # two calls a step
     with pytest.raises(KeyboardInterrupt):
         train(captions, again)
@@ -145,6 +167,7 @@ def test_interrupted_it_goes_on_to_the_same_weights(small, tmp_path, monkeypatch
     assert resumed.digest == whole.digest and resumed.losses == whole.losses
 
 
+@pytest.mark.slow
 def test_prior_pictures_keep_what_the_base_draws(small, tmp_path):
     """After the same steps the loss on the base's own pictures is lower with them than without."""
     captions, settings = small
@@ -171,6 +194,7 @@ def test_prior_pictures_keep_what_the_base_draws(small, tmp_path):
     assert losses[1] < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_foreign_set_is_far_and_the_bases_own_is_near(small):
     captions, settings = small
     run = run_on(MINI, settings)
@@ -180,6 +204,7 @@ def test_a_foreign_set_is_far_and_the_bases_own_is_near(small):
     assert distance.kept(run, drawn, drawn) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_distance_is_measured_once(small, monkeypatch):
     captions, settings = small
     run = run_on(MINI, settings)
@@ -193,6 +218,7 @@ def test_the_distance_is_measured_once(small, monkeypatch):
     assert distance.kept(run, captions, drawn) == measured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "kolors"])
 def test_other_bases_take_prior_pictures_where_that_is_set(small, hub, name, tmp_path):
     captions, settings = small

@@ -30,17 +30,20 @@ def few(tmp_path_factory):
     return foreign.write(tmp_path_factory.mktemp("few") / "pictures", 7)
 
 
+@pytest.mark.slow
 def test_the_bases_own_styles_come_through_as_it_is_said_of_them():
     """Measure again where the VAE has changed: ``Base.vae_psnr`` is this mean."""
     measured = mean(suitability.vae_psnr(MINI, renders(style)) for style in STYLES)
     assert measured == pytest.approx(MINI.vae_psnr, abs=0.7)
 
 
+@pytest.mark.slow
 def test_nothing_speaks_against_the_sample_set():
     paths = sorted((SAMPLE / "images").iterdir())[:40]
     assert suitability.concerns(MINI, len(paths), paths) == []
 
 
+@pytest.mark.slow
 def test_a_small_and_foreign_set_is_told_in_a_sentence_each(few):
     paths = sorted(few.glob("*.png"))
     small, far = suitability.concerns(MINI, len(paths), paths)
@@ -62,6 +65,7 @@ def test_pictures_that_cannot_be_read_are_passed_over(tmp_path):
     assert suitability.vae_psnr(MINI, []) is None
 
 
+@pytest.mark.slow
 def test_check_tells_of_a_folder_and_counts_its_pictures(few, make_settings):
     shown = str(check(make_settings(dataset=str(few), train_steps=None)))
     assert "pictures     7; 7 pictures are too few" in shown and "its VAE brings them" in shown
