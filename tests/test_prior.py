@@ -1,6 +1,5 @@
 """Prior preservation: pictures of the base's own beside those of the training set."""
 
-import itertools
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +13,7 @@ from storyboard import Settings, collect, train, vocabulary
 from storyboard.models import bases
 from storyboard.models.run import run_on
 from storyboard.rendering import sampling
-from storyboard.training import batches, cache, distance, loop, prior
+from storyboard.training import batches, cache, distance, loop, loss, prior
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.injection import inject
 from storyboard.training.pipeline import TrainingPipeline
@@ -117,13 +116,33 @@ def test_a_third_of_each_batch_are_prior_pictures(small):
     drawn = cache.prepare(prior.draw(run, captions, COUNT), run, name=cache.PRIOR)
     pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
     steps = batches.weighted_batches(own, drawn, pipe, Hyperparameters.of(run), 0)
-    for parts in itertools.islice(steps, 2):
-        assert [weight for _, weight in parts] == [1.0, 0.5]
-    assert [len(batch["latents"]) for batch, _ in next(steps)] == [4, 2]
+    [(batch, weight)] = next(steps)
+    assert batch["picture_weights"].tolist() == [1.5] * 4 + [1.5] * 2 and weight == 1.0
 
     one = Hyperparameters.of(run_on(MINI, settings.but(train_batch_size=1)))
-    parts = next(batches.weighted_batches(own, drawn, pipe, one, 0))
-    assert [len(batch["latents"]) for batch, _ in parts] == [1, 1]
+    [(batch, _)] = next(batches.weighted_batches(own, drawn, pipe, one, 0))
+    assert batch["picture_weights"].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.slow
+def test_pictures_of_other_shapes_are_a_batch_of_their_own_with_the_same_loss(small):
+    captions, settings = small
+    run = run_on(MINI, settings.but(train_batch_size=6, prior_loss_weight=0.5))
+    own = cache.prepare(captions, run)
+    drawn = cache.prepare(prior.draw(run, captions, COUNT), run, name=cache.PRIOR)
+    pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
+    steps = batches.weighted_batches(own, drawn, pipe, Hyperparameters.of(run), 0)
+    [(together, _)] = next(steps)
+    apart = [
+        ({name: tensor[part] for name, tensor in together.items() if "weights" not in name}, weight)
+        for part, weight in ((slice(0, 4), 1.0), (slice(4, 6), 0.5))
+    ]
+    wide = {name: tensor[:, :2] for name, tensor in apart[1][0].items() if name == "latents"}
+    assert len(batches._together([apart[0], (apart[1][0] | wide, 0.5)])) == 2
+    with torch.no_grad():
+        expected = sum(weight * loss.diffusion_loss(pipe, **batch) for batch, weight in apart)
+        found = loss.diffusion_loss(pipe, **together)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -158,7 +177,7 @@ def test_interrupted_it_goes_on_to_the_same_weights(small, tmp_path, monkeypatch
     whole = train(captions, settings)
     again = settings.but(output=str(tmp_path / "again"))
     shutil.copytree(settings.folder / "cache", again.folder / "cache")
-    undo = interrupt(monkeypatch, at=10)  # two calls a step
+    undo = interrupt(monkeypatch, at=6)
     with pytest.raises(KeyboardInterrupt):
         train(captions, again)
     undo()

@@ -60,7 +60,7 @@ def weighted_batches(
     """What ``step`` and all steps after it see: batches with their weights in the loss.
 
     One of the training set with weight 1, and with ``prior`` one of that, with the prior loss
-    weight (https://arxiv.org/abs/2208.12242, eq. 2).
+    weight (https://arxiv.org/abs/2208.12242, eq. 2); both in one where their shapes are the same.
     """
     together = hyperparameters.train_batch_size
     if prior is None:
@@ -75,10 +75,29 @@ def weighted_batches(
     seed, dropout = hyperparameters.seed, hyperparameters.caption_dropout
     orders = [batches_from(part, size, seed, step, stream) for part, size, stream, _ in parts]
     for number in itertools.count(step):
-        yield [
+        batches = [
             (draw_batch(part, *next(order), pipe, seed, number, dropout, stream), weight)
             for order, (part, _, stream, weight) in zip(orders, parts, strict=True)
         ]
+        yield _together(batches)
+
+
+def _together(batches: list[tuple[Batch, float]]) -> list[tuple[Batch, float]]:
+    """The same loss with fewer calls of the UNet: batches of equal shapes as one."""
+    shapes = {tuple(tensor.shape[1:] for tensor in batch.values()) for batch, _ in batches}
+    if len(batches) == 1 or len(shapes) > 1:
+        return batches
+    pictures = sum(len(batch["latents"]) for batch, _ in batches)
+    together = {name: torch.cat([batch[name] for batch, _ in batches]) for name in batches[0][0]}
+    together["picture_weights"] = torch.cat(
+        [
+            torch.full_like(
+                batch["timesteps"], weight * pictures / len(batch["latents"]), dtype=torch.float32
+            )
+            for batch, weight in batches
+        ]
+    )
+    return [(together, 1.0)]
 
 
 def draw_batch(

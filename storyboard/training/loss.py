@@ -54,6 +54,7 @@ def diffusion_loss(
     noise: torch.Tensor,
     timesteps: torch.Tensor,
     weights: torch.Tensor | None = None,
+    picture_weights: torch.Tensor | None = None,
     **conditioning: torch.Tensor,
 ) -> torch.Tensor:
     """Mean squared error of the prediction (https://arxiv.org/abs/2006.11239, eq. 14).
@@ -65,6 +66,7 @@ def diffusion_loss(
         latents, noise: (n, 4, h, w).
         timesteps: (n,) integers below ``num_train_timesteps``.
         weights: (t,) one for each of the schedule's timesteps; None is 1 for all.
+        picture_weights: (n,) one for each picture; None is 1 for all.
         conditioning: prompt_embeds (n, l, d), pooled_prompt_embeds (n, d), add_time_ids (n, 6).
     """
     alphas_cumprod = pipe.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
@@ -80,4 +82,8 @@ def diffusion_loss(
     target = training_target(latents, noise, alphas_cumprod, pipe.base.prediction_type)
     errors = functional.mse_loss(prediction.float(), target.float(), reduction="none")
     loss = errors.mean((1, 2, 3))  # one for each picture
-    return (loss if weights is None else loss * weights[timesteps]).mean()
+    if weights is not None:
+        loss = loss * weights[timesteps]
+    if picture_weights is not None:
+        loss = loss * picture_weights
+    return loss.mean()
