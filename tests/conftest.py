@@ -68,7 +68,6 @@ def make_settings(tmp_path):
                 "train_steps": 4,
                 "train_batch_size": 4,
                 "num_inference_steps": 3,
-                "prior_loss_weight": 0.0,  # a small set would have pictures of the base's drawn
             }
             | changes
         )

@@ -67,6 +67,13 @@ def test_what_is_set_is_kept(tmp_path):
     assert defaults.choose(run, of(16, tmp_path), never).run.prior_loss_weight == 0
 
 
+def test_a_size_that_the_base_cannot_draw_has_no_prior_pictures(tmp_path):
+    assert chosen(16, tmp_path, resolution=128).run.prior_loss_weight == 1.0
+    assert chosen(16, tmp_path, resolution=64).run.prior_loss_weight == 0.0
+    kept = chosen(16, tmp_path, resolution=64, prior_loss_weight=0.5)
+    assert kept.run.prior_loss_weight == 0.5
+
+
 def test_alpha_follows_the_rank_unless_it_is_set(tmp_path):
     base = replace(MINI, small_set=MINI.small_set | {"rank": 8})
     assert chosen(16, tmp_path, base=base).run.alpha == 8.0

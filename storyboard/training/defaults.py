@@ -34,7 +34,9 @@ class Choice:
 
 def by_size(base: Base, settings: Settings, pictures: int) -> dict[str, Any]:
     """What NAMES come to for a set of so many pictures, before its distance is known."""
-    small = base.small_set if pictures < SMALL_SET else {}
+    small = dict(base.small_set) if pictures < SMALL_SET else {}
+    if (settings.resolution or base.resolution) < base.resolution / 2:
+        small.pop("prior_loss_weight", None)  # so small, the base draws nothing worth keeping
     values = {}
     for name in NAMES:
         own = getattr(settings, name)
