@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 
-from tools import train_vae
+from tools import optimisation, train_vae
 
 # one picture in so many also comes blurred, with a caption that says so, for negative prompts
 BLURRED_EVERY = 30
@@ -28,8 +28,8 @@ def load_vae(work: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: np.ndarray | list[np.ndarray]) -> torch.Tensor:
-    """uint8 (n, r, r, 3) -> means (n, 4, r / 8, r / 8), 16 pictures at a time in bf16."""
-    with torch.autocast("cpu", torch.bfloat16):
+    """uint8 (n, r, r, 3) -> means (n, 4, r / 8, r / 8), 16 pictures at a time."""
+    with optimisation.bf16():
         parts = [
             vae.encode(
                 train_vae.as_batch(np.asarray(pixels[start : start + 16]))

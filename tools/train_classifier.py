@@ -75,7 +75,7 @@ def main() -> None:
         pictures = spoil(
             as_tensor(packed[part][chosen.sort().values.numpy()]), generator
         ).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with optimisation.bf16():
             logits = model(pictures)
         loss = sum(
             F.cross_entropy(

@@ -237,7 +237,7 @@ class Training:
         """The noise in ``noisy`` (n, 4, h, w); ``captions`` are rows of the cached embeddings."""
         embeds, pooled, key_bias = (self.text[name][captions].float() for name in ENCODED)
         added = {"text_embeds": pooled, "time_ids": time_ids(self.resolution, len(noisy))}
-        with torch.autocast("cpu", torch.bfloat16):
+        with optimisation.bf16():
             down, mid = self.controlnet(
                 noisy,
                 timesteps,

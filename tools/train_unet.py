@@ -154,7 +154,7 @@ class Training:
         timesteps = torch.randint(0, len(self.alphas), (len(chosen),))
         noise = torch.randn_like(latents)
         noisy = optimisation.add_noise(latents, noise, self.alphas[timesteps])
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.compile):
+        with optimisation.bf16(self.arguments.compile):
             noise_pred = self.mini(noisy, timesteps, captions, self.resolution).float()
 
         weight = torch.stack(
@@ -216,7 +216,9 @@ def command_line() -> argparse.Namespace:
     )
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--warm", type=Path, help="a diffusers folder to begin with")
-    parser.add_argument("--compile", action="store_true", help="torch.compile and bf16 autocast")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile, and bf16 where the CPU has it"
+    )
     parser.add_argument(
         "--face",
         type=float,

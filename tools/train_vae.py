@@ -25,7 +25,7 @@ from diffusers import AutoencoderKL
 from tools import optimisation, widen
 
 CONFIG = {
-    "block_out_channels": (16, 32, 64, 96),
+    "block_out_channels": (32, 64, 128, 136),
     "layers_per_block": 1,
     "latent_channels": 4,
     "norm_num_groups": 8,
@@ -154,7 +154,7 @@ def train(
         optimizers.set_learning_rates(optimisation.decay(step, arguments.steps, WARM_STEPS))
         crop = step < arguments.crops * arguments.steps
         target = draw_batch(packed[step % len(packed)], arguments.area, crop, rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+        with optimisation.bf16(arguments.bf16):
             posterior = vae.encode(target).latent_dist
             decoded = vae.decode(posterior.sample()).sample.float()
         loss = loss_of(decoded, target, posterior.kl().mean())
