@@ -70,6 +70,7 @@ MINI = Base(
     vae_psnr=33.4,
     num_inference_steps=16,
     guidance_scale=2.0,
+    guidance_end=0.5,  # to the end, lines and fills have more contrast than those it learnt from
     high_noise_weight=0.3,
     controlnets={"edges": str(resources.path("models/mini-controlnet"))},
     licence={"license": "cc-by-4.0"},
