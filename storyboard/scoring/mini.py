@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from storyboard import artifacts, vocabulary
-from storyboard.scoring import classifier, feature_statistics
+from storyboard.models import classifier
+from storyboard.scoring import feature_statistics
 from storyboard.scoring.judge import FeaturePair
 from storyboard.scoring.scores import Measure
 
