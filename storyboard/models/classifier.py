@@ -3,7 +3,7 @@
 ``tools/train_classifier.py`` trained it, on renders of the art and never on a generated picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +73,19 @@ class Classifier(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
+def readable(attributes: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """``attributes`` (name -> values) without values that the classifier does not know."""
+    known = {name: values & set(VALUES[name]) for name, values in attributes.items()}
+    return {name: values for name, values in known.items() if values}
+
+
 def pixels(path: Path) -> np.ndarray:
     """The picture at ``path`` as the classifier takes it: uint8 (128, 128, 3)."""
-    image = images.read(path).image
+    return pixels_of(images.read(path).image)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """A picture in RGB as the classifier takes it: uint8 (128, 128, 3)."""
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
@@ -95,14 +105,29 @@ def load() -> Classifier:
 @torch.no_grad()
 def read(model: Classifier, pixels: np.ndarray) -> list[dict]:
     """uint8 (n, 128, 128, 3) -> one {attribute: value} a picture."""
-    attributes = []
+    return [
+        {name: value for name, (value, _) in reading.items()}
+        for reading in read_with_probabilities(model, pixels)
+    ]
+
+
+@torch.no_grad()
+def read_with_probabilities(
+    model: Classifier, pixels: np.ndarray
+) -> list[dict[str, tuple[str | None, float]]]:
+    """uint8 (n, 128, 128, 3) -> {attribute: (the most probable value, its probability)} each."""
+    readings = []
     for start in range(0, len(pixels), BATCH_SIZE):
         logits = model(as_tensor(pixels[start : start + BATCH_SIZE]))
-        indices = {name: values.argmax(1).tolist() for name, values in logits.items()}
-        for index in zip(*indices.values(), strict=True):
-            read_back = zip(indices, index, strict=True)
-            attributes.append({name: VALUES[name][i] for name, i in read_back})
-    return attributes
+        best = {name: values.softmax(1).max(1) for name, values in logits.items()}
+        for row in range(len(pixels[start : start + BATCH_SIZE])):
+            readings.append(
+                {
+                    name: (VALUES[name][index[row]], float(probability[row]))
+                    for name, (probability, index) in best.items()
+                }
+            )
+    return readings
 
 
 @torch.no_grad()

@@ -37,7 +37,7 @@ class MiniJudge:
 
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """Percent of the attributes named in the prompts that the pictures show."""
-        wanted = [_readable(vocabulary.named_attributes(prompt)) for prompt in prompts]
+        wanted = [classifier.readable(vocabulary.named_attributes(prompt)) for prompt in prompts]
         total = sum(len(attributes) for attributes in wanted)
         if not total:
             return Measure(
@@ -88,12 +88,6 @@ class MiniJudge:
             f"{except_for}; other bases: the contest asked for 6 of 10 "
             f"· 代替指标：{count} 格中 {drawn} 格的画法与训练集一致；其他底模按赛题看 6 分",
         )
-
-
-def _readable(attributes: dict[str, set[str]]) -> dict[str, set[str]]:
-    """``attributes`` (name -> values) without values that the classifier does not know."""
-    known = {name: values & set(classifier.VALUES[name]) for name, values in attributes.items()}
-    return {name: values for name, values in known.items() if values}
 
 
 def _listed(missing: Sequence[str]) -> str:
