@@ -116,17 +116,17 @@ def read_with_probabilities(
     model: Classifier, pixels: np.ndarray
 ) -> list[dict[str, tuple[str | None, float]]]:
     """uint8 (n, 128, 128, 3) -> {attribute: (the most probable value, its probability)} each."""
-    readings = []
+    readings: list[dict[str, tuple[str | None, float]]] = []
     for start in range(0, len(pixels), BATCH_SIZE):
         logits = model(as_tensor(pixels[start : start + BATCH_SIZE]))
         best = {name: values.softmax(1).max(1) for name, values in logits.items()}
-        for row in range(len(pixels[start : start + BATCH_SIZE])):
-            readings.append(
-                {
-                    name: (VALUES[name][index[row]], float(probability[row]))
-                    for name, (probability, index) in best.items()
-                }
-            )
+        readings += [
+            {
+                name: (VALUES[name][int(value.indices[row])], float(value.values[row]))
+                for name, value in best.items()
+            }
+            for row in range(len(pixels[start : start + BATCH_SIZE]))
+        ]
     return readings
 
 
