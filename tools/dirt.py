@@ -95,7 +95,7 @@ def _signed(layer: Image.Image, rng: random.Random) -> None:
         (*ink, rng.randint(200, 255)),
         font(side / rng.uniform(12, 18)),
         anchor=anchor,
-        stroke_width=rng.choice((0, 1)),
+        stroke_width=1,
         stroke_fill=(*edge, 200),
     )
 

@@ -57,7 +57,11 @@ class CleaningReport:
             f"  {count.operator:<28} kept {count.kept:>6}  dropped {count.dropped:>5}"
             for count in self.operators
         ]
-        return "\n".join([heading, *counts, *self._failures()])
+        return "\n".join([heading, *counts, *self._notes(), *self._failures()])
+
+    def _notes(self) -> list[str]:
+        """A line for each operator that did not judge all."""
+        return [f"  {count.operator} {count.note}" for count in self.operators if count.note]
 
     def _failures(self) -> list[str]:
         """A line for each operator that failed at rows, with its first error."""
@@ -82,7 +86,7 @@ class CleaningReport:
             f"<b>kept {len(self.captions)} of {self.total}</b> "
             f"(dropped {len(self.dropped)}, unreadable {len(self.unreadable)})",
             f"<table>{funnel}</table>",
-            show.bullets(self._failures()),
+            show.bullets([*self._notes(), *self._failures()]),
             show.details("what was dropped, and why", dropped) if self.dropped else "",
         )
 
