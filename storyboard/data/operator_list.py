@@ -142,6 +142,13 @@ WORD_LISTS = {
     "flagged_words_filter": ("flagged_words_dir", "flagged_words"),
     "stopwords_filter": ("stopwords_dir", "stopwords"),
 }
+# Networks of this repository that operators read pictures by: what they drop depends on them.
+_CLASSIFIER = "models/mini-classifier/model.safetensors"
+NETWORKS = {
+    "image_caption_filter": _CLASSIFIER,
+    "image_style_filter": _CLASSIFIER,
+    "image_text_area_filter": "models/mini-text-detector/model.safetensors",
+}
 # Bounds that the operators do not check themselves: below or above, they take time without end, or
 # fail and keep the picture all the same.
 LIMITS: dict[tuple[str, str], tuple[float, float]] = {
