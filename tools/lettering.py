@@ -169,38 +169,65 @@ class Letterer:
         self.lay(sheet, letters, 1)
 
     def shapes(self) -> None:
-        """No text: rows of small boxes, dots, strokes and hatching, which look a little like it."""
+        """No text: rows of small boxes, dots, strokes, flowers and tufts, a little like letters."""
         rng = self.rng
         sheet = Image.new("RGBA", self.image.size)
         pen = ImageDraw.Draw(sheet)
         ink, size, step = (*self.color(), 255), rng.uniform(3, 14), rng.uniform(6, 30)
         left, top = rng.uniform(0, 0.6) * self.width, rng.uniform(0, 0.8) * self.height
-        kind, lean = rng.choice(("boxes", "dots", "strokes", "lines", "frames")), rng.uniform(-9, 9)
+        kinds = ("boxes", "frames", "dots", "strokes", "lines", "flowers", "tufts")
+        kind, lean = rng.choice(kinds), rng.uniform(-9, 9)
         for row in range(rng.randint(1, 6)):
             for column in range(rng.randint(2, 12)):
                 x, y = left + column * step, top + row * step * 1.3
+                if kind in ("dots", "flowers", "tufts"):
+                    x, y = rng.uniform(0, self.width), rng.uniform(0, self.height)
                 if kind == "boxes":
                     pen.rectangle((x, y, x + size, y + size * 1.3), ink)
                 elif kind == "frames":
                     pen.rectangle((x, y, x + size, y + size * 1.3), None, ink, 1)
                 elif kind == "dots":
-                    x, y = rng.uniform(0, self.width), rng.uniform(0, self.height)
                     pen.ellipse((x, y, x + size / 2, y + size / 2), ink)
                 elif kind == "strokes":
                     pen.line((x, y, x + lean, y + 2 * size), ink, rng.choice((1, 2, 3)))
-                else:
+                elif kind == "lines":
                     pen.line((x, y, x + step * 0.7, y + lean / 4), ink, 2)
+                elif kind == "flowers":
+                    self._flower(pen, x, y, size)
+                else:
+                    self._tuft(pen, x, y, 2 * size)
         self.lay(sheet, Image.new("L", self.image.size), rng.choice((1, 0.6)))
+
+    def _flower(self, pen: ImageDraw.ImageDraw, x: float, y: float, size: float) -> None:
+        """Outlined petals around a middle."""
+        fill, radius = (*self.color(), 255), size * 0.6
+        for petal in range(6):
+            angle = 2 * math.pi * petal / 5
+            reach = 0 if petal == 5 else size * 0.8
+            middle = (x + reach * math.cos(angle), y + reach * math.sin(angle))
+            box = [each - radius for each in middle] + [each + radius for each in middle]
+            pen.ellipse(box, fill, (20, 20, 26, 255), 1)
+
+    def _tuft(self, pen: ImageDraw.ImageDraw, x: float, y: float, size: float) -> None:
+        """Strokes of hair that end in points."""
+        rng, ink = self.rng, (*self.color(), 255)
+        angle = rng.uniform(0, 2 * math.pi)
+        for _ in range(rng.randint(2, 5)):
+            angle += rng.uniform(-0.5, 0.5)
+            tip = (x + size * math.cos(angle), y + size * math.sin(angle))
+            width = rng.uniform(1, 4)
+            x += rng.uniform(-size, size) / 3
+            pen.polygon([(x, y), tip, (x + width, y + width)], ink)
 
 
 def letter(
     image: Image.Image, fonts: Sequence[Path], rng: random.Random
 ) -> tuple[Image.Image, Image.Image]:
-    """The picture with text, in two of three cases, and the mask of its letters (L, 0 or 255)."""
+    """The picture with text, in six of ten cases, and the mask of its letters (L, 0 or 255)."""
     letterer = Letterer(image, fonts, rng)
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         letterer.shapes()
-    if rng.random() < 0.67:
+    if rng.random() < 0.6:
         for put in rng.choices(
             (letterer.lines, letterer.tiles, letterer.controls), (6, 2, 2), k=rng.choice((1, 1, 2))
         ):

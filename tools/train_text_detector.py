@@ -20,11 +20,10 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from storyboard.models.text_detector import CELL, SIDE, WEIGHTS, TextDetector
+from storyboard.models.text_detector import CELL, SIDE, WEIGHTS, TextDetector, load
 from tools.lettering import letter
 
 LEAST = 0.08  # of a cell's pixels that are letters, from which on it counts as text
-POSITIVE_WEIGHT = 2.0
 
 
 def rendered(folder: Path, count: int, rng: random.Random) -> list[Image.Image]:
@@ -37,13 +36,13 @@ def rendered(folder: Path, count: int, rng: random.Random) -> list[Image.Image]:
     pictures: list[Image.Image] = []
     for paths in groups.values():
         for path in rng.sample(paths, min(len(paths), count // len(groups))):
-            png = resvg_py.svg_to_bytes(svg_string=path.read_text(), width=320, height=320)
+            try:
+                png = resvg_py.svg_to_bytes(svg_string=path.read_text(), width=320, height=320)
+            except ValueError:  # some clip art is no SVG that resvg or UTF-8 can read
+                continue
             drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-            pictures.append(
-                Image.alpha_composite(Image.new("RGBA", drawing.size, "white"), drawing).convert(
-                    "RGB"
-                )
-            )
+            paper = Image.new("RGBA", drawing.size, "white")
+            pictures.append(Image.alpha_composite(paper, drawing).convert("RGB"))
     return pictures
 
 
@@ -78,6 +77,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--warm", action="store_true", help="go on from the weights that are there")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def main() -> None:
     fonts = sorted(path for folder in arguments.fonts for path in folder.rglob("*.tt[fc]"))
     pictures = rendered(arguments.art, arguments.pictures, rng)
     print(f"{len(pictures)} drawings, {len(fonts)} fonts", flush=True)
-    model = TextDetector()
+    model = load().train() if arguments.warm else TextDetector()
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -99,12 +99,9 @@ def main() -> None:
         inputs = torch.tensor(np.stack([picture for picture, _ in batch]))
         targets = torch.tensor(np.stack([target for _, target in batch]))
         inputs = inputs.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(inputs.contiguous(memory_format=torch.channels_last)).float()
+        logits = model(inputs)
         counts = targets >= 0
-        loss = F.binary_cross_entropy_with_logits(
-            logits[counts], targets[counts], pos_weight=torch.tensor(POSITIVE_WEIGHT)
-        )
+        loss = F.binary_cross_entropy_with_logits(logits[counts], targets[counts])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
