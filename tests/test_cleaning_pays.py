@@ -1,8 +1,14 @@
-"""How the benchmark of cleaning counts, and that its grid is drawn."""
+"""How the benchmark of cleaning counts, and that all of it runs and goes on where it was."""
 
+import json
+import shutil
+import sys
+
+import pytest
 from PIL import Image
 
 from benchmarks import cleaning_pays
+from tests.conftest import ROOT
 
 LABELS = {
     "a.png": {"flaw": "blurred", "outcome": "dropped"},
@@ -28,10 +34,11 @@ def test_recall_and_precision_by_kind():
     assert "image_sharpness_filter" in cleaning_pays.kind_table([blurred, truncated, watermark])
 
 
-def test_scores_are_shown_with_their_spread():
+def test_scores_are_shown_by_seed_and_with_their_spread():
     measured = {"raw": [{"match": 90.0}, {"match": 94.0}], "cleaned": [{"match": 98.0}] * 2}
-    table = cleaning_pays.measure_table(measured)
-    assert "92.00 ± 2.83" in table and "98.00 ± 0.00" in table
+    head, row = cleaning_pays.measure_table(measured, range(42, 44)).splitlines()
+    assert "raw 42" in head and "cleaned 43" in head
+    assert "90.00" in row and "92.00 ± 2.83" in row and "98.00 ± 0.00" in row
 
 
 def test_a_strip_for_each_lora(tmp_path):
@@ -39,3 +46,42 @@ def test_a_strip_for_each_lora(tmp_path):
     strips = {"raw": [tmp_path / "1.png"] * 8, "cleaned": [tmp_path / "1.png"] * 8}
     sheet = cleaning_pays.grid(strips)
     assert sheet.getpixel((10, sheet.height - 10)) == (255, 0, 0)
+
+
+def some_of_the_sample_set(folder, number: int) -> None:
+    """Every tenth of its rows or so into ``folder``, with their labels beside it."""
+    lines = (cleaning_pays.SAMPLE / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    chosen = lines[:: len(lines) // number]
+    (folder / "images").mkdir(parents=True)
+    for line in chosen:
+        name = json.loads(line)["file_name"]
+        if (cleaning_pays.SAMPLE / name).is_file():
+            shutil.copyfile(cleaning_pays.SAMPLE / name, folder / name)
+    (folder / "metadata.jsonl").write_text("\n".join(chosen), encoding="utf-8")
+    shutil.copyfile(ROOT / "data" / "sample_labels.json", folder.parent / "some_labels.json")
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_and_a_second_run_has_nothing_to_do(tmp_path, monkeypatch, capsys):
+    some_of_the_sample_set(tmp_path / "some", 40)
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        f"cleaning_pays --train --quick --seeds 2 --dataset {tmp_path / 'some'} "
+        f"--output {tmp_path / 'output'}".split(),
+    )
+    cleaning_pays.main()
+    first = capsys.readouterr().out.splitlines()
+    result = json.loads(first[-1])
+    assert result["good_dropped_percent"] < 10 and result["recall"]
+    for runs in result["measured"].values():
+        assert len(runs) == 2
+        for run in runs:
+            assert {"match", "style", "crispness", "patches 64", "patches 32"} <= run.keys()
+    with Image.open(tmp_path / "output" / "raw-and-cleaned.png") as sheet:
+        assert sheet.width == cleaning_pays.SHOWN * cleaning_pays.SIDE
+
+    cleaning_pays.main()
+    again = capsys.readouterr().out
+    assert json.loads(again.splitlines()[-1]) == result
+    assert again.count("render: nothing to do") == 4 and again.count("train: nothing to do") == 4

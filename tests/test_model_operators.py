@@ -103,6 +103,6 @@ def test_text_in_a_picture_is_found_and_a_drawing_is_not_text(folder, clean_by, 
     )
     lettered.save(folder / "03.png")
     (folder / "03.webp").unlink()
-    _, report = clean_by({"image_text_area_filter": {"max_text_area": 0.005}})
+    _, report = clean_by({"image_text_line_filter": {"max_text_line": 0.55}})
     assert list(dropped(report)) == ["0003"]
-    assert report.statistics["0003"]["image_text_area"] > 0.005
+    assert report.statistics["0003"]["image_text_line"] > 0.55

@@ -85,6 +85,6 @@ def test_what_is_mostly_empty_goes(folder, cleaned):
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (9000, 2)])
 def test_pictures_of_any_shape_are_measured(folder, cleaned, size):
     Image.new("RGB", size, "red").save(folder / "3.png")
-    for operator in ("image_detail_filter", "image_content_filter", "image_text_area_filter"):
+    for operator in ("image_detail_filter", "image_content_filter", "image_text_line_filter"):
         report = cleaned(operator)
         assert "0003" in report.statistics and not [row for row in report.dropped if row.failed]

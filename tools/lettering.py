@@ -18,7 +18,8 @@ CHINESE_SHARE = 0.3  # of texts
 VISIBLE = 16  # levels of any channel by which letters differ from what was there
 CHINESE = (
     "的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着"
-    "去之过家学对可她里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面"
+    "去之过家学对可她里后小么心多天而能好都然没日于起还发成事"
+    "只作当想看文无开手十用主行方又如前所本见经头面"
 )
 ENGLISH = """
     the of and to in is you that it he was for on are as with his they at be this have from

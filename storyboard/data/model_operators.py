@@ -36,30 +36,30 @@ def _classifier():
     return classifier.load()
 
 
-@OPERATORS.register_module("image_text_area_filter")
-class ImageTextAreaFilter(Filter):
-    """Keeps pictures without text in them: no watermark, no subtitle, no screen of a program.
+@OPERATORS.register_module("image_text_line_filter")
+class ImageTextLineFilter(Filter):
+    """Keeps pictures without a line of text: no watermark, no subtitle, no screen of a program.
 
     Args:
-        max_text_area: Largest share of the picture's cells of 8 x 8 pixels, of the picture scaled
-            so that its shorter side is 256, in which letters stand, 0 to 1.
+        max_text_line: Largest share of a straight line that letters fill, 0 to 1; the line is half
+            as long as the picture's shorter side, anywhere and at any angle.
     """
 
-    def __init__(self, max_text_area: float = 0.005, *args, **kwargs):
+    def __init__(self, max_text_line: float = 0.55, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.max_text_area = max_text_area
+        self.max_text_line = max_text_line
 
     def compute_stats_single(self, sample, context=False):
         from storyboard.models import text_detector
 
-        if "image_text_area" not in sample[Fields.stats]:
+        if "image_text_line" not in sample[Fields.stats]:
             pixels = text_detector.pixels_of(row_picture(self, sample, context))
-            area = text_detector.text_area(_text_detector(), pixels)
-            sample[Fields.stats]["image_text_area"] = area
+            probabilities = text_detector.text_map(_text_detector(), pixels)
+            sample[Fields.stats]["image_text_line"] = text_detector.text_line(probabilities)
         return sample
 
     def process_single(self, sample):
-        return bool(sample[Fields.stats]["image_text_area"] <= self.max_text_area)
+        return bool(sample[Fields.stats]["image_text_line"] <= self.max_text_line)
 
 
 class AttributeFilter(Filter):

@@ -2,7 +2,8 @@
 
 A fully convolutional network gives each cell of 8 x 8 pixels the probability that letters stand in
 it, as EAST does (Zhou et al. 2017) without the boxes. ``tools/train_text_detector.py`` trained it
-on lettering over drawings.
+on lettering over drawings. Flowers, fringes and rain look to it a little like letters, but they are
+round or short; text runs in lines, so lines are what is looked for.
 """
 
 import numpy as np
@@ -18,7 +19,8 @@ WEIGHTS = resources.path("models/mini-text-detector/model.safetensors")
 SIDE = 256  # pixels of the shorter side at which text is looked for
 LONGEST_SIDE = 1024  # pixels of the longer side there
 CELL = 8  # pixels of a side
-PROBABILITY = 0.5  # from which on a cell counts as text
+LINE = 16  # cells of a straight line of text: half of the shorter side
+ANGLES = range(-90, 90, 9)  # degrees of lines, upright writing among them
 
 
 class Layer(nn.Module):
@@ -75,8 +77,28 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 @torch.no_grad()
-def text_area(model: TextDetector, pixels: np.ndarray) -> float:
-    """uint8 (h, w, 3) -> the share of its cells that hold text, 0 to 1."""
+def text_map(model: TextDetector, pixels: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) -> fp32 (h / 8, w / 8): the probability that a cell holds text."""
     picture = torch.tensor(pixels).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
-    probabilities = model(picture).sigmoid()
-    return float((probabilities > PROBABILITY).float().mean())
+    return model(picture)[0].sigmoid().numpy()
+
+
+def text_line(probabilities: np.ndarray) -> float:
+    """The share of a straight line of LINE cells that text fills, 0 to 1, where that is largest.
+
+    Args:
+        probabilities: (h, w), as ``text_map`` gives them.
+    """
+    height, width = probabilities.shape
+    padded = np.pad(probabilities, LINE)
+    along = np.arange(LINE) - (LINE - 1) / 2
+    best = 0.0
+    for angle in np.deg2rad(ANGLES):
+        rows = LINE + np.rint(along * np.sin(angle)).astype(int)
+        columns = LINE + np.rint(along * np.cos(angle)).astype(int)
+        cells = [
+            padded[row : row + height, column : column + width]
+            for row, column in zip(rows, columns, strict=True)
+        ]
+        best = max(best, float(np.sum(cells, axis=0).max()) / LINE)
+    return best
