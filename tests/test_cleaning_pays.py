@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from benchmarks import cleaning_pays
-from tests.conftest import ROOT
 
 LABELS = {
     "a.png": {"flaw": "blurred", "outcome": "dropped"},
@@ -49,16 +48,18 @@ def test_a_strip_for_each_lora(tmp_path):
 
 
 def some_of_the_sample_set(folder, number: int) -> None:
-    """Every tenth of its rows or so into ``folder``, with their labels beside it."""
+    """About ``number`` of its rows into ``folder``, with their labels beside it."""
     lines = (cleaning_pays.SAMPLE / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     chosen = lines[:: len(lines) // number]
     (folder / "images").mkdir(parents=True)
-    for line in chosen:
-        name = json.loads(line)["file_name"]
+    names = [json.loads(line)["file_name"] for line in chosen]
+    for name in names:
         if (cleaning_pays.SAMPLE / name).is_file():
             shutil.copyfile(cleaning_pays.SAMPLE / name, folder / name)
     (folder / "metadata.jsonl").write_text("\n".join(chosen), encoding="utf-8")
-    shutil.copyfile(ROOT / "data" / "sample_labels.json", folder.parent / "some_labels.json")
+    labels = cleaning_pays.labels_of(cleaning_pays.SAMPLE)
+    some = {name: labels[name] for name in names if name in labels}
+    folder.with_name(f"{folder.name}_labels.json").write_text(json.dumps(some), encoding="utf-8")
 
 
 @pytest.mark.slow
