@@ -97,14 +97,14 @@ class ImageDetailFilter(Filter):
     percentiles of a Laplacian pyramid's magnitudes; Burt and Adelson 1983), of the picture scaled
     as for sharpness. Contrast and the number of edges cancel out: about 0.4 to 1 for drawings and
     photographs, under 0.3 for what was blown up from a third of the side. Detail across is the same
-    of octaves in one direction, the one that has less: under 0.1 where a picture was moved.
+    of octaves in one direction, the one that has less: under 0.13 where a picture was moved.
 
     Args:
         min_detail: Least detail to keep, 0 to 1.
         min_detail_across: Least detail in the direction that has less, 0 to 1.
     """
 
-    def __init__(self, min_detail: float = 0.28, min_detail_across: float = 0.1, *args, **kwargs):
+    def __init__(self, min_detail: float = 0.28, min_detail_across: float = 0.13, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.min_detail, self.min_detail_across = min_detail, min_detail_across
 
