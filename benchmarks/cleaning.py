@@ -99,7 +99,7 @@ def ours(folder: Path, output: Path) -> dict:
 
 
 def dj(folder: Path, output: Path) -> dict:
-    """The command as its manual has it; our two operators by ``custom_operator_paths``."""
+    """The command as its manual has it; our operators by ``custom_operator_paths``."""
     import yaml
 
     recipe = yaml.safe_load((ROOT / "recipes" / "sample.yaml").read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def dj(folder: Path, output: Path) -> dict:
         "export_path": str((output / "kept.jsonl").resolve()),
         "np": os.cpu_count(),
         "process": recipe["process"],
-        "custom_operator_paths": [str(ROOT / "storyboard" / "data" / "operators.py")],
+        "custom_operator_paths": [str(ROOT / "storyboard" / "data" / "model_operators.py")],
         "open_tracer": False,
         "use_cache": False,
         "work_dir": str((output / "work").resolve()),
@@ -134,6 +134,7 @@ def _dj_process(recipe: Path, cache: Path) -> None:
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_DATASETS_CACHE": str(cache.resolve()),
+        "PYTHONPATH": str(ROOT),  # our operators import this package
     }
     process = subprocess.run(
         [str(Path(sys.executable).with_name("dj-process")), "--config", str(recipe)],

@@ -16,8 +16,8 @@ from statistics import mean
 import numpy as np
 
 from storyboard import Panel, Settings, Story, clean, collect, render, train
+from storyboard.models import classifier
 from storyboard.models.run import resolve
-from storyboard.scoring import classifier
 from tools.captions import caption
 
 HERE = Path(__file__).resolve().parent

@@ -70,7 +70,7 @@ def _prompts(rows: list[dict]) -> list:
 def _scores(paths: list[Path], rows: list[dict]) -> dict[str, float]:
     import numpy as np
 
-    from storyboard.scoring import classifier
+    from storyboard.models import classifier
 
     pixels = np.stack([classifier.pixels(path) for path in paths])
     return classifier.accuracy(classifier.read(classifier.load(), pixels), rows)

@@ -15,8 +15,7 @@ from statistics import mean
 
 from benchmarks import prompt_following
 from storyboard import Settings, clean, collect, train
-from storyboard.models import bases
-from storyboard.scoring import classifier
+from storyboard.models import bases, classifier
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def command_line() -> argparse.Namespace:
 
 def main() -> None:
     from storyboard import Settings
-    from storyboard.scoring import classifier
+    from storyboard.models import classifier
 
     arguments = command_line()
     chosen = {
@@ -84,9 +84,8 @@ def measure(
     run: Run, chosen: dict[tuple[str, str], str], seeds: list[int]
 ) -> dict[str, list[tuple[str, list[float]]]]:
     """attribute -> verdict and scores by weight, for each of its values."""
-    from storyboard.models import conditioning
+    from storyboard.models import classifier, conditioning
     from storyboard.rendering import sampling
-    from storyboard.scoring import classifier
 
     pipe, model = sampling.load_pipeline(run.base, run.plan), classifier.load()
     texts = ["", *(prompt.format(weight) for prompt in chosen.values() for weight in WEIGHTS)]
@@ -142,7 +141,7 @@ def _certainty(model, attribute: str, value: str, pictures: list) -> float:
     """Mean probability of ``value``, 0 to 1."""
     from PIL import Image
 
-    from storyboard.scoring import classifier
+    from storyboard.models import classifier
 
     side = classifier.SIDE
     pixels = [np.asarray(picture.resize((side, side), Image.LANCZOS)) for picture in pictures]

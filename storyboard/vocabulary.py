@@ -1,6 +1,6 @@
 """What ``mini`` can draw, in Chinese and English words, and which of it a prompt names.
 
-The order of the keys is part of the weights of ``scoring/classifier.py``: append, never reorder.
+The order of the keys is part of the weights of ``models/classifier.py``: append, never reorder.
 """
 
 import re

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from benchmarks import prompt_following
-from storyboard.scoring import classifier
+from storyboard.models import classifier
 from tests.conftest import ROOT
 from tools import captions
 

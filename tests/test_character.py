@@ -9,11 +9,10 @@ from PIL import Image
 
 from storyboard import Panel, Reference, Settings, Story, png, render
 from storyboard.errors import SettingsError
-from storyboard.models import bases, conditioning
+from storyboard.models import bases, classifier, conditioning
 from storyboard.models.run import check, run_on
 from storyboard.rendering import sampling
 from storyboard.rendering.shared_attention import shared
-from storyboard.scoring import classifier
 from tests.conftest import picture
 from tests.test_parity import NAMES
 

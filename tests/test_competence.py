@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from PIL import Image
 
 from storyboard import collect, score
 from storyboard.data.captions import Captions
-from storyboard.scoring import classifier, competence
+from storyboard.models import classifier
+from storyboard.scoring import competence
 from tests import foreign
 from tests.conftest import ROOT, picture
 from tests.scored import pictures_of
@@ -55,9 +57,13 @@ def test_captions_of_other_pictures_are_not_judged(model):
 
 def test_how_sure_it_is_comes_with_what_it_reads(model):
     pixels, _ = renders("micah", 8)
-    attributes, sure = classifier.read_features(model, classifier.features(model, pixels))
-    assert attributes == classifier.read(model, pixels)
-    assert sure.shape == (8,) and 0.9 < sure.min() <= sure.max() <= 1
+    for reading, shown in zip(
+        classifier.readings(model, classifier.features(model, pixels)),
+        classifier.read(model, pixels),
+        strict=True,
+    ):
+        assert {name: value for name, (value, _) in reading.items()} == shown
+        assert 0.9 < mean(probability for _, probability in reading.values()) <= 1
 
 
 def test_a_foreign_set_has_no_answer_but_for_the_bases_own_pictures(
@@ -100,5 +106,5 @@ def test_too_few_training_pictures_show_no_style(trained, tmp_path):
     ],
 )
 def test_prompts_that_it_has_no_words_for(prompts, reason):
-    found = competence.unreadable([competence.readable(prompt) for prompt in prompts])
+    found = competence.unreadable([classifier.readable(prompt) for prompt in prompts])
     assert found is None if reason is None else found.startswith(reason)

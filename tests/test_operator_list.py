@@ -24,7 +24,7 @@ def write(tmp_path):
 def test_each_installed_operator_is_listed_once():
     """Fails where a release of Data-Juicer has an operator that nobody has read yet."""
     with data_juicer() as ops:
-        from storyboard.data import operators  # noqa: F401
+        from storyboard.data import model_operators  # noqa: F401
 
         installed = set(ops.OPERATORS.modules)
     unread = {name for name in installed if operator_list.why_unsafe(name) == operator_list.UNREAD}

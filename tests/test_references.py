@@ -10,10 +10,10 @@ from PIL import Image
 
 from storyboard import Panel, Reference, Settings, Story, render
 from storyboard.errors import SettingsError
+from storyboard.models import classifier
 from storyboard.rendering import image_to_image, sampling
 from storyboard.rendering.edges import agreement, edges
 from storyboard.rendering.references import control_image, prepare, square
-from storyboard.scoring import classifier
 from tests.conftest import ROOT, picture
 from tests.test_controlnet import MINI, PROMPTS, SCALE, STEPS, embeddings, small
 from tests.test_parity import NAMES, of_diffusers

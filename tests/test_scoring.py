@@ -9,7 +9,8 @@ from PIL import Image
 from storyboard import Story, render, score
 from storyboard.data.captions import Captions
 from storyboard.errors import ScoringError
-from storyboard.scoring import classifier, metrics
+from storyboard.models import classifier
+from storyboard.scoring import metrics
 from storyboard.scoring.scores import TITLES
 from tests.conftest import picture
 from tests.scored import pictures_of

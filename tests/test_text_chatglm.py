@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 
 from storyboard import Settings
-from storyboard.models import bases, conditioning, memory
+from storyboard.models import bases, classifier, conditioning, memory
 from storyboard.models.run import run_on
 from storyboard.rendering import sampling
-from storyboard.scoring import classifier
 
 
 @pytest.fixture

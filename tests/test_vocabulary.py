@@ -3,7 +3,7 @@
 import pytest
 
 from storyboard import vocabulary
-from storyboard.scoring import classifier
+from storyboard.models import classifier
 
 
 @pytest.mark.parametrize(

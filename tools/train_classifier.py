@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from storyboard.scoring.classifier import SIDE, VALUES, WEIGHTS, Classifier, as_tensor
+from storyboard.models.classifier import SIDE, VALUES, WEIGHTS, Classifier, as_tensor
 
 
 def spoil(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -11,12 +11,16 @@ FAILED = "the operator failed"  # what the reason begins with where an operator 
 
 @dataclass(frozen=True)
 class OperatorCount:
-    """How many rows an operator kept and dropped, and how many seconds it took."""
+    """How many rows an operator kept and dropped, and how many seconds it took.
+
+    ``note`` says what it did not judge, and why.
+    """
 
     operator: str
     kept: int
     dropped: int
     seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Account:
         after: Collection[str],
         reasons: Mapping[str, str],
         seconds: float,
+        note: str = "",
     ) -> None:
         """Note that ``operator`` was given the rows ``before`` and kept those ``after``, by id."""
         kept = set(after)
@@ -72,4 +77,5 @@ class Account:
             reason = reasons.get(row_id, "the operator leaves nothing of it")
             self.dropped.append(DroppedRow(row_id, row.text, row.image, operator, reason))
         dropped = len(before) - len(kept)
-        self.operators.append(OperatorCount(operator, len(kept), dropped, round(seconds, 2)))
+        count = OperatorCount(operator, len(kept), dropped, round(seconds, 2), note)
+        self.operators.append(count)

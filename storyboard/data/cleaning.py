@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from storyboard import artifacts, show, stages
-from storyboard.data import juicer, recipes, table
+from storyboard import artifacts, resources, show, stages
+from storyboard.data import juicer, operator_list, recipes, table
 from storyboard.data.account import Account, DroppedRow, OperatorCount
 from storyboard.data.captions import Captions, UnreadablePicture, digest_of, write_rows
 from storyboard.data.recipes import Recipe
@@ -57,7 +57,11 @@ class CleaningReport:
             f"  {count.operator:<28} kept {count.kept:>6}  dropped {count.dropped:>5}"
             for count in self.operators
         ]
-        return "\n".join([heading, *counts, *self._failures()])
+        return "\n".join([heading, *counts, *self._notes(), *self._failures()])
+
+    def _notes(self) -> list[str]:
+        """A line for each operator that did not judge all."""
+        return [f"  {count.operator} {count.note}" for count in self.operators if count.note]
 
     def _failures(self) -> list[str]:
         """A line for each operator that failed at rows, with its first error."""
@@ -82,7 +86,7 @@ class CleaningReport:
             f"<b>kept {len(self.captions)} of {self.total}</b> "
             f"(dropped {len(self.dropped)}, unreadable {len(self.unreadable)})",
             f"<table>{funnel}</table>",
-            show.bullets(self._failures()),
+            show.bullets([*self._notes(), *self._failures()]),
             show.details("what was dropped, and why", dropped) if self.dropped else "",
         )
 
@@ -117,6 +121,7 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
         captions=captions.digest,
         unreadable=captions.unreadable_json(),
         process=recipe.to_json(),
+        networks=_networks(recipe),
         versions=artifacts.versions(*PACKAGES),
     )
     if manifest := artifacts.finished(target, fingerprint):
@@ -152,6 +157,13 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
     report = _load(manifest, captions, target)
     show.tell(report)
     return report
+
+
+def _networks(recipe: Recipe) -> dict[str, str]:
+    """Digests of this repository's networks that operators of ``recipe`` read pictures by."""
+    operators = operator_list.NETWORKS.keys() & {step.operator for step in recipe.steps}
+    names = sorted({operator_list.NETWORKS[operator] for operator in operators})
+    return {name: artifacts.digest_of_file(resources.path(name)) for name in names}
 
 
 def _check_account(captions: Captions, kept: Mapping[str, str], account: Account) -> None:

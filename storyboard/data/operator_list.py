@@ -35,7 +35,8 @@ SAFE_FOR_CAPTIONS = _names("""
     """)
 # Those with a model take it from a local folder or the cache: inside nothing is asked of a hub.
 SAFE_FOR_PICTURES = _names("""
-    image_near_deduplicator image_sharpness_filter
+    image_caption_filter image_content_filter image_detail_filter image_near_deduplicator
+    image_sharpness_filter image_style_filter image_text_line_filter
 
     image_aesthetics_filter image_aspect_ratio_filter image_face_count_filter
     image_face_ratio_filter image_nsfw_filter image_shape_filter image_size_filter
@@ -141,6 +142,13 @@ WORD_LISTS = {
     "flagged_words_filter": ("flagged_words_dir", "flagged_words"),
     "stopwords_filter": ("stopwords_dir", "stopwords"),
 }
+# Networks of this repository that operators read pictures by: what they drop depends on them.
+_CLASSIFIER = "models/mini-classifier/model.safetensors"
+NETWORKS = {
+    "image_caption_filter": _CLASSIFIER,
+    "image_style_filter": _CLASSIFIER,
+    "image_text_line_filter": "models/mini-text-detector/model.safetensors",
+}
 # Bounds that the operators do not check themselves: below or above, they take time without end, or
 # fail and keep the picture all the same.
 LIMITS: dict[tuple[str, str], tuple[float, float]] = {
@@ -155,9 +163,19 @@ LIMITS: dict[tuple[str, str], tuple[float, float]] = {
     ("image_blur_mapper", "p"): (0, 1),
     ("image_blur_mapper", "radius"): (0, 1000),
     ("image_face_blur_mapper", "radius"): (0, 1000),
+    ("image_caption_filter", "min_agreement"): (0, 1),
+    ("image_caption_filter", "min_match"): (0, 1),
+    ("image_content_filter", "min_content"): (0, 1),
+    ("image_detail_filter", "min_detail"): (0, 1),
+    ("image_detail_filter", "min_detail_across"): (0, 1),
     ("image_near_deduplicator", "max_difference"): (0, 255),
     ("image_near_deduplicator", "max_exposure"): (0, 255),
     ("image_sharpness_filter", "min_sharpness"): (0, 1),
+    ("image_style_filter", "min_agreement"): (0, 1),
+    ("image_style_filter", "min_match"): (0, 1),
+    ("image_style_filter", "min_style_probability"): (0, 1),
+    ("image_style_filter", "min_style_share"): (0, 1),
+    ("image_text_line_filter", "max_text_line"): (0, 1),
     ("image_subplot_filter", "hough_threshold"): (1, 10**6),
     ("image_subplot_filter", "min_line_length"): (1, 10**6),
     ("image_subplot_filter", "min_horizontal_lines"): (1, 10**6),

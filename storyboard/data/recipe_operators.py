@@ -36,7 +36,7 @@ def make(ops: ModuleType, recipe: Recipe, workers: int) -> list:
         SettingsError: An operator is unknown, cannot be used here, lacks a package, or is given a
             parameter that it does not take or that is of another type; with its own words.
     """
-    from storyboard.data import operators  # noqa: F401  (registers this package's own)
+    from storyboard.data import model_operators  # noqa: F401  (registers this package's own)
 
     if any(step.operator in operator_list.NEEDS_OPENCV for step in recipe.steps):
         from storyboard.compat import opencv  # noqa: F401  (its import changes the environment)

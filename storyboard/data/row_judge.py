@@ -145,7 +145,7 @@ class JudgeRow:
         if not kept:
             statistics = {key: _plain(value) for key, value in row[Fields.stats].items()}
             new = {key: value for key, value in statistics.items() if key not in known}
-            verdict.reason = _reason(operator, new or statistics)
+            verdict.reason = reason(operator, new or statistics)
         return kept
 
     def _map(self, operator, index: int, row: dict, verdict: Verdict) -> bool:
@@ -256,7 +256,7 @@ def _plain(value):
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _reason(operator, measured: Mapping[str, object]) -> str:
+def reason(operator, measured: Mapping[str, object]) -> str:
     """What ``operator`` measured of a row, and the limits that the recipe sets."""
     limits = {
         key: value

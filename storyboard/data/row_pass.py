@@ -8,7 +8,7 @@ from pathlib import Path
 from storyboard.compat import data_juicer
 from storyboard.data import operator_errors
 from storyboard.data.account import Account
-from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict
+from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict, reason
 
 
 def takes_single_rows(operator) -> bool:
@@ -71,7 +71,8 @@ def _enter(
 ) -> list[str]:
     """Enter what the operator at ``index`` did with the rows ``before``; returns the ids it keeps.
 
-    A deduplicator compares the rows here, which no operator before it has refused.
+    A deduplicator compares the rows here, which no operator before it has refused; a filter that
+    looks at the whole set (``model_operators.AttributeFilter``) judges them here.
     """
     from data_juicer.ops import Deduplicator
 
@@ -90,12 +91,28 @@ def _enter(
             if row_id not in reasons
         }
         reasons |= _duplicates(operator, hashes, account.recipe)
+    if hasattr(operator, "look_at_set"):
+        reasons |= _refused_in_set(operator, before)
 
     kept = [row_id for row_id in before if row_id not in reasons]
     judging = sum(verdict.seconds[index] for verdict in before.values()) / workers
     seconds = time.perf_counter() - began + judging
-    account.enter(data_juicer.name_of(operator), list(before), kept, reasons, seconds)
+    note = getattr(operator, "note", "")
+    account.enter(data_juicer.name_of(operator), list(before), kept, reasons, seconds, note)
     return kept
+
+
+def _refused_in_set(operator, before: Mapping[str, Verdict]) -> dict[str, str]:
+    """Ids of the rows that ``operator`` refuses after a look at all of ``before``, with reasons."""
+    from data_juicer.utils.constant import Fields
+
+    measured = {row_id: each.statistics for row_id, each in before.items() if not each.error}
+    operator.look_at_set(list(measured.values()))
+    return {
+        row_id: reason(operator, {name: statistics[name] for name in operator.MEASURES})
+        for row_id, statistics in measured.items()
+        if not operator.process_single({Fields.stats: statistics})
+    }
 
 
 def _duplicates(operator, hashes: Mapping[str, dict], recipe: Path) -> dict[str, str]:

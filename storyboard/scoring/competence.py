@@ -6,12 +6,12 @@ captions name it reads 98 % in the pictures, of a foreign character's 48 %.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 
 import torch
 
-from storyboard import vocabulary
-from storyboard.scoring import classifier
-from storyboard.scoring.classifier import Classifier
+from storyboard.models import classifier
+from storyboard.models.classifier import Classifier
 
 CONFIDENCE = 0.87  # between its own styles and those of others
 AGREEMENT = 0.75  # of what captions name
@@ -23,13 +23,6 @@ LIMITS = (CONFIDENCE, AGREEMENT, FEWEST_NAMED, FEWEST_PICTURES)
 Attributes = Mapping[str, set[str]]
 
 
-def readable(prompt: str) -> dict[str, set[str]]:
-    """What ``prompt`` names (attribute -> values), as far as the classifier knows the values."""
-    named = vocabulary.named_attributes(prompt)
-    known = {name: values & set(classifier.VALUES[name]) for name, values in named.items()}
-    return {name: values for name, values in known.items() if values}
-
-
 def refusal(model: Classifier, texts: Sequence[str], features: torch.Tensor) -> str | None:
     """Why pictures drawn like a training set cannot be judged; None where they can.
 
@@ -37,8 +30,8 @@ def refusal(model: Classifier, texts: Sequence[str], features: torch.Tensor) -> 
         texts: m captions of the training set.
         features: (m, 2048) of their pictures.
     """
-    seen, sure = classifier.read_features(model, features)
-    confidence = sure.mean().item()
+    seen = classifier.readings(model, features)
+    confidence = mean(probability for reading in seen for _, probability in reading.values())
     if confidence < CONFIDENCE:
         return (
             "no answer: the classifier has not seen drawings like the training set's, it is only "
@@ -46,7 +39,7 @@ def refusal(model: Classifier, texts: Sequence[str], features: torch.Tensor) -> 
             "needed): look at the pictures yourself · 无法评分：分类器没见过这种画法，请直接看图"
         )
 
-    named = [readable(text) for text in texts]
+    named = [classifier.readable(text) for text in texts]
     total = sum(map(len, named))
     if total < FEWEST_NAMED:
         return None
@@ -64,7 +57,7 @@ def unreadable(wanted: Sequence[Attributes]) -> str | None:
     """Why prompts cannot be checked; None where at least half of them can.
 
     Args:
-        wanted: What each names, as ``readable``.
+        wanted: What each names, as ``classifier.readable``.
     """
     can = sum(map(bool, wanted))
     if 2 * can >= len(wanted) and can:
@@ -86,6 +79,6 @@ def too_few(pictures: int) -> str | None:
     )
 
 
-def _found(named: Attributes, seen: Mapping[str, str | None]) -> int:
+def _found(named: Attributes, seen: classifier.Reading) -> int:
     """How many attributes of ``named`` are as they are seen."""
-    return sum(seen[name] in values for name, values in named.items())
+    return sum(seen[name][0] in values for name, values in named.items())

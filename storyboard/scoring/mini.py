@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from storyboard import artifacts
-from storyboard.scoring import classifier, competence, feature_statistics
+from storyboard.models import classifier
+from storyboard.scoring import competence, feature_statistics
 from storyboard.scoring.judge import FeaturePair
 from storyboard.scoring.scores import Measure
 
@@ -41,7 +42,7 @@ class MiniJudge:
 
     def match(self, paths: Sequence[Path], prompts: Sequence[str]) -> Measure:
         """Percent of the attributes named in the prompts that the pictures show."""
-        wanted = [competence.readable(prompt) for prompt in prompts]
+        wanted = [classifier.readable(prompt) for prompt in prompts]
         if reason := competence.unreadable(wanted):
             return Measure(None, reason)
         total = sum(len(attributes) for attributes in wanted)

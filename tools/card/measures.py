@@ -30,7 +30,7 @@ def square(path: Path, side: int) -> np.ndarray:
 def sample_set(side: int) -> np.ndarray:
     """The good pictures of the sample set, whose style no training sees: uint8 (n, s, s, 3)."""
     folder = ROOT / "data" / "sample"
-    flaws = json.loads((folder / "flaws.json").read_text())
+    flaws = json.loads((ROOT / "data" / "sample_labels.json").read_text())
     lines = (folder / "metadata.jsonl").read_text().splitlines()
     names = sorted({json.loads(line)["file_name"] for line in lines} - flaws.keys())
     return np.stack([square(folder / name, side) for name in names])

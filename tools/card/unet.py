@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
-from storyboard.scoring import classifier
+from storyboard.models import classifier
 from tools import mini_latents, optimisation
 from tools.captions import caption
 from tools.card.card_run import CardRun, Clock

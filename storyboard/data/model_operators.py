@@ -1,0 +1,208 @@
+"""Data-Juicer operators that read pictures by the repository's own small networks.
+
+Importing this module registers them and those of ``operators.py``. ``dj-process`` takes this file
+by ``custom_operator_paths`` where this package can be imported. The networks lie in ``models/``.
+
+``image_caption_filter`` and ``image_style_filter`` compare pictures and captions by the attribute
+classifier, which knows the drawings of ``mini`` alone. So they look at the whole set first: where
+the classifier confirms too few of its captions, it cannot read these pictures, and all stay.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+from data_juicer.ops.base_op import OPERATORS, Filter
+from data_juicer.utils.constant import Fields
+
+from storyboard import vocabulary
+from storyboard.data.operators import row_picture
+
+LEAST_NAMED = 3  # attributes in a caption: of fewer, any picture may have some by chance
+
+
+@functools.cache
+def _text_detector():
+    from storyboard.models import text_detector
+
+    return text_detector.load()
+
+
+@functools.cache
+def _classifier():
+    from storyboard.models import classifier
+
+    return classifier.load()
+
+
+@OPERATORS.register_module("image_text_line_filter")
+class ImageTextLineFilter(Filter):
+    """Keeps pictures without a line of text: no watermark, no subtitle, no screen of a program.
+
+    Args:
+        max_text_line: Largest share of a straight line that letters fill, 0 to 1; the line is half
+            as long as the picture's shorter side, anywhere and at any angle.
+    """
+
+    def __init__(self, max_text_line: float = 0.55, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.max_text_line = max_text_line
+
+    def compute_stats_single(self, sample, context=False):
+        from storyboard.models import text_detector
+
+        if "image_text_line" not in sample[Fields.stats]:
+            pixels = text_detector.pixels_of(row_picture(self, sample, context))
+            probabilities = text_detector.text_map(_text_detector(), pixels)
+            sample[Fields.stats]["image_text_line"] = text_detector.text_line(probabilities)
+        return sample
+
+    def process_single(self, sample):
+        return bool(sample[Fields.stats]["image_text_line"] <= self.max_text_line)
+
+
+class AttributeFilter(Filter):
+    """A filter that compares captions with what the classifier reads, after a look at the set.
+
+    Attributes:
+        MEASURES: The statistics that it judges by.
+        note: What it did not judge, and why; empty where it judged all.
+
+    Args:
+        min_match: Least share of the attributes that a caption names (``storyboard.vocabulary``) of
+            which the classifier reads the same, 0 to 1.
+        min_agreement: Least share of the captions that match: below it the classifier cannot read
+            the set, and all stay.
+    """
+
+    MEASURES: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, min_match: float = 0.7, min_agreement: float = 0.75, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.min_match, self.min_agreement = min_match, min_agreement
+        self.note = ""
+        self.judges = False
+
+    def compute_stats_single(self, sample, context=False):
+        stats = sample[Fields.stats]
+        if "image_style" in stats:  # the other of these filters has measured
+            return sample
+        reading = self._reading(sample, context)
+        named = _named(sample[self.text_key])
+        missing = [name for name, values in named.items() if reading[name][0] not in values]
+        stats["caption_attributes"] = len(named)
+        stats["caption_attributes_seen"] = len(named) - len(missing)
+        stats["caption_attributes_missing"] = ", ".join(missing)
+        stats["image_style"], stats["image_style_probability"] = reading["style"]
+        stats["caption_style"] = ", ".join(_named_styles(sample[self.text_key]))
+        return sample
+
+    def _reading(self, sample, context: bool) -> dict[str, tuple[str | None, float]]:
+        from storyboard.models import classifier
+
+        pixels = classifier.pixels_of(row_picture(self, sample, context))
+        features = classifier.features(_classifier(), pixels[None])
+        (reading,) = classifier.readings(_classifier(), features)
+        return reading
+
+    def look_at_set(self, statistics: Sequence[dict]) -> None:
+        """Decide, by what was measured of all rows, whether the classifier can read the set."""
+        enough = [row for row in statistics if row["caption_attributes"] >= LEAST_NAMED]
+        matching = [row for row in enough if self._matches(row)]
+        self.judges = bool(enough) and len(matching) >= self.min_agreement * len(enough)
+        if not enough:
+            self.note = "judged none: no caption names three things that the classifier knows"
+        elif not self.judges:
+            self.note = (
+                f"judged none: the classifier, which knows mini's drawings, confirms "
+                f"{len(matching)} of {len(enough)} captions"
+            )
+        else:
+            self._look_further(statistics, matching)
+
+    def _look_further(self, statistics: Sequence[dict], matching: Sequence[dict]) -> None:
+        """What else there is to decide, of a set that the classifier can read."""
+
+    def _matches(self, stats: dict) -> bool:
+        return stats["caption_attributes_seen"] >= self.min_match * stats["caption_attributes"]
+
+    def run(self, dataset, *, exporter=None, tracer=None, reduce=True):
+        """As ``dj-process`` calls it."""
+        measured = super().run(dataset, exporter=exporter, tracer=tracer, reduce=False)
+        self.look_at_set(measured[Fields.stats][:])
+        return measured.filter(self.process) if reduce else measured
+
+
+@OPERATORS.register_module("image_caption_filter")
+class ImageCaptionFilter(AttributeFilter):
+    """Keeps pictures that show what their captions say, as far as the classifier knows it.
+
+    Captions that name fewer than three attributes are not judged: their pictures stay.
+    """
+
+    MEASURES = ("caption_attributes", "caption_attributes_seen", "caption_attributes_missing")
+
+    def _look_further(self, statistics: Sequence[dict], matching: Sequence[dict]) -> None:
+        short = sum(row["caption_attributes"] < LEAST_NAMED for row in statistics)
+        if short:
+            self.note = (
+                f"did not judge {short} pictures, whose captions name fewer than three things "
+                "that the classifier knows"
+            )
+
+    def process_single(self, sample):
+        stats = sample[Fields.stats]
+        is_short = stats["caption_attributes"] < LEAST_NAMED
+        return not self.judges or is_short or self._matches(stats)
+
+
+@OPERATORS.register_module("image_style_filter")
+class ImageStyleFilter(AttributeFilter):
+    """Keeps pictures drawn as most of the set is, or as their captions say.
+
+    Args:
+        min_style_probability: Least probability of that style to keep a picture, 0.5 to 1.
+        min_style_share: Least share of the pictures, of those that match their captions, of one
+            style: below it the set has no style of its own, and all stay.
+    """
+
+    MEASURES = ("image_style", "image_style_probability")
+
+    def __init__(
+        self,
+        min_style_probability: float = 0.8,
+        min_style_share: float = 0.75,
+        *args,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.min_style_probability = min_style_probability
+        self.min_style_share = min_style_share
+        self.style = ""
+
+    def _look_further(self, statistics: Sequence[dict], matching: Sequence[dict]) -> None:
+        styles = Counter(row["image_style"] for row in matching)
+        ((self.style, count),) = styles.most_common(1)
+        if count < self.min_style_share * len(matching):
+            self.judges = False
+            self.note = f"judged none: of {len(matching)} pictures only {count} are in one style"
+
+    def process_single(self, sample):
+        stats = sample[Fields.stats]
+        wanted = {self.style, *stats["caption_style"].split(", ")}
+        is_sure = stats["image_style_probability"] >= self.min_style_probability
+        return not self.judges or (stats["image_style"] in wanted and is_sure)
+
+
+def _named(caption: str) -> dict[str, set[str]]:
+    """What ``caption`` names of that which the classifier reads: attribute -> values."""
+    from storyboard.models import classifier
+
+    return classifier.readable(caption)
+
+
+def _named_styles(caption: str) -> list[str]:
+    """The styles of ``mini`` that ``caption`` names."""
+    text = caption.lower()
+    return [style for style, words in vocabulary.STYLE.items() if any(w in text for w in words)]
