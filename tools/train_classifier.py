@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from storyboard.models.classifier import SIDE, VALUES, WEIGHTS, Classifier, as_tensor
+from tools import optimisation
 
 
 def spoil(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
