@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from storyboard import Settings, collect, train, vocabulary
+from storyboard.errors import TrainingError
 from storyboard.models import bases
 from storyboard.models.run import run_on
 from storyboard.rendering import sampling
@@ -21,6 +22,7 @@ from tests import foreign
 
 MINI = bases.get("mini")
 COUNT = 8
+SIDE = 128  # at 64 the base draws blank pictures
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def kept(tmp_path_factory):
     """A folder with a foreign set and an output in which its prior pictures are drawn."""
     folder = tmp_path_factory.mktemp("kept")
     output, dataset = str(folder / "out"), str(foreign.write(folder / "foreign", 8))
-    settings = Settings(base="mini", dataset=dataset, output=output, resolution=64)
+    settings = Settings(base="mini", dataset=dataset, output=output, resolution=SIDE)
     captions = collect(settings)
     run = run_on(MINI, settings)
     cache.prepare(captions, run)
@@ -44,7 +46,8 @@ def small(kept, make_settings, tmp_path, monkeypatch):
     monkeypatch.setattr(Hyperparameters, "of", fewer)
     shutil.copytree(kept / "out", tmp_path / "out")
     dataset = str(kept / "foreign")
-    settings = make_settings(dataset=dataset, prior_loss_weight=1.0, train_steps=8)
+    changes = {"prior_loss_weight": 1.0, "train_steps": 8, "resolution": SIDE}
+    settings = make_settings(dataset=dataset, **changes)
     return collect(settings), settings
 
 
@@ -221,6 +224,12 @@ def test_a_foreign_set_is_far_and_the_bases_own_is_near(small):
     far = distance.kept(run, captions, drawn)
     assert far > 2
     assert distance.kept(run, drawn, drawn) == pytest.approx(1)
+
+
+def test_a_size_at_which_the_base_draws_nothing_is_told(small):
+    captions, settings = small
+    with pytest.raises(TrainingError, match=r"prior_loss_weight=1 asks for at resolution=64: set"):
+        prior.draw(run_on(MINI, settings.but(resolution=64)), captions, COUNT)
 
 
 @pytest.mark.slow

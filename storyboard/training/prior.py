@@ -14,7 +14,7 @@ import torch
 
 from storyboard import artifacts, disks, vocabulary
 from storyboard.data.captions import CaptionRow, Captions, digest_of, write_rows
-from storyboard.errors import DatasetError
+from storyboard.errors import DatasetError, RenderingError, TrainingError
 from storyboard.models.run import Run
 from storyboard.rendering.panels import panel_records
 from storyboard.rendering.renderer import Renderer
@@ -36,7 +36,8 @@ def draw(run: Run, captions: Captions, count: int) -> Captions:
         captions: Of the training set; words of style in them are not used.
 
     Raises:
-        RenderingError, ResourceError: As ``render``.
+        TrainingError: One of the pictures is blank or not finite.
+        ResourceError: As ``render``.
     """
     own = replace(
         run,
@@ -63,10 +64,17 @@ def draw(run: Run, captions: Captions, count: int) -> Captions:
     print(f"train: {count} pictures are drawn of what {run.base.name} knows", flush=True)
     with artifacts.building(target) as folder:
         renderer = Renderer(own)
-        for drawing in renderer.draw(records):
-            path = folder / _file(drawing.index)
-            with disks.writing(path):
-                drawing.image.save(path)
+        try:
+            for drawing in renderer.draw(records):
+                path = folder / _file(drawing.index)
+                with disks.writing(path):
+                    drawing.image.save(path)
+        except RenderingError as error:
+            raise TrainingError(
+                f"{run.base.name} cannot draw the pictures that prior_loss_weight="
+                f"{run.prior_loss_weight:g} asks for at resolution={run.resolution}: set "
+                "prior_loss_weight to 0, or a larger resolution."
+            ) from error
         del renderer
         gc.collect()
         if torch.cuda.is_available():
