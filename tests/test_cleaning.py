@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from storyboard import clean, collect
+from storyboard.data import operator_list
 from storyboard.data.captions import CaptionRow, Captions
 from storyboard.data.cleaning import write
 from storyboard.errors import DatasetError
-from tests.conftest import picture
+from tests.conftest import ROOT, picture
 
 
 @pytest.fixture
@@ -145,11 +146,16 @@ def test_a_listing_that_points_elsewhere_writes_nothing_there(tmp_path, folder, 
 
 @pytest.mark.slow
 def test_collecting_and_cleaning_import_no_torch(folder, tmp_path):
-    """It would take seconds and 500 MB, and nothing there computes with it."""
+    """It would take seconds and 500 MB, and only operators that read by a network need it."""
+    process = yaml.safe_load((ROOT / "recipes" / "sample.yaml").read_text(encoding="utf-8"))
+    steps = [step for step in process["process"] if not step.keys() & operator_list.NETWORKS]
+    assert len(steps) == len(process["process"]) - len(operator_list.NETWORKS)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"process": steps}), encoding="utf-8")
     script = (
         "import sys; from storyboard import Settings, clean, collect;"
-        "settings = Settings(dataset=sys.argv[1], output=sys.argv[2]);"
+        "settings = Settings(dataset=sys.argv[1], output=sys.argv[2], recipe=sys.argv[3]);"
         "clean(collect(settings), settings); assert 'torch' not in sys.modules"
     )
-    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out")]
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out"), str(recipe)]
     subprocess.run(command, check=True)
