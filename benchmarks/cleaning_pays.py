@@ -27,13 +27,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks import prompt_following
 from benchmarks.side_by_side import ROOT
-from storyboard import Panel, Settings, Story, clean, collect, render, train
+from storyboard import Settings, Story, clean, collect, render, train
 from storyboard.data import cleaning
 from storyboard.data.captions import Captions
 from storyboard.rendering.pictures import Pictures
 from storyboard.scoring import crispness, measuring
 from storyboard.scoring.mini import MiniJudge
-from tools.captions import caption
 from tools.card import patches
 
 SAMPLE = ROOT / "data" / "sample"
@@ -119,7 +118,7 @@ def drawn(captions: Captions, seed: int, output: Path, quick: bool) -> Pictures:
     lora = train(captions, settings)
     rows = prompt_following.prompts()[:: QUICK_STEP if quick else STEP]
     rows = [row | {"style": "lorelei"} for row in rows]
-    panels = [Panel(caption(row, "zh"), seed=1000 + index) for index, row in enumerate(rows)]
+    panels = prompt_following.panels_of(rows, "zh")
     return render(Story(panels, prompt_following.NEGATIVE["zh"]), settings, lora)
 
 

@@ -26,11 +26,10 @@ from statistics import mean
 import torch
 
 from benchmarks import prompt_following
-from storyboard import Panel, Settings, Story, images, render
+from storyboard import Settings, Story, images, render
 from storyboard.data.captions import Captions
 from storyboard.models import bases, loading, weights
 from storyboard.scoring import crispness
-from tools.captions import caption
 from tools.card import patches
 
 FEW = 24  # pictures that are also drawn through the VAE
@@ -51,7 +50,7 @@ def drawn(number: int, output: Path, lora: Path) -> list[Path]:
     """Pictures of ``number`` held-out prompts, evenly spread, in Chinese, drawn with ``lora``."""
     rows = prompt_following.prompts()
     rows = [rows[index * len(rows) // number] | {"style": "lorelei"} for index in range(number)]
-    panels = [Panel(caption(row, "zh"), seed=1000 + index) for index, row in enumerate(rows)]
+    panels = prompt_following.panels_of(rows, "zh")
     story = Story(panels, prompt_following.NEGATIVE["zh"])
     settings = Settings(base="mini", output=str(output / "benchmark" / "crispness"))
     return render(story, settings, lora).paths

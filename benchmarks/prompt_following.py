@@ -41,12 +41,16 @@ def real_renders() -> tuple[np.ndarray, list[dict]]:
     return np.stack(pixels), rows
 
 
+def panels_of(rows: list[dict], language: str) -> list[Panel]:
+    """Panels that ask for ``rows``, with the same seeds in all languages."""
+    return [Panel(caption(row, language), seed=1000 + index) for index, row in enumerate(rows)]
+
+
 def drawn(
     rows: list[dict], language: str, settings: Settings, lora: Path | None, folder: Path
 ) -> np.ndarray:
-    """Pictures of ``rows`` as uint8 (n, 128, 128, 3), with the same seeds in all languages."""
-    panels = [Panel(caption(row, language), seed=1000 + index) for index, row in enumerate(rows)]
-    paths = []
+    """Pictures of ``rows`` as uint8 (n, 128, 128, 3)."""
+    panels, paths = panels_of(rows, language), []
     for start in range(0, len(panels), STORY):
         story = Story(panels[start : start + STORY], NEGATIVE[language])
         paths += render(story, settings.but(output=str(folder / f"{language}-{start}")), lora).paths

@@ -51,6 +51,15 @@ def small(kept, make_settings, tmp_path, monkeypatch):
     return collect(settings), settings
 
 
+def prepared(captions, settings):
+    """Both caches, the UNet, and steps of six pictures with a prior loss weight of 0.5."""
+    run = run_on(MINI, settings.but(train_batch_size=6, prior_loss_weight=0.5))
+    own = cache.prepare(captions, run)
+    drawn = cache.prepare(prior.draw(run, captions, COUNT), run, name=cache.PRIOR)
+    pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
+    return own, drawn, pipe, batches.weighted_batches(own, drawn, pipe, Hyperparameters.of(run), 0)
+
+
 def interrupt(monkeypatch, at):
     """Let the call ``at`` of the loss raise as Ctrl+C does; returns the undoing."""
     real, calls = loop.diffusion_loss, []
@@ -114,11 +123,7 @@ def test_a_weight_of_zero_is_training_as_it_was(small, tmp_path):
 @pytest.mark.slow
 def test_a_third_of_each_batch_are_prior_pictures(small):
     captions, settings = small
-    run = run_on(MINI, settings.but(train_batch_size=6, prior_loss_weight=0.5))
-    own = cache.prepare(captions, run)
-    drawn = cache.prepare(prior.draw(run, captions, COUNT), run, name=cache.PRIOR)
-    pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
-    steps = batches.weighted_batches(own, drawn, pipe, Hyperparameters.of(run), 0)
+    own, drawn, pipe, steps = prepared(captions, settings)
     [(batch, weight)] = next(steps)
     assert batch["picture_weights"].tolist() == [1.5] * 4 + [1.5] * 2 and weight == 1.0
 
@@ -129,12 +134,7 @@ def test_a_third_of_each_batch_are_prior_pictures(small):
 
 @pytest.mark.slow
 def test_pictures_of_other_shapes_are_a_batch_of_their_own_with_the_same_loss(small):
-    captions, settings = small
-    run = run_on(MINI, settings.but(train_batch_size=6, prior_loss_weight=0.5))
-    own = cache.prepare(captions, run)
-    drawn = cache.prepare(prior.draw(run, captions, COUNT), run, name=cache.PRIOR)
-    pipe = TrainingPipeline.load(MINI, ("unet",), "cpu", torch.float32)
-    steps = batches.weighted_batches(own, drawn, pipe, Hyperparameters.of(run), 0)
+    _, _, pipe, steps = prepared(*small)
     [(together, _)] = next(steps)
     apart = [
         ({name: tensor[part] for name, tensor in together.items() if "weights" not in name}, weight)

@@ -88,8 +88,12 @@ class AttributeFilter(Filter):
         stats = sample[Fields.stats]
         if "image_style" in stats:  # the other of these filters has measured
             return sample
-        reading = self._reading(sample, context)
-        named = _named(sample[self.text_key])
+        from storyboard.models import classifier
+
+        pixels = classifier.pixels_of(row_picture(self, sample, context))
+        features = classifier.features(_classifier(), pixels[None])
+        (reading,) = classifier.readings(_classifier(), features)
+        named = classifier.readable(sample[self.text_key])
         missing = [name for name, values in named.items() if reading[name][0] not in values]
         stats["caption_attributes"] = len(named)
         stats["caption_attributes_seen"] = len(named) - len(missing)
@@ -97,14 +101,6 @@ class AttributeFilter(Filter):
         stats["image_style"], stats["image_style_probability"] = reading["style"]
         stats["caption_style"] = ", ".join(_named_styles(sample[self.text_key]))
         return sample
-
-    def _reading(self, sample, context: bool) -> dict[str, tuple[str | None, float]]:
-        from storyboard.models import classifier
-
-        pixels = classifier.pixels_of(row_picture(self, sample, context))
-        features = classifier.features(_classifier(), pixels[None])
-        (reading,) = classifier.readings(_classifier(), features)
-        return reading
 
     def look_at_set(self, statistics: Sequence[dict]) -> None:
         """Decide, by what was measured of all rows, whether the classifier can read the set."""
@@ -193,13 +189,6 @@ class ImageStyleFilter(AttributeFilter):
         wanted = {self.style, *stats["caption_style"].split(", ")}
         is_sure = stats["image_style_probability"] >= self.min_style_probability
         return not self.judges or (stats["image_style"] in wanted and is_sure)
-
-
-def _named(caption: str) -> dict[str, set[str]]:
-    """What ``caption`` names of that which the classifier reads: attribute -> values."""
-    from storyboard.models import classifier
-
-    return classifier.readable(caption)
 
 
 def _named_styles(caption: str) -> list[str]:
