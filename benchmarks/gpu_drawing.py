@@ -5,11 +5,10 @@ import time
 import torch
 
 from benchmarks import gpu_bases, gpu_training, rendering_contenders
-from benchmarks.side_by_side import fresh
+from benchmarks.side_by_side import PEER_STEPS, fresh
 from storyboard.models.base import Base
 
 PANELS = 8
-PEER_STEPS = rendering_contenders.STEPS
 PEER_SECONDS = 35  # at least so many must be left for a peer
 BASE_SECONDS = 30
 

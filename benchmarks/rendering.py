@@ -40,7 +40,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
     folder = side_by_side.fresh(arguments.output / "benchmark-rendering" / name)
     settings = Settings(base=arguments.base, output=str(folder), resolution=arguments.resolution)
     run = resolve(settings)
-    task = Task(settings, run, _prompts(attributes(scored=False)), arguments.lora)
+    prompts = _prompts(attributes(scored=False))
+    task = Task(settings, run, prompts, arguments.lora, arguments.peer_steps)
     import_all(run)
 
     imported = time.perf_counter()
@@ -53,7 +54,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
         rows = attributes(scored=True)
         settings = settings.but(output=str(folder / "scored"))
         run = replace(run, settings=settings, folder=settings.folder)
-        task = Task(settings, run, _prompts(rows), arguments.lora)
+        task = Task(settings, run, _prompts(rows), arguments.lora, arguments.peer_steps)
         result["scores"] = _scores(CONTENDERS[name](task), rows)
     return result
 
@@ -108,6 +109,7 @@ def command_line() -> argparse.Namespace:
         "--lora", type=Path, help="a LoRA file instead of the one that the defaults train"
     )
     parser.add_argument("--resolution", type=int, help="None: the base's own")
+    parser.add_argument("--peer-steps", type=int, default=side_by_side.PEER_STEPS)
     parser.add_argument("--unscored", action="store_true", help="time the eight panels alone")
     parser.add_argument(
         "--output",

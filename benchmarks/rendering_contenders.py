@@ -9,7 +9,6 @@ import torch
 from storyboard.models.run import Run
 from storyboard.settings import Settings
 
-STEPS = 50  # the peers' default
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Task:
     run: Run
     prompts: Sequence[Prompt]
     lora: Path | None
-    steps: int = STEPS
+    steps: int
 
 
 def ours(task: Task) -> list[Path]:

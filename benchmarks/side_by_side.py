@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
+PEER_STEPS = 50  # what the peers denoise by default
 ROOT = Path(__file__).resolve().parents[1]
 BEGAN = time.perf_counter()  # of this process, Python's own start left out
 

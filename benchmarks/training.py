@@ -76,7 +76,8 @@ def split(arguments: argparse.Namespace, folder: Path) -> tuple[int, int]:
 
     settings = Settings(base=arguments.base, output=str(folder / "data"))
     captions = clean(collect(settings), settings).captions
-    train = [row for index, row in enumerate(captions.rows) if index % 10]
+    # those that no step would come to are not cached
+    train = [row for index, row in enumerate(captions.rows) if index % 10][: arguments.samples]
     held_out = captions.rows[::10]
     for name, rows in (("train", train), ("validation", held_out)):
         texts = {row.id: row.text for row in rows}

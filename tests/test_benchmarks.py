@@ -124,7 +124,9 @@ def test_weights_say_what_rises():
 @pytest.mark.slow
 def test_rendering_compares_on_the_same_eight_panels(tmp_path):
     result = benchmark(
-        "rendering", "--base", "kolors-tiny", "--resolution", 64, "--output", tmp_path
+        "rendering",
+        *("--base", "kolors-tiny", "--resolution", 64, "--peer-steps", 4),
+        *("--output", tmp_path),
     )
     assert result["ratio_diffsynth"] > 0 and result["ratio_diffusers"] > 0
 
@@ -138,20 +140,11 @@ def test_cleaning_keeps_what_dj_process_keeps(tmp_path):
 
 
 @pytest.mark.slow
-def test_notebook_times_both_runs(tmp_path):
+def test_notebook_times_both_runs(folder, tmp_path):
     result = benchmark(
         "notebook",
-        "-p",
-        "train_steps",
-        2,
-        "-p",
-        "num_inference_steps",
-        2,
-        "-p",
-        "resolution",
-        64,
-        "--output",
-        tmp_path / "out",
+        *("-p", "dataset", folder, "-p", "train_steps", 2, "-p", "num_inference_steps", 2),
+        *("-p", "resolution", 64, "--output", tmp_path / "out"),
     )
     assert 0 < result["second_s"] < result["first_s"]
 
