@@ -31,6 +31,13 @@ def test_near_duplicates_go_and_their_first_stays(folder, cleaned):
     assert [(row.id, row.reason) for row in report.dropped] == [("0007", "repeats 0002")]
 
 
+def test_a_small_change_of_colour_in_one_place_is_no_duplicate(folder, cleaned):
+    changed = picture(2)
+    ImageDraw.Draw(changed).ellipse((124, 125, 132, 131), "white")  # as large as a small mouth
+    changed.save(folder / "7.png")
+    assert len(cleaned("image_near_deduplicator").captions) == 10
+
+
 def test_thin_lines_on_white_are_not_taken_for_each_other(folder, cleaned):
     for seed in range(10):
         sketch = Image.new("RGB", (1024, 1024), "white")

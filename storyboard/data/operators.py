@@ -32,7 +32,7 @@ OCTAVES = 4  # of which the finest is compared with the others
 LEAST_BAND = 4  # levels of the strongest octave, so that an even picture does not divide by zero
 CELL = 16  # pixels of a side of the cells that are empty or not
 CONTENT_RANGE = 16  # levels of luminance in a cell that is not empty
-THUMBNAIL = 24  # pixels of a side
+THUMBNAIL = 48  # pixels of a side
 BLOCKS = 4  # of a thumbnail, in each direction
 LOW_CONTRAST = 0.15  # of a thumbnail's range, above which a difference always counts
 ROUNDING = 0.01  # of means of blocks in fp32
@@ -175,8 +175,8 @@ def _content(image: Image.Image) -> float:
 class ImageNearDeduplicator(Deduplicator):
     """Keeps the first of pictures that differ by recompression, scaling or exposure alone.
 
-    Compares 24 x 24 colour thumbnails, exposure taken out: a changed expression moves some cell by
-    far more than a new JPEG does. Only pictures of about the same mean luminance are compared, each
+    Compares 48 x 48 colour thumbnails, exposure taken out: a changed expression, be it the mouth of
+    a small face alone, moves some cell by far more than a new JPEG does. Only pictures of about the same mean luminance are compared, each
     with all others at once.
 
     Args:
@@ -201,7 +201,7 @@ class ImageNearDeduplicator(Deduplicator):
         thumbnails = [
             np.frombuffer(bytes.fromhex(raw), np.uint8) for raw in dataset["thumbnail"][:]
         ]
-        first = self._first_of_same(np.stack(thumbnails).astype(np.float32))
+        first = self._first_of_same(np.stack(thumbnails))
 
         ids = dataset["id"][:]
         self.repeats = {ids[i]: ids[same] for i, same in enumerate(first) if same != i}
@@ -209,11 +209,10 @@ class ImageNearDeduplicator(Deduplicator):
         return kept.remove_columns("thumbnail"), {}
 
     def _first_of_same(self, thumbnails: np.ndarray) -> np.ndarray:
-        """(n, 1728) thumbnails -> (n,) index of the earliest picture that each repeats."""
-        means = thumbnails.mean(1)
-        centred = thumbnails - means[:, None]
+        """(n, 6912) thumbnails, uint8 -> (n,) index of the earliest picture that each repeats."""
+        means = thumbnails.mean(1, dtype=np.float32)
         limits = np.minimum(self.max_difference, LOW_CONTRAST * np.ptp(thumbnails, axis=1))
-        blocks = _block_means(centred)
+        blocks = _block_means(thumbnails) - means[:, None]
 
         order = np.argsort(means, kind="stable")
         ascending = means[order]
@@ -222,12 +221,14 @@ class ImageNearDeduplicator(Deduplicator):
             end = np.searchsorted(ascending, means[index] + self.max_exposure, "right")
             others = order[position + 1 : end]
 
-            # a block's mean differs by no more than its cells do: 48 numbers instead of 1,728
+            # a block's mean differs by no more than its cells do: 48 numbers instead of 6,912
             # tell most pairs apart
             block_differences = np.abs(blocks[others] - blocks[index]).max(1)
             others = others[block_differences <= limits[index] + ROUNDING]
 
-            differences = np.abs(centred[others] - centred[index]).max(1)
+            shifts = means[others] - means[index]
+            differences = thumbnails[others].astype(np.float32) - thumbnails[index]
+            differences = np.abs(differences - shifts[:, None]).max(1)
             for other in others[differences <= np.minimum(limits[others], limits[index])]:
                 kept, dropped = sorted((first[index], first[other]))
                 first[first == first[dropped]] = kept
@@ -235,7 +236,7 @@ class ImageNearDeduplicator(Deduplicator):
 
 
 def _block_means(thumbnails: np.ndarray) -> np.ndarray:
-    """(n, 1728) -> (n, 48): the mean of each of 4 x 4 blocks and 3 channels."""
+    """(n, 6912) -> (n, 48): the mean of each of 4 x 4 blocks and 3 channels."""
     side = THUMBNAIL // BLOCKS
     cells = thumbnails.reshape(-1, BLOCKS, side, BLOCKS, side, 3)
-    return cells.mean((2, 4)).reshape(len(thumbnails), -1)
+    return cells.mean((2, 4), dtype=np.float32).reshape(len(thumbnails), -1)
