@@ -10,7 +10,6 @@ from storyboard.models.run import Run
 from storyboard.settings import Settings
 
 
-
 @dataclass(frozen=True)
 class Prompt:
     """What one panel is drawn from."""
