@@ -234,7 +234,7 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(executed, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kolors", "sd15", "sdxl as a single file"])
+@pytest.mark.parametrize("name", ["kolors", "sdxl as a single file"])
 def test_it_runs_to_the_end_on_a_base_by_its_path(hub, folder, tmp_path, monkeypatch, name):
     import diffusers
 

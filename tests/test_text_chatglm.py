@@ -72,9 +72,9 @@ def test_chatglm_weights_find_what_is_behind_them_in_a_prompt_that_is_cut(encode
 def mini_scores(tmp_path_factory):
     """(prompt, attribute, value) -> how sure the classifier is of it, 0 to 1.
 
-    The mean over four pictures by the base alone.
+    The mean over two pictures by the base alone.
     """
-    base, seeds = bases.get("mini"), [200, 201, 202, 203]
+    base, seeds = bases.get("mini"), [200, 201]
     settings = Settings(base="mini", output=str(tmp_path_factory.mktemp("weights")))
     run = run_on(base, settings)
     pipe, model = sampling.load_pipeline(base, run.plan), classifier.load()
@@ -113,9 +113,7 @@ def mini_scores(tmp_path_factory):
     ],
 )
 def test_raising_a_weight_raises_its_score_on_mini(mini_scores, prompt, attribute, value):
-    scores = [
-        mini_scores(prompt.format(weight), attribute, value) for weight in (0, 0.3, 0.6, 1.0, 1.4)
-    ]
+    scores = [mini_scores(prompt.format(weight), attribute, value) for weight in (0, 0.5, 1, 1.4)]
     rises = all(lower <= higher + 0.005 for lower, higher in itertools.pairwise(scores))
     assert rises and scores[-1] - scores[0] > 0.5, scores
 
