@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+from data_juicer.utils.constant import Fields
 from PIL import Image, ImageDraw, ImageFont
 
+from storyboard.data.model_operators import ImageTextLineFilter
 from tests.conftest import ROOT, picture
 from tools.captions import caption
 
@@ -106,3 +108,18 @@ def test_text_in_a_picture_is_found_and_a_drawing_is_not_text(folder, clean_by, 
     _, report = clean_by({"image_text_line_filter": {"max_text_line": 0.55}})
     assert list(dropped(report)) == ["0003"]
     assert report.statistics["0003"]["image_text_line"] > 0.55
+
+
+def test_where_much_of_a_set_looks_like_text_only_sure_text_goes():
+    lines = [{"image_text_line": line} for line in (0.1, 0.2, 0.3, 0.4, 0.6, 0.9)]
+
+    def kept(statistics):
+        operator = ImageTextLineFilter()
+        operator.look_at_set(statistics)
+        rows = [{Fields.stats: row} for row in statistics]
+        return [operator.process_single(row) for row in rows], operator.note
+
+    assert kept(lines[:4] * 2 + lines[5:]) == ([True] * 8 + [False], "")
+    judged, note = kept(lines)
+    assert judged == [True] * 5 + [False]
+    assert note.startswith("finds text in 2 of 6 pictures, which may be fine lines of the drawing")

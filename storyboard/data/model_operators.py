@@ -5,7 +5,8 @@ by ``custom_operator_paths`` where this package can be imported. The networks li
 
 ``image_caption_filter`` and ``image_style_filter`` compare pictures and captions by the attribute
 classifier, which knows the drawings of ``mini`` alone. So they look at the whole set first: where
-the classifier confirms too few of its captions, it cannot read these pictures, and all stay.
+the classifier confirms too few of its captions, it cannot read these pictures, and all stay. So
+does ``image_text_line_filter``, whose network takes the fine lines of some art for letters.
 """
 
 import functools
@@ -36,18 +37,68 @@ def _classifier():
     return classifier.load()
 
 
+class SetFilter(Filter):
+    """A filter that judges a row after a look at what was measured of all.
+
+    Attributes:
+        MEASURES: The statistics that it judges by.
+        note: What it did not judge, and why; empty where it judged all.
+    """
+
+    MEASURES: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.note = ""
+
+    def look_at_set(self, statistics: Sequence[dict]) -> None:
+        """Decide, by what was measured of all rows, how each is judged."""
+        raise NotImplementedError
+
+    def run(self, dataset, *, exporter=None, tracer=None, reduce=True):
+        """As ``dj-process`` calls it."""
+        measured = super().run(dataset, exporter=exporter, tracer=tracer, reduce=False)
+        self.look_at_set(measured[Fields.stats][:])
+        return measured.filter(self.process) if reduce else measured
+
+
 @OPERATORS.register_module("image_text_line_filter")
-class ImageTextLineFilter(Filter):
+class ImageTextLineFilter(SetFilter):
     """Keeps pictures without a line of text: no watermark, no subtitle, no screen of a program.
 
     Args:
         max_text_line: Largest share of a straight line that letters fill, 0 to 1; the line is half
             as long as the picture's shorter side, anywhere and at any angle.
+        max_pictures: Largest share of the set that may go so, 0 to 1: where it is more, the art's
+            own lines may be taken for letters, and only pictures above ``max_doubtful`` go.
+        max_doubtful: As ``max_text_line``, for such a set.
     """
 
-    def __init__(self, max_text_line: float = 0.55, *args, **kwargs):
+    MEASURES = ("image_text_line",)
+
+    def __init__(
+        self,
+        max_text_line: float = 0.55,
+        max_pictures: float = 0.2,
+        max_doubtful: float = 0.85,
+        *args,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
-        self.max_text_line = max_text_line
+        self.max_text_line, self.max_pictures = max_text_line, max_pictures
+        self.max_doubtful = max(max_text_line, max_doubtful)
+        self.limit = 1.0  # all stay until the set has been looked at
+
+    def look_at_set(self, statistics: Sequence[dict]) -> None:
+        lines = [row["image_text_line"] for row in statistics]
+        above = sum(line > self.max_text_line for line in lines)
+        is_doubtful = above > self.max_pictures * len(lines)
+        self.limit = self.max_doubtful if is_doubtful else self.max_text_line
+        if is_doubtful:
+            self.note = (
+                f"finds text in {above} of {len(lines)} pictures, which may be fine lines of the "
+                f"drawing: only those above {self.max_doubtful:g} go; look at the others"
+            )
 
     def compute_stats_single(self, sample, context=False):
         from storyboard.models import text_detector
@@ -59,15 +110,11 @@ class ImageTextLineFilter(Filter):
         return sample
 
     def process_single(self, sample):
-        return bool(sample[Fields.stats]["image_text_line"] <= self.max_text_line)
+        return bool(sample[Fields.stats]["image_text_line"] <= self.limit)
 
 
-class AttributeFilter(Filter):
-    """A filter that compares captions with what the classifier reads, after a look at the set.
-
-    Attributes:
-        MEASURES: The statistics that it judges by.
-        note: What it did not judge, and why; empty where it judged all.
+class AttributeFilter(SetFilter):
+    """A filter that compares captions with what the classifier reads.
 
     Args:
         min_match: Least share of the attributes that a caption names (``storyboard.vocabulary``) of
@@ -76,12 +123,9 @@ class AttributeFilter(Filter):
             the set, and all stay.
     """
 
-    MEASURES: ClassVar[tuple[str, ...]] = ()
-
     def __init__(self, min_match: float = 0.7, min_agreement: float = 0.75, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.min_match, self.min_agreement = min_match, min_agreement
-        self.note = ""
         self.judges = False
 
     def compute_stats_single(self, sample, context=False):
@@ -103,7 +147,6 @@ class AttributeFilter(Filter):
         return sample
 
     def look_at_set(self, statistics: Sequence[dict]) -> None:
-        """Decide, by what was measured of all rows, whether the classifier can read the set."""
         enough = [row for row in statistics if row["caption_attributes"] >= LEAST_NAMED]
         matching = [row for row in enough if self._matches(row)]
         self.judges = bool(enough) and len(matching) >= self.min_agreement * len(enough)
@@ -122,12 +165,6 @@ class AttributeFilter(Filter):
 
     def _matches(self, stats: dict) -> bool:
         return stats["caption_attributes_seen"] >= self.min_match * stats["caption_attributes"]
-
-    def run(self, dataset, *, exporter=None, tracer=None, reduce=True):
-        """As ``dj-process`` calls it."""
-        measured = super().run(dataset, exporter=exporter, tracer=tracer, reduce=False)
-        self.look_at_set(measured[Fields.stats][:])
-        return measured.filter(self.process) if reduce else measured
 
 
 @OPERATORS.register_module("image_caption_filter")

@@ -72,7 +72,7 @@ def _enter(
     """Enter what the operator at ``index`` did with the rows ``before``; returns the ids it keeps.
 
     A deduplicator compares the rows here, which no operator before it has refused; a filter that
-    looks at the whole set (``model_operators.AttributeFilter``) judges them here.
+    looks at the whole set (``model_operators.SetFilter``) judges them here.
     """
     from data_juicer.ops import Deduplicator
 
