@@ -21,9 +21,9 @@ from storyboard import images
 from storyboard.scoring.scores import Unmeasurable
 
 WINDOW = 9  # pixels
-CONTRAST = 0.1  # of colour across a window, where black to white is the root of 3: less is unseen
-QUANTILE = 0.95  # of the training set's widths; an edge is soft beyond it
-SMUDGE = 5  # pixels each way that are soft, around a place that is smudged
+CONTRAST = 0.06  # of colour across a window, where black to white is the root of 3: less is unseen
+QUANTILE = 0.98  # of the training set's widths; an edge is soft beyond it
+SMUDGE = 3  # pixels each way that are soft, around a place that is smudged
 LEAST, MOST = 16, 128  # training pictures that are looked at,
 PIXELS = 2**23  # and their pixels in all
 DRAWS = 64  # sets of training pictures, for the share that chance alone makes
