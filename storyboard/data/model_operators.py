@@ -5,8 +5,9 @@ by ``custom_operator_paths`` where this package can be imported. The networks li
 
 ``image_caption_filter`` and ``image_style_filter`` compare pictures and captions by the attribute
 classifier, which knows the drawings of ``mini`` alone. So they look at the whole set first: where
-the classifier confirms too few of its captions, it cannot read these pictures, and all stay. So
-does ``image_text_line_filter``, whose network takes the fine lines of some art for letters.
+the classifier confirms too few of its captions, it cannot read these pictures, and all stay.
+``image_text_line_filter`` looks at the whole set too: its network takes the fine lines of some art
+for letters, and then finds them in many of its pictures.
 """
 
 import functools
