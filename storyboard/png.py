@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from storyboard.compat import pillow
 from storyboard.errors import SettingsError
 from storyboard.other_tools import reading, texts
 from storyboard.other_tools.a1111 import NEGATIVE
@@ -93,7 +94,7 @@ def read(path: Path) -> PanelRecord | Infotext:
         whole_path = path.expanduser()
         if not whole_path.is_file():  # a pipe would wait for ever
             raise SettingsError("there is no such file.")
-        with Image.open(whole_path, formats=FORMATS) as image:
+        with pillow.reading(), Image.open(whole_path, formats=FORMATS) as image:
             image.load()  # chunks may follow the pixels
             found, size = texts.of(image), image.size
     except SettingsError as error:

@@ -4,10 +4,9 @@ import json
 import shutil
 
 import pytest
-from data_juicer.utils.constant import Fields
 from PIL import Image, ImageDraw, ImageFont
 
-from storyboard.data.model_operators import ImageTextLineFilter
+from storyboard.compat.data_juicer import data_juicer
 from tests.conftest import ROOT, picture
 from tools.captions import caption
 
@@ -114,7 +113,12 @@ def test_where_much_of_a_set_looks_like_text_only_sure_text_goes():
     lines = [{"image_text_line": line} for line in (0.1, 0.2, 0.3, 0.4, 0.6, 0.9)]
 
     def kept(statistics):
-        operator = ImageTextLineFilter()
+        with data_juicer():
+            from data_juicer.utils.constant import Fields
+
+            from storyboard.data.model_operators import ImageTextLineFilter
+
+            operator = ImageTextLineFilter()
         operator.look_at_set(statistics)
         rows = [{Fields.stats: row} for row in statistics]
         return [operator.process_single(row) for row in rows], operator.note

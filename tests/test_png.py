@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from storyboard import Panel, Story, png
 from storyboard.errors import SettingsError
@@ -187,6 +187,14 @@ def test_a_story_from_png_in_utf8_where_latin_1_is_due(tmp_path):
     text = "紫色短发女孩".encode().decode("latin-1")
     story = Story.from_png(picture_with_parameters(tmp_path / "a.png", text))
     assert story.panels[0].prompt == "紫色短发女孩"
+
+
+def test_a_story_from_a_png_that_is_cut_off_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing Data-Juicer does
+    whole = picture_with_parameters(tmp_path / "a.png", "a prompt")
+    (tmp_path / "b.png").write_bytes(whole.read_bytes()[:-40])
+    with pytest.raises(SettingsError, match="b.png is no whole PNG"):
+        Story.from_png(tmp_path / "b.png")
 
 
 def test_a_story_from_png_that_says_nothing(tmp_path):

@@ -8,7 +8,7 @@ import random
 import zipfile
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from storyboard import publish, reproduce
 from storyboard.errors import BundleError
@@ -122,7 +122,8 @@ def test_reproduce_refuses_files_that_share_their_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("change", [lambda png: png[:-40], lambda png: b"GIF89a" + png[6:]])
-def test_reproduce_sees_a_damaged_picture_before_it_draws(tmp_path, change):
+def test_reproduce_sees_a_damaged_picture_before_it_draws(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing Data-Juicer does
     path = rewritten(tmp_path / "a.zip", "panel-2.png", change(FILES["panel-2.png"]))
     with pytest.raises(BundleError, match=r"panel-2.png of .*a.zip is no whole PNG"):
         reproduce(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from storyboard.compat import pillow
 from storyboard.errors import BundleError, StoryboardError
 from storyboard.exporting.archive import DAMAGED, LIMITS, PICTURE_LIMIT, opening, read_file
 from storyboard.exporting.bundle import FORMAT
@@ -75,7 +76,7 @@ def read(path: Path) -> OpenedBundle:
 def _check_picture(path: Path, name: str, picture: bytes, size: tuple[int, int] | None) -> None:
     """Raise BundleError unless ``picture`` is a whole PNG, of ``size`` where one is given."""
     try:
-        with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+        with pillow.reading(), Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
             image.load()
     except (*DAMAGED, SyntaxError, Image.DecompressionBombError) as error:
         raise BundleError(

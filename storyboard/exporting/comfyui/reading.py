@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from storyboard.compat import pillow
 from storyboard.errors import SettingsError
 from storyboard.exporting.comfyui import notes, references, schedule, text
 from storyboard.exporting.comfyui.canvas import from_ui
@@ -113,7 +114,7 @@ def _open(path: Path) -> dict:
         if path.stat().st_size > MAX_TEXT:
             raise ValueError("too long for a graph")
         return json.loads(path.read_text(encoding="utf-8"))
-    with Image.open(path, formats=["PNG"]) as image:
+    with pillow.reading(), Image.open(path, formats=["PNG"]) as image:
         image.load()  # chunks may follow the pixels
         return json.loads(image.text["prompt"])
 
