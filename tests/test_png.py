@@ -191,8 +191,12 @@ def test_a_story_from_png_in_utf8_where_latin_1_is_due(tmp_path):
 
 def test_a_story_from_a_png_that_is_cut_off_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing Data-Juicer does
-    whole = picture_with_parameters(tmp_path / "a.png", "a prompt")
-    (tmp_path / "b.png").write_bytes(whole.read_bytes()[:-40])
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("parameters", "a prompt")
+    noise = Image.effect_noise((64, 64), 80)
+    noise.save(tmp_path / "a.png", pnginfo=texts)
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SettingsError, match="b.png is no whole PNG"):
         Story.from_png(tmp_path / "b.png")
 
