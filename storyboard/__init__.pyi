@@ -12,8 +12,11 @@ from storyboard.lora.merging import merge as merge
 from storyboard.machine import check as check
 from storyboard.machine import files as files
 from storyboard.machine import installed as installed
+from storyboard.notebook import preview as preview
 from storyboard.notebook import render as render
 from storyboard.reference import Reference as Reference
+from storyboard.rendering.strips import denoising as denoising
+from storyboard.rendering.strips import strengths as strengths
 from storyboard.scoring.comparison import Pair as Pair
 from storyboard.scoring.stage import best as best
 from storyboard.scoring.stage import score as score

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+from storyboard import resources
 from storyboard.exporting.comfyui import graph
 from storyboard.lora.file import Lora
 from storyboard.rendering import stage
 from storyboard.rendering.pictures import Pictures
 from storyboard.settings import Settings
-from storyboard.story import Story
+from storyboard.story import Panel, Story
+
+EXAMPLE_LORA = "models/mini-lora/lora.safetensors"  # what the defaults train
+PREVIEW = "preview"  # folder in the output folder
 
 
 def render(
@@ -15,3 +19,21 @@ def render(
 ) -> Pictures:
     """``rendering.stage.render``, each PNG with the graph that ComfyUI opens."""
     return stage.render(story, settings, lora, folder, graph.png_chunks)
+
+
+def preview(story: Story, settings: Settings) -> Pictures:
+    """Draw ``story`` before anything is trained, into ``<output>/preview``.
+
+    With ``mini`` and the LoRA in this repository, whatever the settings say: in seconds, on any
+    machine. References and character consistency are left out.
+
+    Raises:
+        RenderingError, ResourceError, SettingsError: As of ``render``.
+    """
+    plain = [
+        Panel(panel.prompt, panel.negative_prompt, panel.seed)
+        for panel in story.resolved(settings.seed)
+    ]
+    own = Settings(base="mini", output=settings.output, seed=settings.seed)
+    lora = resources.path(EXAMPLE_LORA)
+    return render(Story(plain), own, lora, settings.folder / PREVIEW)

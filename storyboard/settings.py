@@ -30,6 +30,7 @@ NUMBERS = {
     "learning_rate": (1e-8, 1.0),
     "guidance_scale": (1.0, 50.0),
     "guidance_end": (0.0, 1.0),
+    "lora_strength": (-2.0, 2.0),
     "prior_loss_weight": (0.0, 10.0),
     "caption_dropout": (0.0, 1.0),
 }
@@ -71,6 +72,8 @@ class Settings:
         num_inference_steps: Denoising steps for a picture.
         guidance_scale: Classifier-free guidance; 1 switches it off.
         guidance_end: Share of the steps after which guidance ends, 0 to 1.
+        lora_strength: What the LoRA's change to the base is multiplied by in drawing: 0 is the base
+            alone, 1 is as it was trained.
         render_batch_size: Panels drawn at once.
         character: How the character of panel 1 stays the same: ``"shared"`` (self-attention that
             also looks at panel 1), ``"ip-adapter"``, or None.
@@ -119,6 +122,7 @@ class Settings:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     guidance_end: float | None = None
+    lora_strength: float = 1.0
     render_batch_size: int = 4
     character: str | None = None
     character_strength: float | None = None

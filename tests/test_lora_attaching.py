@@ -30,10 +30,12 @@ def whole(hub, tmp_path):
     return make
 
 
-def with_lora(base, path):
+def with_lora(base, path, strength=1.0):
     """diffusers' own pipeline with the file in it, by its own loader."""
     pipe = of_diffusers(base.name, base.folder)
     pipe.load_lora_weights(str(path.parent), weight_name=path.name)
+    if strength != 1:
+        pipe.set_adapters(pipe.get_active_adapters(), strength)
     return pipe
 
 
@@ -46,15 +48,18 @@ def parts(base, components):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_lora_of_text_encoders_draws_as_diffusers_own_loader(whole, make_settings, name):
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_lora_of_text_encoders_draws_as_diffusers_own_loader(
+    whole, make_settings, name, strength
+):
     base, path = whole(name)
     settings, prompt, negative = make_settings(base=name), "a girl with short purple hair", "blurry"
-    theirs = alone(with_lora(base, path), prompt, negative)
+    theirs = alone(with_lora(base, path, strength), prompt, negative)
 
-    adapter = attaching.text_adapter(base, path)
+    adapter = attaching.text_adapter(base, path, strength)
     with_lora_in_text = encode(base, settings, [prompt, negative], adapter=adapter)
     without = encode(base, settings, [prompt, negative])
-    pipe = sampling.load_pipeline(base, memory.plan(base, settings), path)
+    pipe = sampling.load_pipeline(base, memory.plan(base, settings), path, strength=strength)
 
     def draw(embeddings):
         positive_row, negative_row = [embeddings[prompt]], [embeddings[negative]]

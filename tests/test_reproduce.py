@@ -42,6 +42,14 @@ def test_reproduce_makes_eight_of_eight_identical(made, tmp_path, capsys):
     ]
 
 
+def test_reproduce_draws_at_the_strength_of_the_lora(trained, tmp_path):
+    settings, _, _, lora = trained
+    weak = settings.but(output=str(tmp_path / "weak"), lora_strength=0.5)
+    pictures = render(Story(["紫色短发女孩"]), weak, lora)
+    result = reproduce(bundle(pictures, lora, weak).path, tmp_path / "again")
+    assert result.verdicts == ["identical"] and result.changed == []
+
+
 def test_reproduce_makes_a_bundle_of_format_1_identical(made, tmp_path):
     story = story_of(made)
     assert story["format"] == 2 and story["panels"][0]["version"] == 2

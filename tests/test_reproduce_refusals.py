@@ -155,6 +155,7 @@ def test_reproduce_says_what_is_no_bundle(made, tmp_path):
         ("edges", 1, "reference.control", "x", "reference.control"),
         ("edges", 1, "reference.controlnet", "x", "reference.controlnet"),
         ("edges", 1, "reference.controlnet", None, "reference of panel 2"),
+        ("edges", 0, "lora.strength", 9, "lora_strength=9"),
         ("shared", 1, "character.method", "x", "character.method"),
         ("shared", 1, "character.file", "../character.png", "character.file"),
         ("shared", 2, "character.strength", 2, "the character"),
@@ -162,7 +163,7 @@ def test_reproduce_says_what_is_no_bundle(made, tmp_path):
         ("shared", 1, "drawn.row", 0, "the character"),
     ],
 )
-def test_reproduce_trusts_no_reference_or_character(
+def test_reproduce_trusts_no_reference_character_or_strength(
     drawn, tmp_path, kind, index, field, value, message
 ):
     story = story_of(drawn[kind])

@@ -150,6 +150,8 @@ def _drawing_facts(panel: PanelRecord) -> str:
         f"CFG {panel.guidance_scale:g}",
         f"{panel.width} × {panel.height}",
     ]
+    if panel.lora and panel.lora.strength != 1:
+        facts.append(f"LoRA strength {panel.lora.strength:g}")
     if panel.clip_skip:
         facts.append(f"clip skip {panel.clip_skip}")
     return ", ".join(facts)

@@ -15,6 +15,7 @@ from storyboard.exporting.archive import DAMAGED, LIMITS, PICTURE_LIMIT, opening
 from storyboard.exporting.bundle import FORMAT
 from storyboard.records import PanelRecord, RecordError
 from storyboard.reference import HUB_ID, OWN, Reference
+from storyboard.settings import Settings
 from storyboard.story import MAX_PANELS, Panel
 
 FORMATS = (1, FORMAT)
@@ -170,8 +171,7 @@ def _check_panel(panel: PanelRecord, number: int, first: PanelRecord) -> None:
     }
     if missing := [name for name, value in known.items() if value is None]:
         raise ValueError(f"panel {number} lacks {missing[0]}")
-    if panel.lora.strength != 1:
-        raise ValueError(f"panel {number} has a LoRA of strength {panel.lora.strength:g}, not 1")
+    Settings(lora_strength=panel.lora.strength)
     if panel.drawn.file != f"panel-{number}.png":
         raise ValueError(f"the file of panel {number}")
     if panel.reference:

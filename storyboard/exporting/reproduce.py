@@ -130,6 +130,7 @@ def _settings(panels: Sequence[PanelRecord], base: str, folder: Path) -> Setting
         num_inference_steps=first.steps,
         guidance_scale=first.guidance_scale,
         guidance_end=first.guidance_end,
+        lora_strength=first.lora.strength if first.lora else 1.0,
         clip_skip=first.clip_skip,
         precision=first.precision,
         text_encoder_bits=first.text_encoder_bits,

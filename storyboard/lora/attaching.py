@@ -27,26 +27,31 @@ class TextAdapter:
 
     base: Base
     path: Path
+    strength: float = 1.0
 
     @property
     def fingerprint(self) -> str:
         """What the embeddings depend on besides the base."""
+        inputs = {} if self.strength == 1 else {"strength": self.strength}
         return artifacts.fingerprint(
-            lora=artifacts.digest_of_file(self.path), versions=artifacts.versions("peft")
+            lora=artifacts.digest_of_file(self.path), versions=artifacts.versions("peft"), **inputs
         )
 
     def attach(self, pipe) -> None:
         """Attach it to the text encoders of ``pipe``. Errors as ``attach``."""
-        attach(pipe, self.base, self.path)
+        attach(pipe, self.base, self.path, self.strength)
 
 
-def text_adapter(base: Base, lora: Path | None) -> TextAdapter | None:
+def text_adapter(base: Base, lora: Path | None, strength: float = 1.0) -> TextAdapter | None:
     """The part of a LoRA file for the text encoders of ``base``; None where it has none."""
-    return TextAdapter(base, lora) if lora and lora_file.has_text_encoder(lora) else None
+    return TextAdapter(base, lora, strength) if lora and lora_file.has_text_encoder(lora) else None
 
 
-def attach(pipe, base: Base, lora: Path) -> int:
+def attach(pipe, base: Base, lora: Path, strength: float = 1.0) -> int:
     """Attach what a kohya-form LoRA has for the UNet and text encoders that ``pipe`` holds.
+
+    Args:
+        strength: Its change is multiplied by.
 
     Returns:
         The number of modules that it changes there.
@@ -68,6 +73,8 @@ def attach(pipe, base: Base, lora: Path) -> int:
     values.check(state)
     state = state.only(state.components - elsewhere)
     state = fitting.fitted(base, state, parts, origin.of_tensors(tensors))
+    if strength != 1:
+        state = state.scaled(strength)
 
     for component in sorted(state.components):
         part, own = parts[component], state.only({component})

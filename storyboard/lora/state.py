@@ -114,6 +114,14 @@ class LoraState:
                 modules[path] = replace(module, alpha=number(own, module.down.dtype))
         return replace(self, modules=modules)
 
+    def scaled(self, strength: float) -> "LoraState":
+        """The same with its change multiplied by ``strength``."""
+        modules = {
+            path: replace(module, alpha=module.alpha.float() * strength)
+            for path, module in self.modules.items()
+        }
+        return replace(self, modules=modules)
+
     def floats(self) -> "LoraState":
         """The same in fp32."""
         modules = {

@@ -44,6 +44,7 @@ class Run:
     num_inference_steps: int
     guidance_scale: float
     guidance_end: float
+    lora_strength: float
     render_batch_size: int
     character: str | None
     character_strength: float | None

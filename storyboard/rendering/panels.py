@@ -34,7 +34,7 @@ def panel_records(
         character: How panels keep the character; None where none does.
     """
     base = base_record(run.base, run.base_fingerprint)
-    lora_facts = lora_record(lora) if lora else None
+    lora_facts = lora_record(lora, run.lora_strength) if lora else None
     versions = artifacts.versions(*PACKAGES)
 
     records: list[PanelRecord] = []
@@ -79,10 +79,11 @@ def base_record(base: Base, fingerprint: str) -> BaseRecord:
     )
 
 
-def lora_record(path: Path) -> LoraRecord:
-    """What records say of the LoRA file at ``path``."""
+def lora_record(path: Path, strength: float = 1.0) -> LoraRecord:
+    """What records say of the LoRA file at ``path``, drawn with at ``strength``."""
     return LoraRecord(
         digest=artifacts.digest_of_file(path),
         tensors_digest=data_digest(path),
+        strength=strength,
         text_encoder=has_text_encoder(path),
     )

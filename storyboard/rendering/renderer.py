@@ -22,6 +22,7 @@ from storyboard.rendering.batching import Batch
 from storyboard.rendering.character import Character
 from storyboard.rendering.reference_control import ReferenceControl
 from storyboard.rendering.references import PreparedReference
+from storyboard.rendering.sampling import OnStep
 from storyboard.rendering.shared_attention import shared
 
 
@@ -46,13 +47,15 @@ class Drawing:
 class Renderer:
     """Draws panels in batches, the encoding of their prompts included.
 
-    Base, precision and memory plan are those of the run; all else is in the panels' records.
+    Base, strength of the LoRA, precision and memory plan are those of the run; all else is in the
+    panels' records.
 
     Args:
         lora: File that text encoders and UNet are drawn with.
         unet: Draws in place of the base's own, as it stands in training.
         references: What each panel follows, None where it follows nothing; () where none does.
         character: How panels keep the character; None where none does.
+        on_latents: Called after each step of each batch, as ``sampling.OnStep``.
     """
 
     def __init__(
@@ -63,18 +66,21 @@ class Renderer:
         unet: torch.nn.Module | None = None,
         references: Sequence[PreparedReference | None] = (),
         character: Character | None = None,
+        on_latents: OnStep | None = None,
     ) -> None:
         self.run = run
         self.lora = lora
         self.unet = unet
         self.character = character
+        self.on_latents = on_latents
         self._control = ReferenceControl(run, references)
         self._seconds: dict[bool, list[float]] = {False: [], True: []}
 
     @cached_property
     def pipe(self):
         """diffusers' pipeline, loaded when it is first asked for."""
-        return sampling.load_pipeline(self.run.base, self.run.plan, self.lora, self.unet)
+        run = self.run
+        return sampling.load_pipeline(run.base, run.plan, self.lora, self.unet, run.lora_strength)
 
     def draw(
         self,
@@ -123,7 +129,7 @@ class Renderer:
             fitting.check(self.run.base, self.lora)  # before the text encoders are loaded
         needed = [*indices, *([0] if self.character else [])]
         texts = [getattr(records[index], name) for index in needed for name in TEXTS]
-        adapter = attaching.text_adapter(self.run.base, self.lora)
+        adapter = attaching.text_adapter(self.run.base, self.lora, self.run.lora_strength)
         return conditioning.encode(self.run, dict.fromkeys(texts), adapter=adapter)
 
     def _draw_batches(
@@ -144,7 +150,7 @@ class Renderer:
                 continue
 
             left = batch.panels
-            report = _progress(on_step, steps_done, len(left))
+            report = self._report(on_step, steps_done, len(left))
             try:
                 for drawing in self._draw_batch(batch, records, embeddings, report):
                     left.remove(drawing.index)
@@ -166,12 +172,25 @@ class Renderer:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
 
+    def _report(
+        self, on_step: Callable[[int], None] | None, steps_done: int, panels: int
+    ) -> OnStep:
+        """What one batch of ``panels``, whose steps are counted from 1, calls after each."""
+
+        def report(step: int, latents: torch.Tensor) -> None:
+            if on_step:
+                on_step(steps_done + step * panels)
+            if self.on_latents:
+                self.on_latents(step, latents)
+
+        return report
+
     def _draw_batch(
         self,
         batch: Batch,
         records: Sequence[PanelRecord],
         embeddings: Mapping[str, Embedding],
-        on_step: Callable[[int], None] | None,
+        on_step: OnStep | None,
     ) -> Iterator[Drawing]:
         began = time.perf_counter()
         rows = [0] * batch.extra_rows + list(batch.indices)
@@ -255,15 +274,6 @@ class Renderer:
         if without:
             cost += f", {_mean(without):.1f} s without (panel 1, alone in its batch)"
         return cost
-
-
-def _progress(
-    on_step: Callable[[int], None] | None, steps_done: int, panels: int
-) -> Callable[[int], None] | None:
-    """``on_step`` for one batch of ``panels``, whose steps are counted from 1."""
-    if on_step is None:
-        return None
-    return lambda step: on_step(steps_done + step * panels)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageStat
 
 from storyboard.compat import diffusers
 from storyboard.compat.quiet import quiet
@@ -18,6 +18,8 @@ from storyboard.models.conditioning import Embedding, stack
 from storyboard.models.memory import Plan
 
 TILE = 512  # pixels of a side
+# called after a step with its number, from 1, and the latents of the batch as they stand
+OnStep = Callable[[int, torch.Tensor], None]
 BLANK = 2.0  # standard deviation within a channel, 0 to 255, under which a picture shows nothing
 
 
@@ -53,12 +55,17 @@ def scheduler(base: Base):
 
 
 def load_pipeline(
-    base: Base, plan: Plan, lora: Path | None = None, unet: torch.nn.Module | None = None
+    base: Base,
+    plan: Plan,
+    lora: Path | None = None,
+    unet: torch.nn.Module | None = None,
+    strength: float = 1.0,
 ):
     """The pipeline of ``base`` without text encoders, with our sampler and a LoRA's UNet modules.
 
     Args:
         unet: Draws in place of the base's own, which is then not loaded.
+        strength: Of the LoRA.
 
     Raises:
         BaseError: Weights are missing, cut off or not those of the base.
@@ -81,7 +88,7 @@ def load_pipeline(
         pipe.vae.to(memory_format=torch.channels_last)
 
         if lora is not None:
-            attached = attach(pipe, base, lora)
+            attached = attach(pipe, base, lora, strength)
             # in 16 bits a LoRA that is added to the weights loses its small values
             if attached and plan.precision == "fp32":
                 pipe.fuse_lora()
@@ -115,7 +122,7 @@ def draw(
     steps: int,
     guidance_scale: float,
     guidance_end: float = 1.0,
-    on_step: Callable[[int], None] | None = None,
+    on_step: OnStep | None = None,
     extra_rows: int = 0,
     **options: object,
 ) -> Iterator[Image.Image]:
@@ -157,13 +164,19 @@ def draw(
                 f"The picture of seed {seed} is not finite: lower the LoRA's learning_rate or "
                 "guidance_scale, or set precision to bf16 or fp32, and render again."
             )
-        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
-        if pixels.flatten(1).std(1).max() < BLANK:
+        image = as_image(decoded)
+        if max(ImageStat.Stat(image).stddev) < BLANK:
             raise RenderingError(
                 f"The picture of seed {seed} came out blank: lower guidance_scale or train the "
                 "LoRA again with a lower learning_rate."
             )
-        yield Image.fromarray(pixels.byte().permute(1, 2, 0).numpy())
+        yield image
+
+
+def as_image(decoded: torch.Tensor) -> Image.Image:
+    """(3, h, w) of ``decode`` in 8 bits."""
+    pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round()
+    return Image.fromarray(pixels.byte().permute(1, 2, 0).numpy())
 
 
 # of a pipeline's call, those that hold the negative's half under guidance
@@ -180,7 +193,7 @@ def denoise(
     steps: int,
     guidance_scale: float,
     guidance_end: float = 1.0,
-    on_step: Callable[[int], None] | None = None,
+    on_step: OnStep | None = None,
     image: torch.Tensor | None = None,
     strength: float = 1.0,
     text_length: int = 0,
@@ -204,7 +217,7 @@ def denoise(
 
     def after_step(pipe, step, _timestep, tensors):
         if on_step:
-            on_step(step + 1 + skipped)
+            on_step(step + 1 + skipped, tensors["latents"])
         ends = step + 1 == last_guided < steps - skipped
         if ends and pipe.do_classifier_free_guidance:
             diffusers.end_guidance(pipe)

@@ -1,0 +1,150 @@
+"""One panel several times in a row: at other strengths of the LoRA, or along its denoising."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from storyboard import artifacts, show, stages
+from storyboard.errors import SettingsError, brief
+from storyboard.lora.file import Lora, path_of
+from storyboard.models.run import resolve
+from storyboard.rendering import pictures, stage
+from storyboard.rendering.panels import panel_records
+from storyboard.settings import Settings
+from storyboard.story import Panel, Story
+
+FOLDER = "strips"  # in the output folder
+SIDE = 150  # pixels of a picture in the display
+STRENGTHS = (0.0, 0.5, 1.0, 1.5)
+MOMENTS = 6  # pictures of a denoising
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one panel, in a row.
+
+    Attributes:
+        folder: Holds them.
+        pictures: Path and caption of each.
+    """
+
+    folder: Path
+    pictures: list[tuple[Path, str]]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The pictures in order."""
+        return [path for path, _ in self.pictures]
+
+    def __str__(self) -> str:
+        return f"{', '.join(caption for _, caption in self.pictures)}: {self.folder}"
+
+    def _repr_html_(self) -> str:
+        return show.page(show.gallery(self.pictures, SIDE))
+
+
+def strengths(
+    story: Story,
+    settings: Settings,
+    lora: Lora | Path | str,
+    panel: int = 1,
+    values: Sequence[float] = STRENGTHS,
+) -> Strip:
+    """Draw one panel with the LoRA at several strengths, into ``<output>/strips/strengths``.
+
+    Its reference and character consistency are left out.
+
+    Args:
+        panel: Its number in the story, from 1.
+        values: As ``Settings.lora_strength``; 0 is the base alone.
+
+    Raises:
+        SettingsError: The story has no such panel, or a strength is out of range.
+        LoraError, RenderingError, ResourceError: As of ``render``.
+    """
+    alone = _alone(story, settings, panel)
+    runs = [settings.but(lora_strength=value, character=None) for value in values]
+    folder = settings.folder / FOLDER / "strengths"
+    drawn = []
+    for each in runs:
+        strength = f"{each.lora_strength:g}"
+        made = stage.render(alone, each, lora, folder / strength)
+        drawn.append((made.paths[0], f"strength {strength}"))
+    strip = Strip(folder, drawn)
+    show.tell(strip)
+    return strip
+
+
+@stages.stage("denoising")
+def denoising(
+    story: Story, settings: Settings, lora: Lora | Path | str | None = None, panel: int = 1
+) -> Strip:
+    """Draw one panel and show it after several of its steps, from noise to picture.
+
+    Written into ``<output>/strips/denoising``. Its reference and character consistency are left
+    out.
+
+    Args:
+        lora: None draws by the base alone.
+        panel: Its number in the story, from 1.
+
+    Raises:
+        SettingsError: The story has no such panel.
+        LoraError, RenderingError, ResourceError: As of ``render``.
+    """
+    run = resolve(settings.but(character=None))
+    alone = _alone(story, settings, panel)
+    path = None if lora is None else path_of(lora)
+    [record] = panel_records(run, alone, path)
+    moments = _moments(record.steps)
+    target = run.folder / FOLDER / "denoising"
+    shown = [
+        (target / f"step-{step:03d}.png", f"step {step} of {record.steps}") for step in moments
+    ]
+    strip = Strip(target, shown)
+    fingerprint = artifacts.fingerprint(
+        stage="denoising", panel=record.fingerprint(), steps=moments
+    )
+    if artifacts.finished(target, fingerprint):
+        print(f"denoising: nothing to do, {strip}")
+        return strip
+
+    from storyboard.rendering import sampling
+    from storyboard.rendering.renderer import Renderer
+
+    latents: dict[int, torch.Tensor] = {}
+
+    def keep(step: int, batch: torch.Tensor) -> None:
+        if step in moments:
+            latents[step] = batch.clone()
+
+    renderer = Renderer(run, path, on_latents=keep)
+    [drawing] = renderer.draw([record])
+    with artifacts.building(target) as folder:
+        for step, path in zip(moments, strip.paths, strict=True):
+            image = drawing.image
+            if step < record.steps:
+                image = sampling.as_image(sampling.decode(renderer.pipe, latents[step])[0])
+            pictures.write_image(folder / path.name, image)
+        artifacts.write_manifest(folder, "denoising", fingerprint)
+    show.tell(strip)
+    return strip
+
+
+def _moments(steps: int) -> list[int]:
+    """The steps after which a denoising of so many is shown: the first, the last, some between."""
+    return sorted({round(1 + i * (steps - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
+
+
+def _alone(story: Story, settings: Settings, number: int) -> Story:
+    """A story of panel ``number`` alone, with what its story shares and its seed.
+
+    Raises:
+        SettingsError: There is no such panel.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(story):
+        raise SettingsError(f"panel={brief(number)} must be a whole number from 1 to {len(story)}.")
+    resolved = story.resolved(settings.seed)[number - 1]
+    return Story([Panel(resolved.prompt, resolved.negative_prompt, resolved.seed)])
