@@ -16,21 +16,23 @@ from typing import Any
 
 from PIL import Image
 
-from storyboard import images
+from storyboard import charts, images
 
 GAP = 8  # pixels between pictures of a grid
 REDRAW_INTERVAL = 2.0  # seconds between redraws of a running cell
 # set by `python -m storyboard`: print progress, since nobody sees the cells
 TERMINAL = "STORYBOARD_TERMINAL"
-BAR_WIDTH = 300  # pixels
+LINE_WIDTH = 100  # characters of a line of progress
 PREVIEW_SIDE = 130  # pixels
 LOSSES_AVERAGED = 200  # latest ones, in the progress line
-POINTS = 400  # of a curve, at most
 CSS = (
     "<style>.sb{font:13px/1.5 system-ui,sans-serif}.sb table{border-collapse:collapse}"
     ".sb td,.sb th{padding:2px 10px;text-align:left!important}"
     ".sb figure{display:inline-block;margin:4px;vertical-align:top}"
-    ".sb figcaption{font-size:11px;max-width:150px}.sb img{display:block;border-radius:4px}"
+    ".sb figcaption{font-size:11px;max-width:150px}"
+    ".sb img,.sb svg{display:block;border-radius:4px;max-width:100%;height:auto}"
+    ".sb pre{margin:0;background:none;color:inherit}"
+    ".sb .row{display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start}"
     ".sb .bar{display:inline-block;height:10px;border-radius:3px;background:#8e44ad}"
     ".sb .bar.out{background:#d9d3e3}</style>"
 )
@@ -86,45 +88,12 @@ def row_of(paths: Iterable[Path], side: int) -> str:
     return gallery(((path, "") for path in paths), side)
 
 
-def smooth(values: Sequence[float], weight: float = 0.95) -> list[float]:
-    """Exponential moving average, without bias at its start.
-
-    See https://arxiv.org/abs/1412.6980, section 3.
-    """
-    mean, means = 0.0, []
-    for count, value in enumerate(values, 1):
-        mean = weight * mean + (1 - weight) * value
-        means.append(mean / (1 - weight**count))
-    return means
-
-
-def curve(losses: Sequence[float], total: int) -> str:
-    """The smoothed loss as an SVG line over ``total`` steps; nothing for fewer than two losses."""
-    if len(losses) < 2:
-        return ""
-    points = smooth(losses)
-    low, high = min(points), max(points)
-    spread = (high - low) or 1.0
-    stride = max(1, len(points) // POINTS)
-    line = " ".join(
-        f"{40 + 440 * i / max(1, total - 1):.1f},{110 - 95 * (points[i] - low) / spread:.1f}"
-        for i in range(0, len(points), stride)
-    )
-    return (
-        "<svg width='500' height='130' style='font:10px sans-serif'>"
-        "<rect x='40' y='10' width='440' height='102' fill='none' stroke='#ccc'/>"
-        f"<polyline points='{line}' fill='none' stroke='#8e44ad' stroke-width='2'/>"
-        f"<text x='2' y='18'>{high:.3f}</text><text x='2' y='112'>{low:.3f}</text>"
-        f"<text x='40' y='126'>step 0</text><text x='450' y='126'>{total}</text></svg>"
-    )
-
-
 def training(
     title: str, losses: Sequence[float], previews: Iterable[tuple[int, Sequence[Path]]]
 ) -> str:
     """Loss curve, and the pictures drawn at some steps."""
     rows = [f"<div>step {step}<br>{row_of(paths, PREVIEW_SIDE)}</div>" for step, paths in previews]
-    return page(f"<b>{html.escape(title)}</b><br>", curve(losses, len(losses)), *rows)
+    return page(f"<b>{html.escape(title)}</b><br>", charts.curve(losses, len(losses)), *rows)
 
 
 def grid(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
@@ -176,10 +145,10 @@ class Live:
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total = title, total
         self.began = time.perf_counter()
+        self.first: int | None = None  # steps that an interrupted run had done
         self.losses: list[float] = []
-        self.pictures: list[str] = []
+        self.pictures: dict[str, str] = {}
         self.number = 0
-        self.seconds_left = math.nan
         self.drawn_at = 0.0
         self.tenths_printed = 0
         self.handle: Any = None  # IPython's, of the output that is redrawn
@@ -193,52 +162,58 @@ class Live:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:  # what the stage returns shows itself below
-            self.pictures, self.losses = [], []
+            self.pictures, self.losses = {}, []
         self._draw(force=True)
 
-    def step(
-        self, number: int, loss: float | None = None, seconds_left: float | None = None
-    ) -> None:
+    def step(self, number: int, loss: float | None = None) -> None:
         """``number`` of ``total`` is done."""
+        if self.first is None:
+            self.first = number - 1
         if loss is not None:
             self.losses.append(loss)
         self.number = number
-        if seconds_left is None:
-            elapsed = time.perf_counter() - self.began
-            seconds_left = elapsed / number * (self.total - number)
-        self.seconds_left = seconds_left
         self._draw()
 
     def picture(self, title: str, paths: list[Path]) -> None:
-        """Show what has just been drawn."""
+        """Show what has just been drawn, in the place of earlier pictures of that title."""
         if self.handle is not None:
             row = row_of(paths, PREVIEW_SIDE)
-            self.pictures.append(f"<div>{html.escape(title)}<br>{row}</div>")
+            self.pictures[title] = f"<div>{html.escape(title)}<br>{row}</div>"
         self._draw(force=True)
 
     def _draw(self, force: bool = False) -> None:
-        line = self._line()
         tenths = self.number * 10 // self.total
         if not in_notebook() and tenths > self.tenths_printed:
             self.tenths_printed = tenths
-            print(line, flush=True)
+            print(self._line(), flush=True)
 
         now = time.perf_counter()
         if self.handle is not None and (force or now - self.drawn_at > REDRAW_INTERVAL):
             self.drawn_at = now
-            self._redraw(line)
+            self._redraw()
 
     def _line(self) -> str:
-        seconds_left = 0 if math.isnan(self.seconds_left) else int(self.seconds_left)
-        minutes, seconds = divmod(seconds_left, 60)
-        line = f"{self.title}: {self.number} of {self.total}, {minutes}:{seconds:02d} left"
-        if self.losses:
-            line += f", loss {smooth(self.losses[-LOSSES_AVERAGED:])[-1]:.4f}"
-        return line
+        """As tqdm writes it: the share that is done, time gone and left, and the speed."""
+        from tqdm import tqdm
 
-    def _redraw(self, line: str) -> None:
+        loss = (
+            f"loss={charts.smooth(self.losses[-LOSSES_AVERAGED:])[-1]:.4f}" if self.losses else ""
+        )
+        return tqdm.format_meter(
+            self.number,
+            self.total,
+            time.perf_counter() - self.began,
+            ncols=LINE_WIDTH,
+            prefix=self.title,
+            postfix=loss,
+            unit=" steps",
+            initial=self.first or 0,
+        )
+
+    def _redraw(self) -> None:
         from IPython.display import HTML
 
-        width = round(BAR_WIDTH * self.number / self.total)
-        bar = f"<div><span class='bar' style='width:{width}px'></span> {html.escape(line)}</div>"
-        self.handle.update(HTML(page(bar, curve(self.losses, self.total), *self.pictures)))
+        line = f"<pre>{html.escape(self._line())}</pre>"
+        curve = charts.curve(self.losses, self.total)
+        content = f"<div class='row'>{curve}{''.join(self.pictures.values())}</div>"
+        self.handle.update(HTML(page(line, content)))

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from storyboard.data.captions import CaptionRow
 
@@ -13,7 +14,10 @@ FAILED = "the operator failed"  # what the reason begins with where an operator 
 class OperatorCount:
     """How many rows an operator kept and dropped, and how many seconds it took.
 
-    ``note`` says what it did not judge, and why.
+    Attributes:
+        note: What it did not judge, and why.
+        limits: What it measures, by its name in the statistics, with the least and the largest
+            value that it keeps; None where it has no such limit.
     """
 
     operator: str
@@ -21,6 +25,7 @@ class OperatorCount:
     dropped: int
     seconds: float
     note: str = ""
+    limits: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Account:
         reasons: Mapping[str, str],
         seconds: float,
         note: str = "",
+        limits: Mapping[str, list[float | None]] = MappingProxyType({}),
     ) -> None:
         """Note that ``operator`` was given the rows ``before`` and kept those ``after``, by id."""
         kept = set(after)
@@ -77,5 +83,5 @@ class Account:
             reason = reasons.get(row_id, "the operator leaves nothing of it")
             self.dropped.append(DroppedRow(row_id, row.text, row.image, operator, reason))
         dropped = len(before) - len(kept)
-        count = OperatorCount(operator, len(kept), dropped, round(seconds, 2), note)
+        count = OperatorCount(operator, len(kept), dropped, round(seconds, 2), note, dict(limits))
         self.operators.append(count)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from storyboard import artifacts, resources, show, stages
+from storyboard import artifacts, charts, resources, show, stages
 from storyboard.data import juicer, operator_list, recipes, table
 from storyboard.data.account import Account, DroppedRow, OperatorCount
 from storyboard.data.captions import Captions, UnreadablePicture, digest_of, write_rows
@@ -87,8 +87,23 @@ class CleaningReport:
             f"(dropped {len(self.dropped)}, unreadable {len(self.unreadable)})",
             f"<table>{funnel}</table>",
             show.bullets([*self._notes(), *self._failures()]),
+            *self._histograms(),
             show.details("what was dropped, and why", dropped) if self.dropped else "",
         )
+
+    def _histograms(self) -> list[str]:
+        """What each operator measured of the pictures that reached it, and its limits."""
+        measured: dict[str, list[float]] = {}
+        for row in self.statistics.values():
+            for name, value in row.items():
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    measured.setdefault(name, []).append(value)
+        return [
+            charts.histogram(name, measured[name], *limits)
+            for count in self.operators
+            for name, limits in count.limits.items()
+            if name in measured
+        ]
 
     def _funnel_row(self, step: OperatorCount) -> str:
         kept, dropped = (

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ class Verdict:
         text: The caption that mappers made of it; None where none ran.
         picture: Path of the picture that mappers made of it; None where they left it.
         statistics: What the filters measured.
+        measured: Names of the statistics that a filter added, by the index of the operator.
         hashes: What deduplicators compare, by the index of the operator, as text for JSON.
         seconds: Of each operator.
     """
@@ -48,6 +50,7 @@ class Verdict:
     text: str | None = None
     picture: str | None = None
     statistics: dict[str, object] = field(default_factory=dict)
+    measured: dict[str, list[str]] = field(default_factory=dict)
     hashes: dict[str, dict] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
@@ -142,6 +145,7 @@ class JudgeRow:
             row["text"] = data_juicer.with_picture_token(text)
         measured, kept = data_juicer.measure_and_filter(operator, row)
         row |= measured | {"text": text}
+        verdict.measured[str(index)] = [key for key in row[Fields.stats] if key not in known]
         if not kept:
             statistics = {key: _plain(value) for key, value in row[Fields.stats].items()}
             new = {key: value for key, value in statistics.items() if key not in known}
@@ -258,12 +262,30 @@ def _plain(value):
 
 def reason(operator, measured: Mapping[str, object]) -> str:
     """What ``operator`` measured of a row, and the limits that the recipe sets."""
-    limits = {
-        key: value
-        for key, value in data_juicer.arguments_of(operator).items()
-        if key.startswith(("min_", "max_"))
-    }
-    return f"{_listed(measured)} ({_listed(limits)})"
+    return f"{_listed(measured)} ({_listed(_limits(operator))})"
+
+
+def _limits(operator) -> dict[str, object]:
+    """The limits of an operator as the recipe sets them: ``min_...`` and ``max_...``."""
+    arguments = data_juicer.arguments_of(operator)
+    return {key: value for key, value in arguments.items() if key.startswith(("min_", "max_"))}
+
+
+def limits_of(operator, measured: Sequence[str]) -> dict[str, list[float | None]]:
+    """For each name of ``measured`` the least and the largest value that ``operator`` keeps.
+
+    A limit belongs to the statistic of its name (``min_width`` to ``image_width``), or to the only
+    one there is; None where there is no such limit, or none that is a number.
+    """
+    found: dict[str, list[float | None]] = {name: [None, None] for name in measured}
+    for key, value in _limits(operator).items():
+        side, noun = key.split("_", 1)
+        number = getattr(operator, key, value)  # a size is written as "1KB" and held in bytes
+        owners = [name for name in measured if f"_{name}".endswith(f"_{noun}")] or measured
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if len(owners) == 1 and is_number and abs(number) < sys.maxsize:
+            found[owners[0]][side == "max"] = float(number)
+    return found
 
 
 def _listed(values: Mapping[str, object]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from storyboard.compat import data_juicer
 from storyboard.data import operator_errors
 from storyboard.data.account import Account
-from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict, reason
+from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict, limits_of, reason
 
 
 def takes_single_rows(operator) -> bool:
@@ -98,7 +98,12 @@ def _enter(
     judging = sum(verdict.seconds[index] for verdict in before.values()) / workers
     seconds = time.perf_counter() - began + judging
     note = getattr(operator, "note", "")
-    account.enter(data_juicer.name_of(operator), list(before), kept, reasons, seconds, note)
+    measured = dict.fromkeys(
+        name for verdict in before.values() for name in verdict.measured.get(str(index), [])
+    )
+    limits = limits_of(operator, list(measured))
+    name = data_juicer.name_of(operator)
+    account.enter(name, list(before), kept, reasons, seconds, note, limits)
     return kept
 
 

@@ -4,7 +4,6 @@ import csv
 import functools
 import io
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +33,12 @@ class Step:
     Attributes:
         number: Steps that are done, of ``total``.
         loss: NaN before the first step.
-        seconds_left: NaN before the first step.
     """
 
     number: int
     total: int
     loss: float
     learning_rate: float
-    seconds_left: float
 
 
 def learning_rate(
@@ -93,8 +90,8 @@ def optimise(
     total = hyperparameters.train_steps
     state = _training_state(pipe, hyperparameters)
     _go_on(state, checkpoint, total)
-    first, began = len(state.losses), time.perf_counter()
-    report(Step(first, total, state.losses[-1] if first else math.nan, 0.0, math.nan))
+    first = len(state.losses)
+    report(Step(first, total, state.losses[-1] if first else math.nan, 0.0))
 
     # 2. Batches and the function that adds their gradients
     steps = weighted_batches(cache, prior, pipe, hyperparameters, step=first)
@@ -114,8 +111,7 @@ def optimise(
         state.losses.append(loss)
         # 6. Report and checkpoint
         number = step + 1
-        seconds_left = (time.perf_counter() - began) / (number - first) * (total - number)
-        report(Step(number, total, loss, rate, seconds_left))
+        report(Step(number, total, loss, rate))
         if number % max(1, total // CHECKPOINTS) == 0 and number < total:
             state.save(checkpoint)
 

@@ -46,7 +46,7 @@ class Progress:
             if 0 < step.number < step.total:
                 self._write_lora(step.number)
         if step.number and math.isfinite(step.loss):
-            self.live.step(step.number, step.loss, step.seconds_left)
+            self.live.step(step.number, step.loss)
 
     def _draw(self, previews: Previews, number: int) -> None:
         if number not in self.kept.previews:
