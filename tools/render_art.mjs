@@ -60,9 +60,9 @@ const STYLES = {
     },
     make: (hair, color, clothes, glasses) => ({ hair: [hair], hairProbability: 100, hairColor: [color], shirtColor: [clothes], shirt: ['crew', 'collared', 'open'], facialHairProbability: 0, earringsProbability: 0, glasses: ['round'], glassesColor: ['000000'], glassesProbability: glasses ? 100 : 0 }),
   },
-  // As an illustrator's own set is: one drawing for each expression, two haircuts for each head.
+  // As an illustrator's own set is: one drawing for each expression, one haircut for each character: where a caption leaves two open, a short training draws between them.
   lorelei: {
-    hair: { 'long girl': ['variant16', 'variant21'], 'short girl': ['variant19', 'variant17'], 'short boy': ['variant12', 'variant06'] },
+    hair: { 'long girl': ['variant16'], 'short girl': ['variant19'], 'short boy': ['variant12'] },
     face: {
       smiling: { mouth: ['happy01'], eyes: ['variant04'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy05'], eyes: ['variant22'], eyebrows: ['variant01'] },
       sad: { mouth: ['sad05'], eyes: ['variant12'], eyebrows: ['variant10'] }, surprised: { mouth: ['sad01'], eyes: ['variant21'], eyebrows: ['variant05'] },
