@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from storyboard import artifacts, disks, locks
+from storyboard.compat import tqdm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +28,7 @@ def stage(what: str, *replaced: str) -> Callable[[Callable[P, R]], Callable[P, R
 
         @functools.wraps(function)
         def run(*arguments: P.args, **named: P.kwargs) -> R:
+            tqdm.import_without_advice()
             folder = signature.bind(*arguments, **named).arguments["settings"].folder
             with disks.working_in(folder), locks.hold(folder, what):
                 for name in replaced:

@@ -60,13 +60,14 @@ const STYLES = {
     },
     make: (hair, color, clothes, glasses) => ({ hair: [hair], hairProbability: 100, hairColor: [color], shirtColor: [clothes], shirt: ['crew', 'collared', 'open'], facialHairProbability: 0, earringsProbability: 0, glasses: ['round'], glassesColor: ['000000'], glassesProbability: glasses ? 100 : 0 }),
   },
-  // As an illustrator's own set is: one drawing for each expression, one haircut for each character: where a caption leaves two open, a short training draws between them.
+  // As an illustrator's own set is: one drawing for each expression, one haircut for each character. Where a
+  // caption leaves two open, a short training draws something between them.
   lorelei: {
-    hair: { 'long girl': ['variant16'], 'short girl': ['variant19'], 'short boy': ['variant12'] },
+    hair: { 'long girl': ['variant15'], 'short girl': ['variant26'], 'short boy': ['variant08'] },
     face: {
-      smiling: { mouth: ['happy01'], eyes: ['variant04'], eyebrows: ['variant01'] }, laughing: { mouth: ['happy05'], eyes: ['variant22'], eyebrows: ['variant01'] },
-      sad: { mouth: ['sad05'], eyes: ['variant12'], eyebrows: ['variant10'] }, surprised: { mouth: ['sad01'], eyes: ['variant21'], eyebrows: ['variant05'] },
-      asleep: { mouth: ['sad03'], eyes: ['variant19'], eyebrows: ['variant01'] }, winking: { mouth: ['happy02'], eyes: ['variant15'], eyebrows: ['variant01'] },
+      smiling: { mouth: ['happy01'], eyes: ['variant04'], eyebrows: ['variant07'] }, laughing: { mouth: ['happy05'], eyes: ['variant22'], eyebrows: ['variant07'] },
+      sad: { mouth: ['sad05'], eyes: ['variant12'], eyebrows: ['variant01'] }, surprised: { mouth: ['sad01'], eyes: ['variant21'], eyebrows: ['variant05'] },
+      asleep: { mouth: ['sad03'], eyes: ['variant19'], eyebrows: ['variant07'] }, winking: { mouth: ['happy02'], eyes: ['variant15'], eyebrows: ['variant07'] },
     },
     make: (hair, color, _clothes, glasses) => ({ head: ['variant04'], hair: [hair], hairColor: [color], beardProbability: 0, earringsProbability: 0, frecklesProbability: 0, hairAccessoriesProbability: 0, glasses: ['variant01'], glassesProbability: glasses ? 100 : 0 }),
     ink: true,
@@ -86,8 +87,8 @@ const combination = (a) => [a.hair_color, a.expression, a.clothes_color, a.backg
 const HELD_OUT = new Set(JSON.parse(fs.readFileSync(new URL('../benchmarks/prompts.json', import.meta.url))).map(combination));
 
 // Lorelei ends at the neck: ink-line shoulders in the same hand, on its 980 x 980 canvas.
-const shoulders = (color) => `<path d="M90 1130C100 960 190 880 330 850Q430 940 560 850C720 880 800 960 815 1130Z" fill="#${color}" stroke="#000" stroke-width="16" stroke-linejoin="round"/>`
-  + '<path d="M330 850Q430 940 560 850" fill="none" stroke="#000" stroke-width="26" stroke-linecap="round"/><path d="M225 1130Q232 1030 216 990M690 1130Q682 1040 700 990" fill="none" stroke="#000" stroke-width="11" stroke-linecap="round"/>';
+const shoulders = (color) => `<path d="M90 1130C100 960 190 880 330 850Q440 945 612 806C740 850 800 960 815 1130Z" fill="#${color}" stroke="#000" stroke-width="16" stroke-linejoin="round"/>`
+  + '<path d="M330 850Q440 945 612 806" fill="none" stroke="#000" stroke-width="26" stroke-linecap="round"/><path d="M225 1130Q232 1030 216 990M690 1130Q682 1040 700 990" fill="none" stroke="#000" stroke-width="11" stroke-linecap="round"/>';
 
 function draw(style, attributes, avatarOptions, clothes, skin) {
   const spec = STYLES[style];

@@ -274,18 +274,26 @@ def _limits(operator) -> dict[str, object]:
 def limits_of(operator, measured: Sequence[str]) -> dict[str, list[float | None]]:
     """For each name of ``measured`` the least and the largest value that ``operator`` keeps.
 
-    A limit belongs to the statistic of its name (``min_width`` to ``image_width``), or to the only
-    one there is; None where there is no such limit, or none that is a number.
+    A limit belongs to the statistic of its name (``min_width`` to ``image_width``). Where no limit
+    has the name of one, all are those of the only statistic there is (``min_ratio`` of
+    ``aspect_ratios``). None is no limit; statistics without any are left out.
     """
     found: dict[str, list[float | None]] = {name: [None, None] for name in measured}
-    for key, value in _limits(operator).items():
-        side, noun = key.split("_", 1)
-        number = getattr(operator, key, value)  # a size is written as "1KB" and held in bytes
-        owners = [name for name in measured if f"_{name}".endswith(f"_{noun}")] or measured
+    limits = _limits(operator)
+    owners = {
+        key: name
+        for key in limits
+        for name in measured
+        if f"_{name}".endswith(key.removeprefix("min").removeprefix("max"))
+    }
+    if not owners and len(found) == 1:
+        owners = dict.fromkeys(limits, *found)
+    for key, name in owners.items():
+        number = getattr(operator, key, limits[key])  # a size is written as "1KB", held in bytes
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if len(owners) == 1 and is_number and abs(number) < sys.maxsize:
-            found[owners[0]][side == "max"] = float(number)
-    return found
+        if is_number and abs(number) < sys.maxsize:
+            found[name][key.startswith("max")] = float(number)
+    return {name: sides for name, sides in found.items() if sides != [None, None]}
 
 
 def _listed(values: Mapping[str, object]) -> str:
