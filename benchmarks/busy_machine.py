@@ -6,8 +6,9 @@ rests. Threads of OpenMP spin while they wait for each other, unless ``OMP_WAIT_
 For each way the median of the training steps and of three stories of eight panels is printed. The
 last line is JSON.
 
-``--steps`` of training, five before them left out. ``--output`` keeps what all need: the cleaned
-set, its latents and embeddings.
+``--steps`` of training, of which five are left out. ``--output`` keeps what all need: the cleaned
+set, its latents and embeddings. ``--quick`` trains and draws at 64 pixels, to see that all of it
+runs.
 """
 
 import argparse
@@ -32,11 +33,12 @@ STORIES = 3
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
-def measure(output: Path, steps: int) -> dict[str, float]:
+def measure(output: Path, steps: int, quick: bool = False) -> dict[str, float]:
     """Seconds of a training step and of eight panels in this process."""
     from storyboard import Settings, Story, clean, collect, render, show, train
 
-    settings = Settings(base="mini", output=str(output), train_steps=steps)
+    small = {"resolution": 64, "num_inference_steps": 2} if quick else {}
+    settings = Settings(base="mini", output=str(output), train_steps=steps, **small)
     captions = clean(collect(settings), settings).captions
     moments = []
     step = show.Live.step
@@ -59,16 +61,17 @@ def measure(output: Path, steps: int) -> dict[str, float]:
     return {"step_s": median(spent[LEFT_OUT:]), "story_s": median(stories[1:])}
 
 
-def in_a_process(way: str, busy: bool, output: Path, steps: int) -> dict:
+def in_a_process(way: str, busy: bool, output: Path, steps: int, quick: bool = False) -> dict:
     """``measure`` in a process of its own, with the environment of ``way``."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))
     }
     command = [sys.executable, "-m", "benchmarks.busy_machine", "--measure"]
+    command += ["--output", str(output), "--steps", str(steps), *(["--quick"] if quick else [])]
     neighbour = subprocess.Popen(BUSY) if busy else None
     try:
         process = subprocess.run(
-            [*command, "--output", str(output), "--steps", str(steps)],
+            command,
             env=environment | WAYS[way],
             cwd=ROOT,
             capture_output=True,
@@ -88,19 +91,21 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("outputs/busy"))
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--quick", action="store_true", help="small pictures")
     parser.add_argument("--measure", action="store_true", help="here, as the environment says")
     arguments = parser.parse_args()
     output = arguments.output.resolve()
     if arguments.measure:
-        print(json.dumps(measure(output, arguments.steps)))
+        print(json.dumps(measure(output, arguments.steps, arguments.quick)))
         return
 
-    in_a_process("spinning", False, output, LEFT_OUT + 2)  # what all need
+    quick = arguments.quick
+    in_a_process("spinning", False, output, LEFT_OUT + 2, quick)  # what all need
     rows = []
     print(f"{'':<12}{'beside':<18}{'a training step':>16}{'eight panels':>14}")
     for busy in (False, True):
         for way in WAYS:
-            row = in_a_process(way, busy, output, arguments.steps)
+            row = in_a_process(way, busy, output, arguments.steps, quick)
             rows.append(row)
             beside = "a busy process" if busy else "nothing"
             print(f"{way:<12}{beside:<18}{row['step_s']:>14.3f} s{row['story_s']:>12.2f} s")

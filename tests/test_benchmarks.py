@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import prompt_following
+from benchmarks import busy_machine, prompt_following
 from storyboard.models import classifier
 from tests.conftest import ROOT
 from tools import captions
@@ -209,3 +209,12 @@ def test_the_card_benchmark_measures_nothing_twice_and_reports_a_failure(tmp_pat
         and results["failed"] == ["mini"]
         and "stopped after" in results["mini"]["incomplete"]
     )
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_busy_machine_measures_beside_a_neighbour(tmp_path):
+    row = busy_machine.in_a_process(
+        "passive", True, tmp_path, busy_machine.LEFT_OUT + 2, quick=True
+    )
+    assert row["way"] == "passive" and row["busy"]
+    assert row["step_s"] > 0 and row["story_s"] > 0

@@ -5,8 +5,10 @@ packed by ``python -m tools.pack_art ART 128``) and never on generated pictures.
 and changed brightness while training stand for what a VAE does to a drawing. Writes
 ``models/mini-classifier/model.safetensors``.
 
-ART was ``render_art.mjs art 12000 7`` and ``render_art.mjs lorelei 3000 2025 256 lorelei``; the
-renders it is tested on, ``benchmarks/renders``, came of other seeds.
+ART was ``render_art.mjs art 12000 7 128``, ``render_art.mjs lorelei 2000 2025 128 lorelei`` and as
+many of Lorelei with other haircuts (``variant16``, 21 and 33; 19, 17 and 24; 12, 06 and 03), seed
+2026; ``--steps 1800``. The renders it is tested on, ``benchmarks/renders``, came of other seeds,
+and have the haircuts that the sample set had before.
 """
 
 import argparse
