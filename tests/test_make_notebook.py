@@ -1,15 +1,17 @@
 """The two notebooks: from one source, equal in code, each in one language, fit to be committed."""
 
 import ast
+import base64
 import io
 import re
 import tokenize
 
 import nbformat
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
-from tools import make_notebook
+from tools import keep_outputs, make_notebook
 
 NAMES = make_notebook.NOTEBOOKS
 HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -88,3 +90,22 @@ def test_what_is_committed_names_no_place_of_the_machine_that_ran_it(notebook):
 
 def test_both_together_are_small():
     assert sum((ROOT / name).stat().st_size for name in NAMES.values()) < LARGEST
+
+
+def test_of_a_run_what_cells_returned_is_kept_with_small_pictures():
+    content = io.BytesIO()
+    Image.new("RGB", (400, 200), "red").save(content, format="JPEG")
+    encoded = base64.b64encode(content.getvalue()).decode()
+    page = f"<img src='data:image/jpeg;base64,{encoded}' width='400'>"
+    cell = nbformat.v4.new_code_cell("render(story, settings, lora)")
+    cell.outputs = [
+        nbformat.v4.new_output("stream", text="render: drew 8 of 8 panels in /home/me/outputs"),
+        nbformat.v4.new_output("display_data", {"text/html": "progress"}),
+        nbformat.v4.new_output("execute_result", {"text/html": page, "text/plain": "/home/me"}),
+    ]
+    (kept,) = keep_outputs.kept(cell)
+    small = keep_outputs.PICTURE.search(kept.data["text/html"])[1]
+    with Image.open(io.BytesIO(base64.b64decode(small))) as image:
+        assert image.size == (84, 42)
+    assert list(kept.data) == ["text/html"] and "/home" not in str(kept)
+    assert kept.data["text/html"].endswith("width='400'>")
