@@ -26,7 +26,8 @@ LINE_WIDTH = 100  # characters of a line of progress
 PREVIEW_SIDE = 130  # pixels
 LOSSES_AVERAGED = 200  # latest ones, in the progress line
 CSS = (
-    "<style>.sb{font:13px/1.5 system-ui,sans-serif;overflow-x:auto}.sb table{border-collapse:collapse}"
+    "<style>.sb{font:13px/1.5 system-ui,sans-serif;overflow-x:auto}"
+    ".sb table{border-collapse:collapse}"
     ".sb td,.sb th{padding:2px 10px;text-align:left!important}"
     ".sb figure{display:inline-block;margin:4px;vertical-align:top}"
     ".sb figcaption{font-size:11px;max-width:150px}"
