@@ -217,12 +217,12 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(executed, t
     edited = tmp_path / "edited.ipynb"
     edited.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
     result = run(output, notebook=edited)
-    assert result.returncode == 0 and result.stdout.count("render: drew 1 of 8 panels") == 2
+    assert result.returncode == 0 and result.stdout.count("render: drew 1 of 8 panels") == 3
     after = contents(output)
     changed = {name for name in after if after[name] != before.get(name)}
     listings = {
         f"{folder}/{name}"
-        for folder in ("story", "base")
+        for folder in ("story", "base", "preview")
         for name in ("story.png", "story.json", "manifest.json", ".manifest.json", "panel-3.png")
     }
     listings |= {"scores/story.json", "scores/base.json"}
