@@ -8,7 +8,7 @@ from storyboard.lora.file import Lora
 from storyboard.rendering import stage
 from storyboard.rendering.pictures import Pictures
 from storyboard.settings import Settings
-from storyboard.story import Panel, Story
+from storyboard.story import Story
 
 EXAMPLE_LORA = "models/mini-lora/lora.safetensors"  # what the defaults train
 PREVIEW = "preview"  # folder in the output folder
@@ -30,10 +30,6 @@ def preview(story: Story, settings: Settings) -> Pictures:
     Raises:
         RenderingError, ResourceError, SettingsError: As of ``render``.
     """
-    plain = [
-        Panel(panel.prompt, panel.negative_prompt, panel.seed)
-        for panel in story.resolved(settings.seed)
-    ]
     own = Settings(base="mini", output=settings.output, seed=settings.seed)
     lora = resources.path(EXAMPLE_LORA)
-    return render(Story(plain), own, lora, settings.folder / PREVIEW)
+    return render(story.plain(settings.seed), own, lora, settings.folder / PREVIEW)

@@ -194,6 +194,13 @@ class Story(Sequence[Panel]):
     def __len__(self) -> int:
         return len(self.panels)
 
+    def plain(self, seed: int) -> "Story":
+        """The story with everything filled in, as ``resolved``, and without references."""
+        panels = [
+            Panel(each.prompt, each.negative_prompt, each.seed) for each in self.resolved(seed)
+        ]
+        return Story(panels)
+
     def resolved(self, seed: int) -> list[ResolvedPanel]:
         """Each panel with what the story shares and its seed filled in.
 

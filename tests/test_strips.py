@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from storyboard import denoising, render, strengths
-from storyboard.errors import SettingsError
+from storyboard.errors import LoraError, SettingsError
 from tests.test_rendering import pixels
 
 
@@ -57,3 +57,11 @@ def test_a_strip_shows_its_pictures_with_their_captions(trained, tmp_path):
     strip = strengths(story, settings.but(output=str(tmp_path)), lora, values=(0, 2))
     page = strip._repr_html_()
     assert page.count("data:image/jpeg;base64") == 2 and "strength 2" in page
+
+
+def test_a_missing_lora_is_one_sentence_before_anything_is_drawn(trained, tmp_path):
+    settings, story, _, _ = trained
+    for call in (strengths, denoising):
+        with pytest.raises(LoraError, match="There is no LoRA at"):
+            call(story, settings.but(output=str(tmp_path / "out")), tmp_path / "none.safetensors")
+    assert not list(tmp_path.rglob("*.png"))

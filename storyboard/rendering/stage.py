@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storyboard import artifacts, stages
-from storyboard.errors import LoraError, ResourceError
+from storyboard.errors import ResourceError
 from storyboard.lora import reading
 from storyboard.lora.file import Lora, path_of
 from storyboard.models.run import Run, resolve
@@ -54,14 +54,14 @@ def render(
     """
     # 1. what panels are drawn with, checked before anything is drawn
     run = resolve(settings)
-    lora_path = _lora_path(lora)
-    folder = folder or run.folder / ("story" if lora_path else "base")
+    lora_file = lora_path(lora)
+    folder = folder or run.folder / ("story" if lora_file else "base")
     _check_disk(folder, len(story) * run.resolution**2 * BYTES_PER_PIXEL)
     references = _prepare_references(run, story)
     character = _prepare_character(run, folder, references)
 
     # 2. what each panel is made from
-    records = panel_records(run, story, lora_path, references=references, character=character)
+    records = panel_records(run, story, lora_file, references=references, character=character)
     fingerprints = [record.fingerprint() for record in records]
     fingerprint = artifacts.fingerprint(stage="render", panels=fingerprints)
 
@@ -80,7 +80,7 @@ def render(
     pictures.write_unfinished(folder, kept.values(), records)
     if character and character.source:
         pictures.write_image(folder / CHARACTER_FILE, character.picture())
-    panels = _draw(run, lora_path, records, kept, folder, references, character, text_chunks)
+    panels = _draw(run, lora_file, records, kept, folder, references, character, text_chunks)
     drawn = [panels[index] for index in range(len(records))]
     story_pictures = pictures.finish(folder, fingerprint, drawn)
     print(f"render: drew {len(todo)} of {len(records)} panels, {story_pictures}")
@@ -96,16 +96,16 @@ def _kept(run: Run, folder: Path, records: Sequence[PanelRecord]) -> dict[int, P
     return {i: panel for i, panel in kept.items() if panel.as_drawn.vae_tiling == tiling}
 
 
-def _lora_path(lora: Lora | Path | str | None) -> Path | None:
+def lora_path(lora: Lora | Path | str | None) -> Path | None:
+    """The path of a LoRA whose file is there and, where it was trained here, as it was written.
+
+    Raises:
+        LoraError: It is not.
+    """
     if lora is None:
         return None
     path = path_of(lora)
     reading.check_file(path)
-    if isinstance(lora, Lora) and artifacts.digest_of_file(path) != lora.digest:
-        raise LoraError(
-            f"{path} is not the file that was trained, its digest is another: run the training "
-            "cell again, or give the path alone to draw with it as it is."
-        )
     return path
 
 

@@ -8,12 +8,12 @@ import torch
 
 from storyboard import artifacts, show, stages
 from storyboard.errors import SettingsError, brief
-from storyboard.lora.file import Lora, path_of
+from storyboard.lora.file import Lora
 from storyboard.models.run import resolve
 from storyboard.rendering import pictures, stage
 from storyboard.rendering.panels import panel_records
 from storyboard.settings import Settings
-from storyboard.story import Panel, Story
+from storyboard.story import Story
 
 FOLDER = "strips"  # in the output folder
 SIDE = 150  # pixels of a picture in the display
@@ -96,7 +96,7 @@ def denoising(
     """
     run = resolve(settings.but(character=None))
     alone = _alone(story, settings, panel)
-    path = None if lora is None else path_of(lora)
+    path = stage.lora_path(lora)
     [record] = panel_records(run, alone, path)
     moments = _moments(record.steps)
     target = run.folder / FOLDER / "denoising"
@@ -146,5 +146,4 @@ def _alone(story: Story, settings: Settings, number: int) -> Story:
     """
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(story):
         raise SettingsError(f"panel={brief(number)} must be a whole number from 1 to {len(story)}.")
-    resolved = story.resolved(settings.seed)[number - 1]
-    return Story([Panel(resolved.prompt, resolved.negative_prompt, resolved.seed)])
+    return Story([story.plain(settings.seed)[number - 1]])
