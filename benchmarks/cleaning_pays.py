@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks import prompt_following
 from benchmarks.side_by_side import ROOT
 from storyboard import Settings, Story, clean, collect, render, train
-from storyboard.data import cleaning
+from storyboard.data import cleaning, writing
 from storyboard.data.captions import Captions
 from storyboard.rendering.pictures import Pictures
 from storyboard.scoring import crispness, measuring
@@ -108,7 +108,7 @@ def reference(collected: Captions, good: Sequence[str], folder: Path) -> Caption
     if not (folder / "metadata.jsonl").is_file():
         names = set(good)
         kept = {row.id: row.text for row in collected.rows if row.source in names}
-        cleaning.write(collected, kept, folder)
+        writing.write(collected, kept, folder)
     return Captions.load(folder)
 
 

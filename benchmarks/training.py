@@ -72,7 +72,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
 def split(arguments: argparse.Namespace, folder: Path) -> tuple[int, int]:
     """The cleaned sample set as two Captions folders, every tenth picture held out; their sizes."""
     from storyboard import Settings, clean, collect
-    from storyboard.data.cleaning import write
+    from storyboard.data.writing import write
 
     settings = Settings(base=arguments.base, output=str(folder / "data"))
     captions = clean(collect(settings), settings).captions

@@ -20,7 +20,9 @@ _MODULES = {  # as in __init__.pyi, which type checkers and editors read
     "clean": "data.cleaning",
     "collect": "data.collecting",
     "convert": "lora.conversion",
+    "curate": "widgets.curating",
     "denoising": "rendering.strips",
+    "edit_story": "widgets.story_editing",
     "files": "machine",
     "import_lora": "lora.importing",
     "installed": "machine",
@@ -33,6 +35,7 @@ _MODULES = {  # as in __init__.pyi, which type checkers and editors read
     "score": "scoring.stage",
     "strengths": "rendering.strips",
     "train": "training.stage",
+    "variations": "rendering.strips",
     "workflow": "exporting.comfyui.graph",
 }
 

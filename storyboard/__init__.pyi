@@ -17,6 +17,7 @@ from storyboard.notebook import render as render
 from storyboard.reference import Reference as Reference
 from storyboard.rendering.strips import denoising as denoising
 from storyboard.rendering.strips import strengths as strengths
+from storyboard.rendering.strips import variations as variations
 from storyboard.scoring.comparison import Pair as Pair
 from storyboard.scoring.stage import best as best
 from storyboard.scoring.stage import score as score
@@ -24,3 +25,5 @@ from storyboard.settings import Settings as Settings
 from storyboard.story import Panel as Panel
 from storyboard.story import Story as Story
 from storyboard.training.stage import train as train
+from storyboard.widgets.curating import curate as curate
+from storyboard.widgets.story_editing import edit_story as edit_story

@@ -1,9 +1,10 @@
 """The story: panels, each with a prompt, a negative prompt and a seed of its own."""
 
+import json
 import numbers
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 
@@ -194,6 +195,13 @@ class Story(Sequence[Panel]):
     def __len__(self) -> int:
         return len(self.panels)
 
+    def code(self) -> str:
+        """The Python that makes this story, to be copied into a cell."""
+        lines = ["story = Story([", *(f"    {_call(panel)}," for panel in self.panels)]
+        names = ("negative_prompt", "common", "trigger")
+        shared = _arguments(self, [name for name in names if getattr(self, name)])
+        return "\n".join([*lines, f"]{''.join(f', {each}' for each in shared)})"])
+
     def plain(self, seed: int) -> "Story":
         """The story with everything filled in, as ``resolved``, and without references."""
         panels = [
@@ -217,6 +225,27 @@ class Story(Sequence[Panel]):
             )
             for index, panel in enumerate(self.panels)
         ]
+
+
+def _call(value: Panel | Reference) -> str:
+    """The call that makes ``value``, with what is not left out."""
+    first, *others = fields(value)
+    given = [each.name for each in others if getattr(value, each.name) != each.default]
+    arguments = [_literal(getattr(value, first.name)), *_arguments(value, given)]
+    return f"{type(value).__name__}({', '.join(arguments)})"
+
+
+def _arguments(value: object, names: Iterable[str]) -> list[str]:
+    """Named arguments of a call."""
+    return [f"{name}={_literal(getattr(value, name))}" for name in names]
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, Reference):
+        return _call(value)
+    if isinstance(value, str | Path):
+        return json.dumps(str(value), ensure_ascii=False)
+    return repr(value)
 
 
 def _read_back(path: Path) -> tuple[Panel, dict]:

@@ -9,7 +9,7 @@ import yaml
 from storyboard import clean, collect
 from storyboard.data import operator_list
 from storyboard.data.captions import CaptionRow, Captions
-from storyboard.data.cleaning import write
+from storyboard.data.writing import write
 from storyboard.errors import DatasetError
 from tests.conftest import ROOT, picture
 
@@ -127,7 +127,7 @@ def test_captions_survive_the_loss_of_hard_links(folder, make_settings, recipe, 
     def refuse(*_):
         raise OSError("no links here")
 
-    monkeypatch.setattr("storyboard.data.cleaning.os.link", refuse)
+    monkeypatch.setattr("storyboard.data.writing.os.link", refuse)
     report = run(folder, make_settings, recipe, [{"text_length_filter": {"min_len": 1}}])
     shutil.rmtree(report.origin)
     assert all(report.captions.path(row).is_file() for row in report.captions.rows)

@@ -1,19 +1,16 @@
 """Stage 2, clean: Data-Juicer runs a recipe over the captions, and every row is accounted for."""
 
-import csv
 import html
 import json
-import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from storyboard import artifacts, charts, resources, show, stages
-from storyboard.data import juicer, operator_list, recipes, table
+from storyboard.data import juicer, operator_list, recipes, writing
 from storyboard.data.account import Account, DroppedRow, OperatorCount
-from storyboard.data.captions import Captions, UnreadablePicture, digest_of, write_rows
+from storyboard.data.captions import Captions, UnreadablePicture
 from storyboard.data.recipes import Recipe
 from storyboard.errors import DatasetError
 from storyboard.settings import Settings
@@ -51,7 +48,7 @@ class CleaningReport:
     def __str__(self) -> str:
         heading = (
             f"clean: kept {len(self.captions)} of {self.total} pictures, "
-            f"dropped {len(self.dropped)}, unreadable {len(self.unreadable)}"
+            f"dropped {len(self.dropped)}, left out before {len(self.unreadable)}"
         )
         counts = [
             f"  {count.operator:<28} kept {count.kept:>6}  dropped {count.dropped:>5}"
@@ -72,8 +69,8 @@ class CleaningReport:
         return lines
 
     def _repr_html_(self) -> str:
-        readable = self.total - len(self.unreadable)
-        steps = [OperatorCount("readable", readable, len(self.unreadable), 0.0), *self.operators]
+        collected = self.total - len(self.unreadable)
+        steps = [OperatorCount("collected", collected, len(self.unreadable), 0.0), *self.operators]
         funnel = "".join(self._funnel_row(step) for step in steps)
         dropped = show.gallery(
             (
@@ -84,7 +81,7 @@ class CleaningReport:
         )
         return show.page(
             f"<b>kept {len(self.captions)} of {self.total}</b> "
-            f"(dropped {len(self.dropped)}, unreadable {len(self.unreadable)})",
+            f"(dropped {len(self.dropped)}, left out before {len(self.unreadable)})",
             f"<table>{funnel}</table>",
             show.bullets([*self._notes(), *self._failures()]),
             *self._histograms(),
@@ -156,7 +153,7 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
         if not outcome.texts:
             _raise_nothing_left(captions, account, recipe)
 
-        digest = write(captions, outcome.texts, folder, outcome.pictures)
+        digest = writing.write(captions, outcome.texts, folder, outcome.pictures)
         shutil.rmtree(folder / MAPPED, ignore_errors=True)
         artifacts.write_json(folder / STATISTICS, account.statistics)
         manifest = artifacts.write_manifest(
@@ -223,52 +220,3 @@ def _load(manifest: dict, captions: Captions, folder: Path) -> CleaningReport:
         statistics=json.loads((folder / STATISTICS).read_text(encoding="utf-8")),
         origin=captions.folder,
     )
-
-
-def write(
-    captions: Captions,
-    kept: Mapping[str, str],
-    folder: Path,
-    pictures: Mapping[str, Path] = MappingProxyType({}),
-) -> str:
-    """Write the rows of ``kept`` (id -> caption) as a Captions folder; returns the digest.
-
-    Also writes ``metadata.csv``, DiffSynth's form, in which a caption that a spreadsheet would take
-    for a formula has an apostrophe before it. Pictures are hard links where the disk allows.
-
-    Args:
-        pictures: By id, those that take the place of the rows' own; they are moved.
-    """
-    rows = []
-    for row in captions.rows:
-        if row.id not in kept:
-            continue
-        mapped = pictures.get(row.id)
-        image = row.image
-        if mapped and mapped.suffix != Path(image).suffix:
-            image += mapped.suffix
-        rows.append(replace(row, text=kept[row.id], image=image))
-        target = folder / image
-        if Path(image).is_absolute() or ".." in Path(image).parts:
-            raise DatasetError(
-                f"{captions.folder} lists {image}, which lies outside of it: take the row out."
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if mapped:
-            mapped.replace(target)
-        else:
-            _link(captions.path(row), target)
-
-    write_rows(folder, rows)
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(["image", "prompt"])
-        writer.writerows([row.image, table.escaped(row.text)] for row in rows)
-    return digest_of(folder, rows)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)

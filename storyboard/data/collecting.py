@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storyboard import artifacts, resources, stages
-from storyboard.data import captioning, captions, hub, listing, pictures, tree
+from storyboard.data import captioning, captions, edits, hub, listing, pictures, tree
 from storyboard.data.captions import CaptionRow, Captions, Note, UnreadablePicture
 from storyboard.data.listing import ListedPicture, Listing
 from storyboard.data.lookup import OUTSIDE
@@ -26,9 +26,12 @@ LONGEST_EXAMPLE = 80
 GROWTH = 2  # free space asked for, in sizes of the data set: a picture may grow when written as PNG
 
 
-@stages.stage("collect", "collected")
+@stages.stage("collect", "collected", "edited")
 def collect(settings: Settings) -> Captions:
     """Bring the data set of ``settings`` into ``<output>/collected``.
+
+    What ``<output>/edits.csv`` takes out or describes anew (``data/edits.py``) is as it wants it
+    in what is returned, which lies in ``<output>/edited`` then.
 
     EXIF rotation is applied, transparency laid on white, colour profiles turned to sRGB. What
     cannot be read, picture, caption or row of a listing, is left out and listed in
@@ -39,12 +42,16 @@ def collect(settings: Settings) -> Captions:
     epoch has every picture once.
 
     Raises:
-        DatasetError: No such folder or data set, or no readable picture in it, or ``captioner``
-            failed at one.
+        DatasetError: No such folder or data set, or no readable picture in it, ``captioner``
+            failed at one, or ``edits.csv`` is no such table.
         SettingsError, BaseError: ``captioner`` is no model that describes pictures, or cannot be
             fetched.
         ResourceError: The disk is too small; nothing was kept.
     """
+    return edits.apply(_collected(settings), settings.folder)
+
+
+def _collected(settings: Settings) -> Captions:
     # 1. What there is to collect
     target = settings.folder / "collected"
     source = _source(settings)

@@ -203,8 +203,8 @@ def _data(settings: Settings, metadata: dict[str, str], report: CleaningReport |
 
     kept, dropped, unreadable = map(len, (report.captions, report.dropped, report.unreadable))
     counts = (
-        f"共 {report.total} 张，保留 {kept}，去掉 {dropped}，无法读取 {unreadable} · "
-        f"{report.total} pictures, {kept} kept, {dropped} dropped, {unreadable} unreadable"
+        f"共 {report.total} 张，保留 {kept}，去掉 {dropped}，收集时略过 {unreadable} · "
+        f"{report.total} pictures, {kept} kept, {dropped} dropped, {unreadable} left out before"
     )
     rows = [(escaped(count.operator), count.kept, count.dropped) for count in report.operators]
     return [

@@ -1,4 +1,4 @@
-"""One panel several times in a row: at other strengths of the LoRA, or along its denoising."""
+"""One panel several times: at other strengths of the LoRA, along its denoising, by other seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ from storyboard.models.run import resolve
 from storyboard.rendering import pictures, stage
 from storyboard.rendering.panels import panel_records
 from storyboard.settings import Settings
-from storyboard.story import Story
+from storyboard.story import Panel, Story
 
 FOLDER = "strips"  # in the output folder
 SIDE = 150  # pixels of a picture in the display
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 MOMENTS = 6  # pictures of a denoising
+MAX_VARIATIONS = 64
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,43 @@ def denoising(
                 image = sampling.as_image(sampling.decode(renderer.pipe, latents[step])[0])
             pictures.write_image(folder / path.name, image)
         artifacts.write_manifest(folder, "denoising", fingerprint)
+    show.tell(strip)
+    return strip
+
+
+def variations(
+    story: Story,
+    settings: Settings,
+    lora: Lora | Path | str | None = None,
+    panel: int = 1,
+    count: int = 4,
+    first: int | None = None,
+) -> Strip:
+    """Draw one panel by other seeds, to choose from, into ``<output>/strips/variations``.
+
+    Its reference and character consistency are left out.
+
+    Args:
+        lora: None draws by the base alone.
+        panel: Its number in the story, from 1.
+        count: How many pictures, 1 to 64.
+        first: The first seed, the others follow it; None takes the one after the panel's own.
+
+    Raises:
+        SettingsError: The story has no such panel, or a number is out of range.
+        LoraError, RenderingError, ResourceError: As of ``render``.
+    """
+    [own] = _alone(story, settings, panel)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_VARIATIONS:
+        raise SettingsError(
+            f"count={brief(count)} must be a whole number from 1 to {MAX_VARIATIONS}."
+        )
+    first = (own.seed or 0) + 1 if first is None else first
+    panels = [Panel(own.prompt, own.negative_prompt, first + index) for index in range(count)]
+    folder = settings.folder / FOLDER / "variations" / f"panel-{panel}"
+    made = stage.render(Story(panels), settings.but(character=None), lora, folder)
+    captions = [f"seed {each.seed}" for each in panels]
+    strip = Strip(folder, list(zip(made.paths, captions, strict=True)))
     show.tell(strip)
     return strip
 

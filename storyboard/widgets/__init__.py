@@ -1,0 +1,1 @@
+"""What is changed by hand in a notebook: captions of a set, panels of a story."""

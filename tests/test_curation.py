@@ -1,0 +1,143 @@
+"""A set looked through by hand: the calls, and the widgets as a browser would set them."""
+
+import pytest
+
+from storyboard import collect, curate
+from storyboard.data import edits
+from storyboard.errors import DatasetError, SettingsError
+from storyboard.widgets import display
+from storyboard.widgets.gallery import PAGE, Gallery
+
+
+@pytest.fixture
+def settings(folder, make_settings):
+    return make_settings(dataset=str(folder))
+
+
+@pytest.fixture
+def curation(settings):
+    return curate(collect(settings), settings)
+
+
+def texts(settings) -> dict:
+    return {row.source: row.text for row in collect(settings).rows}
+
+
+def test_what_is_taken_out_and_described_is_collected_so(curation, settings):
+    curation.keep("3.png", False)
+    curation.describe("4.png", "  一只猫  ")
+    assert texts(settings) == {
+        f"{n}.png": "一只猫" if n == 4 else f"画 {n}" for n in range(10) if n != 3
+    }
+    again = curate(collect(settings), settings)
+    assert "3.png" in again.names and not again.is_kept("3.png")
+    again.keep("3.png", True)
+    again.describe("4.png", "")
+    assert texts(settings) == {f"{n}.png": f"画 {n}" for n in range(10)}
+
+
+def test_many_captions_are_changed_at_once_but_those_taken_out(curation, settings):
+    curation.keep("0.png", False)
+    curation.put_first("二次元")
+    curation.put_first("二次元")
+    curation.put_last("白底", ["5.png"])
+    curation.replace("画 ", "图", ["6.png"])
+    curation.replace("二次元", "", ["7.png"])
+    changed = texts(settings)
+    assert changed["1.png"] == "二次元，画 1" and changed["5.png"] == "二次元，画 5，白底"
+    assert changed["6.png"] == "二次元，图6" and changed["7.png"] == "画 7"
+    assert curation.text("0.png") == "画 0"
+
+
+def test_changes_are_taken_back_one_by_one(curation, settings):
+    curation.put_first("二次元")
+    curation.keep("3.png", False)
+    curation.keep("3.png", False)
+    curation.undo()
+    assert len(texts(settings)) == 10 and texts(settings)["3.png"] == "二次元，画 3"
+    curation.undo()
+    curation.undo()
+    assert texts(settings)["3.png"] == "画 3"
+
+
+def test_only_what_clean_kept_is_shown_and_what_was_taken_out(clean_by):
+    captions, report = clean_by({"text_length_filter": {"min_len": 3}})
+    settings_folder = captions.folder.parent
+    edits.write(settings_folder, {"2.png": edits.Edit(keep=False)})
+    some = report.captions
+    some.rows[:] = some.rows[4:6]
+
+    class Where:
+        folder = settings_folder
+
+    assert curate(some, Where).names == ["2.png", "4.png", "5.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda curation: curation.keep("x.png", False), "There is no picture 'x.png'"),
+        (lambda curation: curation.describe("1.png", "a" * 10_001), "caption of 1.png has 10,001"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(curation, settings, change, said):
+    with pytest.raises(DatasetError, match=said):
+        change(curation)
+    assert not (settings.folder / edits.FILE).exists()
+
+
+def test_widgets_write_what_is_ticked_and_typed(curation, settings):
+    gallery = Gallery(curation, "zh")
+    _, tick, text = gallery.cards.children[3].children
+    tick.value = False
+    text.value = "别的"
+    gallery.filter.value = "画 5"
+    assert len(gallery.cards.children) == 1
+    gallery.words.value, gallery.action.value = "二次元", "first"
+    gallery.apply.click()
+    assert texts(settings)["5.png"] == "二次元，画 5" and "3.png" not in texts(settings)
+    assert curation.text("3.png") == "别的" and curation.text("1.png") == "画 1"
+    assert "去掉 1 张，改了 1 条描述" in gallery.state.value
+    assert gallery.cards.children[0].children[2].value == "二次元，画 5"
+    gallery.undo.click()
+    assert texts(settings)["5.png"] == "画 5"
+
+
+def test_what_a_widget_refuses_is_said_in_one_line(curation):
+    gallery = Gallery(curation, "zh")
+    gallery.cards.children[0].children[2].value = "长" * 10_001
+    assert "shorten it" in gallery.state.value and display.ERROR in gallery.state.value
+
+
+def test_a_large_set_is_shown_page_by_page(folder, settings):
+    for n in range(10, 30):
+        (folder / f"{n}.png").write_bytes((folder / "1.png").read_bytes())
+    gallery = Gallery(curate(collect(settings), settings), "zh")
+    assert len(gallery.cards.children) == PAGE and gallery.page.value == "第 1 页，共 2 页"
+    gallery.forward.click()
+    assert len(gallery.cards.children) == 30 - PAGE and gallery.forward.disabled
+    gallery.back.click()
+    assert len(gallery.cards.children) == PAGE and gallery.back.disabled
+
+
+def test_without_a_notebook_its_text_says_which_file_it_is(curation, settings):
+    shown = curation._repr_mimebundle_()
+    assert shown.keys() == {"text/plain"} and edits.HEADER in shown["text/plain"]
+    assert str(settings.folder / edits.FILE) in shown["text/plain"]
+
+
+def test_in_a_notebook_it_is_widgets(curation, monkeypatch):
+    monkeypatch.setattr("storyboard.show.in_notebook", lambda: True)
+    assert "application/vnd.jupyter.widget-view+json" in curation._repr_mimebundle_()
+    monkeypatch.setattr(display, "find_spec", lambda name: None)  # ipywidgets is not installed
+    assert curation._repr_mimebundle_().keys() == {"text/plain"}
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(None, "zh"), ("en", "en"), ("zh", "zh")])
+def test_labels_are_in_the_language_of_the_captions_or_as_asked(settings, asked, shown):
+    assert curate(collect(settings), settings, asked).language == shown
+
+
+def test_another_language_is_refused(settings):
+    with pytest.raises(SettingsError, match='must be "zh", "en" or None'):
+        curate(collect(settings), settings, "fr")

@@ -1,0 +1,130 @@
+"""A story edited panel by panel: the calls, and the widgets as a browser would set them."""
+
+import pytest
+
+from storyboard import Panel, Reference, Story, edit_story, render, variations
+from storyboard.errors import SettingsError
+from storyboard.widgets import display
+from storyboard.widgets.panels import PanelCards
+from tests.test_rendering import pixels
+
+
+@pytest.fixture
+def editor(trained, tmp_path):
+    settings, story, _, lora = trained
+    return edit_story(story, settings.but(output=str(tmp_path)), lora)
+
+
+def written(story: Story) -> Story:
+    """The story that its code makes."""
+    names = {"Story": Story, "Panel": Panel, "Reference": Reference}
+    exec(story.code(), names)
+    return names["story"]
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        Story(["二次元，猫"]),
+        Story(
+            [Panel('a "b"\n\\', seed=3, negative_prompt=""), Panel(subject="x", style="y")],
+            negative_prompt="模糊",
+            common="c",
+            trigger="t",
+        ),
+        Story([Panel("a", reference=Reference("é/a b.png", control="image", strength=0.4))]),
+    ],
+)
+def test_the_code_of_a_story_makes_that_story(story):
+    again = written(story)
+    assert again.panels == story.panels
+    assert again.resolved(7) == story.resolved(7)
+
+
+def test_only_a_changed_panel_is_drawn_again(editor, capsys):
+    before = [path.read_bytes() for path in editor.pictures.paths]
+    editor.change(2, prompt="二次元，绿色长发女孩，大笑", seed=8)
+    capsys.readouterr()
+    editor.draw()
+    assert "drew 1 of 3 panels" in capsys.readouterr().out
+    after = [path.read_bytes() for path in editor.pictures.paths]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    assert 'Panel("二次元，绿色长发女孩，大笑", seed=8)' in str(editor)
+    editor.change_all("难看")
+    assert written(editor.story).resolved(1) == editor.story.resolved(1)
+    assert {each.negative_prompt for each in editor.story.resolved(1)} == {"难看"}
+
+
+def test_what_a_panel_refuses_leaves_the_story(editor):
+    before = editor.story
+    for number, changes in ((1, {"prompt": " "}), (1, {"seed": -1}), (4, {"seed": 1})):
+        with pytest.raises(SettingsError):
+            editor.change(number, **changes)
+    assert editor.story is before
+
+
+def test_a_variation_that_is_kept_is_the_picture_that_was_shown(editor):
+    first = editor.variations(2)
+    own = editor.story.resolved(editor.settings.seed)[1].seed
+    assert [caption for _, caption in first.pictures] == [f"seed {own + n}" for n in (1, 2, 3, 4)]
+    shown = pixels(first.paths[2])
+    assert editor.variations(2).pictures[0][1] == f"seed {own + 5}"
+    editor.change(2, seed=own + 3)
+    assert abs(pixels(editor.draw().paths[1]) - shown).max() <= 1
+
+
+def test_variations_are_drawn_once(trained, tmp_path, capsys):
+    settings, story, _, lora = trained
+    settings = settings.but(output=str(tmp_path))
+    strip = variations(story, settings, lora, panel=3, count=2, first=7)
+    assert [caption for _, caption in strip.pictures] == ["seed 7", "seed 8"]
+    capsys.readouterr()
+    variations(story, settings, lora, panel=3, count=3, first=7)
+    assert "drew 1 of 3 panels" in capsys.readouterr().out
+    alone = render(Story([Panel(story[2].text, "模糊", seed=8)]), settings, lora, tmp_path / "x")
+    assert abs(pixels(alone.paths[0]) - pixels(strip.paths[1])).max() <= 1
+
+
+@pytest.mark.parametrize("changes", [{"count": 0}, {"count": 65}, {"count": 1.5}, {"panel": 4}])
+def test_numbers_out_of_range_are_refused(trained, tmp_path, changes):
+    settings, story, _, lora = trained
+    with pytest.raises(SettingsError, match="must be a whole number from 1 to"):
+        variations(story, settings.but(output=str(tmp_path)), lora, **changes)
+
+
+def test_widgets_change_draw_vary_and_keep(editor):
+    cards = PanelCards(editor, "zh")
+    before = [panel.picture.value for panel in cards.panels]
+    card = cards.panels[1]
+    card.prompt.value = "二次元，绿色长发女孩，大笑"
+    assert "第 2 格改了" in cards.state.value and "大笑" in cards.code.value
+    card.draw.click()
+    after = [panel.picture.value for panel in cards.panels]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+
+    card.vary.click()
+    assert len(card.varied.children) == 4
+    keep = card.varied.children[2].children[1]
+    seed = int(keep.description.split()[-1])
+    keep.click()
+    assert editor.story[1].seed == seed and card.seed.value == str(seed)
+    assert card.varied.children == () and f"seed={seed}" in cards.code.value
+    assert not card.draw.disabled
+
+
+@pytest.mark.parametrize(("box", "value"), [("seed", "-3"), ("seed", "x"), ("prompt", "(猫")])
+def test_what_a_widget_refuses_is_said_in_one_line(editor, box, value):
+    cards = PanelCards(editor, "zh")
+    before = editor.story
+    getattr(cards.panels[0], box).value = value
+    assert display.ERROR in cards.state.value and editor.story is before
+
+
+def test_labels_are_in_the_language_of_the_prompts_or_as_asked(editor):
+    assert editor.language == "zh"
+    english = Story(["a", "b", "二次元，绿色长发女孩，难过"])
+    assert display.language_of([panel.text for panel in english], None) == "en"
+
+
+def test_without_a_notebook_it_is_its_code(editor):
+    assert editor._repr_mimebundle_() == {"text/plain": editor.story.code()}
