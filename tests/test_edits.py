@@ -79,7 +79,7 @@ def test_what_spreadsheets_save_is_read(settings, text, encoding):
         ("file_name,text\n2.png,no\n", "has no column keep"),
         ("file_name,keep,text\n2.png,no,\n2.png,yes,\n", r"line 3 names '2.png' again"),
         ("file_name,keep,text\n2.png,yes,a, b, c\n", "put its caption in quotation marks"),
-        ("file_name,keep,text\n,no,\n", "line 2 names no picture"),
+        ("file_name,keep,text\n,no,\n", "row of line 2 names no picture"),
         (f"file_name,keep,text\n2.png,yes,{'a' * 10_001}\n", "shorten it"),
         ("", "is empty"),
         ("file_name,keep\n" + "".join(f"{n}.png,no\n" for n in range(10)), "takes out every"),

@@ -37,11 +37,16 @@ def is_code(cell):
 
 
 def without_texts(source):
-    """The tokens of a cell, comments left out and texts that are read by people blanked."""
+    """The tokens of a cell, comments left out, texts that people read and languages blanked."""
     runnable = re.sub(r"^%", "# %", source, flags=re.MULTILINE)
     tokens = tokenize.generate_tokens(io.StringIO(runnable).readline)
     kept = [each for each in tokens if each.type != tokenize.COMMENT]
-    return ["" if " " in each.string or HAN.search(each.string) else each.string for each in kept]
+    return [
+        ""
+        if " " in each.string or HAN.search(each.string) or each.string.strip('"') in NAMES
+        else each.string
+        for each in kept
+    ]
 
 
 def test_both_are_what_the_source_says(language, notebook):

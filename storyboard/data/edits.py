@@ -148,11 +148,11 @@ def _rows(path: Path, known: set[str]) -> list[Row]:
         found = list(table.rows(text, known.__contains__))
         for row in found:
             if row.refusal:
-                raise DatasetError(f"{path} {row.line} {row.refusal}.")
+                raise DatasetError(f"In {path} the row of {row.line} {row.refusal}.")
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}).") from error
     except Refusal as refusal:
-        raise DatasetError(f"{path} {refusal}.") from refusal
+        raise DatasetError(f"The table {path} {refusal}.") from refusal
     # a table without a header is read as names and captions
     if found and not any(KEEP in map(folded, row.values) for row in found):
         raise DatasetError(f"{path} has no column {KEEP}: its first line must be {HEADER}.")
@@ -167,7 +167,7 @@ def _edit(path: Path, row: Row) -> Edit:
     try:
         text = rows.caption_of(row.values).text
     except Refusal as refusal:
-        raise DatasetError(f"{path} {row.line} {refusal}.") from refusal
+        raise DatasetError(f"In {path} the row of {row.line} {refusal}.") from refusal
     return Edit(ANSWERS[answer.casefold()], text)
 
 
@@ -176,4 +176,4 @@ def _name(path: Path, row: Row) -> str:
     try:
         return rows.file_of(row.values).strip()
     except Refusal as refusal:
-        raise DatasetError(f"{path} {row.line} {refusal}.") from refusal
+        raise DatasetError(f"In {path} the row of {row.line} {refusal}.") from refusal

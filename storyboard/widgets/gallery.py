@@ -12,6 +12,7 @@ from storyboard.widgets.display import ERROR, cards, line, picture
 
 PAGE = 24  # pictures
 SIDE = 180  # pixels of a picture
+ROOMY = {"width": "auto", "flex": "1 1 160px"}  # takes the room there is, wraps where it is narrow
 LABELS = {
     "en": {
         "filter": "only captions with these words",
@@ -52,17 +53,16 @@ class Gallery:
         self.labels = LABELS[language]
         self.number = 0  # of the page, from 0
 
-        full = ipywidgets.Layout(width="auto", flex="1 1 160px")
         self.state = ipywidgets.HTML()
-        self.filter = ipywidgets.Text(placeholder=self.labels["filter"], layout=full)
+        self.filter = ipywidgets.Text(placeholder=self.labels["filter"], layout=dict(ROOMY))
         self.back = ipywidgets.Button(icon="chevron-left", layout={"width": "40px"})
         self.forward = ipywidgets.Button(icon="chevron-right", layout={"width": "40px"})
         self.page = ipywidgets.Label()
         self.action = ipywidgets.Dropdown(
-            options=[(self.labels[name], name) for name in BULK], layout=full
+            options=[(self.labels[name], name) for name in BULK], layout=dict(ROOMY)
         )
-        self.words = ipywidgets.Text(placeholder=self.labels["words"], layout=full)
-        self.other = ipywidgets.Text(placeholder=self.labels["other"], layout=full)
+        self.words = ipywidgets.Text(placeholder=self.labels["words"], layout=dict(ROOMY))
+        self.other = ipywidgets.Text(placeholder=self.labels["other"], layout=dict(ROOMY))
         self.apply = ipywidgets.Button(button_style="primary", layout={"width": "auto"})
         self.undo = ipywidgets.Button(
             description=self.labels["undo"], icon="undo", layout={"width": "auto"}
@@ -145,7 +145,7 @@ class Gallery:
     def _card(self, name: str) -> Any:
         curation = self.curation
         path = curation.collected.path(curation.row(name))
-        shown = ipywidgets.HTML(picture(path, SIDE, name))
+        shown = ipywidgets.HTML(picture(path, SIDE, name), layout={"min_height": f"{SIDE}px"})
         kept = ipywidgets.Checkbox(
             curation.is_kept(name), description=self.labels["keep"], indent=False
         )

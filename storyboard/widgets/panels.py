@@ -57,11 +57,11 @@ class PanelCards:
         self.state = ipywidgets.HTML(line(self.labels["ready"]))
         self.negative = ipywidgets.Text(
             editor.story.negative_prompt,
-            placeholder=self.labels["all"],
+            description=self.labels["all"],
             continuous_update=False,
             layout={"width": "auto"},
         )
-        self.negative.tooltip = self.labels["all"]
+        self.negative.style.description_width = "initial"
         self.negative.observe(
             lambda change: self._change(lambda: editor.change_all(change["new"])), "value"
         )
