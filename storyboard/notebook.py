@@ -5,6 +5,7 @@ from pathlib import Path
 from storyboard import resources
 from storyboard.exporting.comfyui import graph
 from storyboard.lora.file import Lora
+from storyboard.models import bases
 from storyboard.rendering import stage
 from storyboard.rendering.pictures import Pictures
 from storyboard.settings import Settings
@@ -24,12 +25,19 @@ def render(
 def preview(story: Story, settings: Settings) -> Pictures:
     """Draw ``story`` before anything is trained, into ``<output>/preview``.
 
-    With ``mini`` and the LoRA in this repository, whatever the settings say: in seconds, on any
-    machine. References and character consistency are left out.
+    With ``mini`` and the LoRA in this repository, whatever the settings say, and at most as many
+    steps as are usual for it: in seconds, on any machine. References and character consistency are
+    left out.
 
     Raises:
         RenderingError, ResourceError, SettingsError: As of ``render``.
     """
-    own = Settings(base="mini", output=settings.output, seed=settings.seed)
+    usual = bases.get("mini").num_inference_steps
+    own = Settings(
+        base="mini",
+        output=settings.output,
+        seed=settings.seed,
+        num_inference_steps=min(settings.num_inference_steps or usual, usual),
+    )
     lora = resources.path(EXAMPLE_LORA)
     return render(story.plain(settings.seed), own, lora, settings.folder / PREVIEW)

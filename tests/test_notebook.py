@@ -198,13 +198,6 @@ def test_a_second_run_changes_nothing_and_an_edited_prompt_one_panel(executed, t
     before = contents(output)
     again = run(output)
     assert again.returncode == 0 and contents(output) == before
-    executed = nbformat.read(output / "baseline.executed.ipynb", 4)
-    spent = [
-        cell.metadata.papermill.duration
-        for cell in executed.cells
-        if cell.cell_type == "code" and "%pip" not in cell.source
-    ]
-    assert sum(spent) < 30, spent
     for stage in ("collect", "clean", "train", "render"):
         assert f"{stage}: nothing to do" in again.stdout
 
