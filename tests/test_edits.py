@@ -43,6 +43,26 @@ def test_what_is_taken_out_and_described_anew_reaches_clean_and_the_account(sett
     assert "left out before 1" in str(report)
 
 
+def test_clean_goes_by_what_was_decided_since_collect(settings):
+    captions = collect(settings)
+    write(settings, "file_name,keep,text\n2.png,no,\n")
+    assert {row.source for row in clean(captions, settings).captions.rows} == {
+        f"{n}.png" for n in range(10) if n != 2
+    }
+    edited = collect(settings)
+    write(settings, "file_name,keep,text\n3.png,yes,猫\n")
+    texts = {row.source: row.text for row in clean(edited, settings).captions.rows}
+    assert len(texts) == 10 and texts["3.png"] == "猫"
+    (settings.folder / edits.FILE).unlink()
+    assert clean(edited, settings).captions.rows == captions.rows
+
+
+def test_captions_of_another_program_are_cleaned_as_they_are(settings, tmp_path):
+    captions = collect(settings.but(output=str(tmp_path / "other")))
+    write(settings, "file_name,keep,text\n2.png,no,\n")
+    assert len(clean(captions, settings).captions) == 10
+
+
 def test_edits_do_not_collect_again_and_go_when_the_file_goes(settings):
     before = collect(settings)
     written = (before.folder / "metadata.jsonl").stat().st_mtime_ns

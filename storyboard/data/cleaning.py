@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from storyboard import artifacts, charts, resources, show, stages
-from storyboard.data import juicer, operator_list, recipes, writing
+from storyboard.data import edits, juicer, operator_list, recipes, writing
 from storyboard.data.account import Account, DroppedRow, OperatorCount
 from storyboard.data.captions import Captions, UnreadablePicture
 from storyboard.data.recipes import Recipe
@@ -114,17 +114,22 @@ class CleaningReport:
         )
 
 
-@stages.stage("clean", "cleaned")
+@stages.stage("clean", "cleaned", "edited")
 def clean(captions: Captions, settings: Settings) -> CleaningReport:
     """Run the recipe of ``settings`` over ``captions`` into ``<output>/cleaned``.
+
+    Of captions that ``collect`` returned, those are cleaned that ``<output>/edits.csv`` leaves
+    (``data/edits.py``), however often it changed since.
 
     Raises:
         SettingsError: The recipe is missing; it names an operator that is unknown or not safe
             (``data/operator_list.py``), gives it a parameter that it does not take or a value of
             another type; an operator lacks a package or fails at all rows.
-        DatasetError: Nothing is left; says which operator dropped how many.
+        DatasetError: Nothing is left, which says which operator dropped how many; or ``edits.csv``
+            is no such table.
     """
     # 1. Nothing to do where the same recipe ran over the same captions before
+    captions = edits.current(captions, settings.folder)
     target = settings.folder / "cleaned"
     recipe = recipes.read(settings.recipe)
     recipes.check_safe(recipe, settings.allow_operators)

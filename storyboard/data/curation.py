@@ -35,7 +35,7 @@ class Curation:
         return (
             f"{len(self.names)} pictures, {taken_out} taken out, {described} captions changed, "
             f"in {self.settings.folder / edits.FILE} ({edits.HEADER}), "
-            "which collect and clean go by when they run again"
+            "which clean and collect go by"
         )
 
     def row(self, name: str) -> CaptionRow:

@@ -24,7 +24,7 @@ from storyboard.data.text_files import Refusal
 from storyboard.errors import DatasetError, brief
 
 FILE = "edits.csv"  # in the output folder
-FOLDER = "edited"  # there, too: the captions after the edits
+COLLECTED, FOLDER = "collected", "edited"  # there, too: the captions before and after the edits
 KEEP = "keep"
 COLUMNS = ("file_name", KEEP, "text")
 HEADER = ",".join(COLUMNS)
@@ -69,7 +69,7 @@ def read(output: Path, names: Iterable[str]) -> dict[str, Edit]:
             edits[name] = edit
     if unknown:
         others = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        print(f"collect: {path}: there is no picture {unknown[0]!r}{others}, the row is not used")
+        print(f"{path}: there is no picture {unknown[0]!r}{others}, the row is not used")
     return edits
 
 
@@ -89,6 +89,22 @@ def write(output: Path, edits: Mapping[str, Edit]) -> Path:
     # with the mark by which Excel knows UTF-8
     artifacts.write_atomically(path, lines.getvalue().encode("utf-8-sig"))
     return path
+
+
+def current(captions: Captions, output: Path) -> Captions:
+    """``captions``, collected into ``output`` before or after edits, as the edits are now.
+
+    What another call or program made is returned as it is.
+
+    Raises:
+        DatasetError: As of ``apply``, or ``<output>/collected`` is missing or damaged.
+    """
+    folder = captions.folder.resolve()
+    if folder == (output / FOLDER).resolve():
+        captions = Captions.load(output / COLLECTED)
+    elif folder != (output / COLLECTED).resolve():
+        return captions
+    return apply(captions, output)
 
 
 def apply(collected: Captions, output: Path) -> Captions:
@@ -112,10 +128,7 @@ def apply(collected: Captions, output: Path) -> Captions:
     if not texts:
         raise DatasetError(f"{output / FILE} takes out every picture: set keep to yes for some.")
     described = sum(edit.keep for edit in edits.values())
-    print(
-        f"collect: {output / FILE}: {len(taken_out)} pictures taken out, "
-        f"{described} captions changed"
-    )
+    print(f"{output / FILE}: {len(taken_out)} pictures taken out, {described} captions changed")
     return _written(collected, texts, [*collected.unreadable, *taken_out], output / FOLDER)
 
 

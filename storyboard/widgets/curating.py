@@ -8,16 +8,14 @@ from storyboard.data.curation import Curation
 from storyboard.settings import Settings
 from storyboard.widgets.display import Widgets, language_of
 
-COLLECTED = "collected"
-
 
 def curate(
     captions: Captions, settings: Settings, language: str | None = None
 ) -> "CurationWidgets":
     """Show ``captions`` with a tick and a box for the caption of each, and what was taken out.
 
-    Every change is written to ``<output>/edits.csv`` at once (``data/edits.py``); ``collect`` and
-    ``clean``, run again, go by it. What is returned has all of it as methods too.
+    Every change is written to ``<output>/edits.csv`` at once (``data/edits.py``); ``clean``
+    and ``collect``, run again, go by it. What is returned has all of it as methods too.
 
     Args:
         captions: What ``collect`` returned, or what ``clean`` kept.
@@ -27,7 +25,7 @@ def curate(
         SettingsError: Another language.
         DatasetError: ``<output>/collected`` is missing or damaged, or ``edits.csv`` is.
     """
-    collected = Captions.load(settings.folder / COLLECTED)
+    collected = Captions.load(settings.folder / edits.COLLECTED)
     named = [row.source for row in collected.rows if row.source]
     made = edits.read(settings.folder, named)
     shown = {row.source for row in captions.rows}

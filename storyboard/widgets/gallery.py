@@ -26,7 +26,7 @@ LABELS = {
         "keep": "keep",
         "page": "page {} of {}",
         "state": "{} pictures, {} taken out, {} captions changed. Written to {}: "
-        "run the cells that collect and clean again.",
+        "cleaning goes by it.",
     },
     "zh": {
         "filter": "只看描述里有这些字的",
@@ -39,8 +39,7 @@ LABELS = {
         "undo": "撤销",
         "keep": "保留",
         "page": "第 {} 页，共 {} 页",
-        "state": "共 {} 张，去掉 {} 张，改了 {} 条描述。已写入 {}："
-        "再运行收集和清洗的单元格就会生效。",
+        "state": "共 {} 张，去掉 {} 张，改了 {} 条描述。已写入 {}：清洗时会照办。",
     },
 }
 
