@@ -5,6 +5,7 @@ from pathlib import Path
 from storyboard.models import bases, hubs
 from storyboard.models.hubs import HubModel
 from storyboard.rendering.annotators import ANNOTATORS
+from tests.conftest import ROOT
 
 
 def test_caches_are_where_the_variables_say(monkeypatch, tmp_path):
@@ -47,8 +48,8 @@ def test_every_side_model_names_its_hubs():
         for model in (*models, *ANNOTATORS.values())
     )
     assert all(model.modelscope is None for model in models if model.revision)
-    for name in ("README.md", "README.zh.md"):
-        text = (Path(__file__).resolve().parents[1] / name).read_text(encoding="utf-8")
+    for language in ("en", "zh"):
+        text = (ROOT / "docs" / language / "troubleshooting.md").read_text(encoding="utf-8")
         assert all(
             f"`{known}`" in text for model in (*models, *ANNOTATORS.values()) for known in model.ids
         )
