@@ -1,13 +1,16 @@
-"""Charts as SVG, legible on light and dark pages: a loss curve, a histogram."""
+"""Charts as images, legible on light and dark pages: a loss curve, a histogram, bars."""
 
+import base64
 import html
 import math
 from collections.abc import Sequence
 
-ACCENT, MUTED = "#9b59b6", "#a9a2b3"  # on white and on black
+ACCENT, MUTED, CUT = "#9b59b6", "#8f879b", "#d35400"  # seen on white and on black
 POINTS = 400  # of a curve, at most
-LEFT, TOP, WIDTH, HEIGHT = 44, 8, 340, 104  # pixels of a curve's axes
+LEFT, WIDTH, HEIGHT = 44, 340, 104  # pixels: a curve's labels, and its axes
 BINS, BIN, TALLEST = 25, 6, 46  # of a histogram; pixels
+# Text lies beside an image, not in it, to have the page's own colour.
+ENDS = "display:flex;justify-content:space-between"
 
 
 def smooth(values: Sequence[float], weight: float = 0.95) -> list[float]:
@@ -38,45 +41,86 @@ def curve(losses: Sequence[float], total: int) -> str:
     def line(values: Sequence[float]) -> str:
         points = []
         for index in range(0, len(values), stride):
-            x = LEFT + WIDTH * index / max(1, total - 1)
+            x = WIDTH * index / max(1, total - 1)
             share = (min(max(values[index], low), high) - low) / spread
-            points.append(f"{x:.1f},{TOP + HEIGHT * (1 - share):.1f}")
+            points.append(f"{x:.1f},{HEIGHT * (1 - share):.1f}")
         return " ".join(points)
 
-    bottom, right = TOP + HEIGHT, LEFT + WIDTH
-    return (
-        f"<svg width='{right + 12}' height='{bottom + 34}' style='font:10px sans-serif' "
-        f"fill='currentColor' viewBox='0 0 {right + 12} {bottom + 34}'>"
-        f"<path d='M{LEFT} {TOP}V{bottom}H{right}' fill='none' stroke='{MUTED}'/>"
+    drawing = image(
+        f"the loss over {total:,} steps",
+        WIDTH,
+        HEIGHT,
+        f"<path d='M0.5 0V{HEIGHT - 0.5}H{WIDTH}' fill='none' stroke='{MUTED}'/>"
         f"<polyline points='{line(losses)}' fill='none' stroke='{MUTED}' opacity='0.6'/>"
-        f"<polyline points='{line(means)}' fill='none' stroke='{ACCENT}' stroke-width='2'/>"
-        f"<text x='{LEFT - 4}' y='{TOP + 8}' text-anchor='end'>{high:.3f}</text>"
-        f"<text x='{LEFT - 4}' y='{bottom}' text-anchor='end'>{low:.3f}</text>"
-        f"<text x='{LEFT}' y='{bottom + 13}'>0</text>"
-        f"<text x='{right}' y='{bottom + 13}' text-anchor='end'>{total:,}</text>"
-        f"<text x='{LEFT + WIDTH / 2}' y='{bottom + 13}' text-anchor='middle'>step</text>"
-        f"<text x='{LEFT}' y='{bottom + 28}'>loss: "
-        f"<tspan fill='{MUTED}'>each step</tspan>, <tspan fill='{ACCENT}'>mean</tspan></text></svg>"
+        f"<polyline points='{line(means)}' fill='none' stroke='{ACCENT}' stroke-width='2'/>",
+    )
+    heights = f"{ENDS};flex-direction:column;width:{LEFT - 4}px;text-align:right"
+    legend = f"loss: {_swatch(MUTED)} each step {_swatch(ACCENT)} mean"
+    return (
+        f"<div style='max-width:{LEFT + WIDTH}px;font-size:11px'>"
+        "<div style='display:flex;gap:4px'>"
+        f"<div style='{heights}'><span>{high:.3f}</span><span>{low:.3f}</span></div>"
+        f"<div style='flex:1;min-width:0'>{drawing}</div></div>"
+        f"<div style='{ENDS};padding-left:{LEFT}px'><span>0</span><span>step</span>"
+        f"<span>{total:,}</span></div><div style='padding-left:{LEFT}px'>{legend}</div></div>"
+    )
+
+
+def _swatch(colour: str) -> str:
+    return f"<span style='{_box(colour)};width:10px'></span>"
+
+
+def _box(colour: str) -> str:
+    return f"display:inline-block;height:10px;border-radius:3px;background:{colour}"
+
+
+def bars(kept: int, dropped: int) -> str:
+    """Two bars in a row, so many pixels long."""
+    widths = ((ACCENT, kept), (MUTED, dropped))
+    return "".join(f"<span style='{_box(colour)};width:{px}px'></span>" for colour, px in widths)
+
+
+def progress(share: float) -> str:
+    """A bar over the whole width of which ``share``, 0 to 1, is filled."""
+    style = "height:8px;border-radius:4px"
+    done = f"<div style='{style};width:{100 * share:.1f}%;background:{ACCENT}'></div>"
+    return f"<div style='{style};max-width:{LEFT + WIDTH}px;border:1px solid {MUTED}'>{done}</div>"
+
+
+def image(text: str, width: int, height: int, drawing: str) -> str:
+    """SVG as an ``<img>``, which stays where pages drop SVG itself: in notebooks not trusted yet.
+
+    Args:
+        text: Read out in the place of the image.
+        width, height: In pixels; it shrinks on a narrow page.
+    """
+    size = f"width='{width}' height='{height}'"
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' {size} viewBox='0 0 {width} {height}'>"
+    encoded = base64.b64encode(f"{svg}{drawing}</svg>".encode()).decode()
+    return (
+        f"<img alt='{html.escape(text)}' src='data:image/svg+xml;base64,{encoded}' {size} "
+        "style='display:block;max-width:100%;height:auto'>"
     )
 
 
 def histogram(
     title: str, values: Sequence[float], low: float | None = None, high: float | None = None
 ) -> str:
-    """How many ``values`` lie where, as SVG; what lies below ``low`` or above ``high`` is grey.
+    """How many ``values`` lie where, as an image.
 
     Args:
-        low, high: Drawn as lines where they lie within what is shown.
+        low, high: What lies below and above is grey. Drawn as lines where they lie within what is
+            shown.
     """
     least, largest = min(values), max(values)
-    width = (largest - least) / BINS or 1.0
+    step = (largest - least) / BINS or 1.0
     counts = [0] * BINS
     for value in values:
-        counts[min(BINS - 1, int((value - least) / width))] += 1
+        counts[min(BINS - 1, int((value - least) / step))] += 1
 
     parts = []
     for index, count in enumerate(counts):
-        middle = least + (index + 0.5) * width
+        middle = least + (index + 0.5) * step
         is_kept = (low is None or middle >= low) and (high is None or middle <= high)
         height = max(1.5, TALLEST * count / max(counts)) if count else 0
         parts.append(
@@ -85,16 +129,20 @@ def histogram(
         )
     for limit in (low, high):
         if limit is not None and least <= limit <= largest:
-            x = BIN * (limit - least) / width
-            parts.append(f"<path d='M{x:.1f} 0V{TALLEST + 2}' stroke='currentColor'/>")
-    ends = (
-        f"<text x='0' y='{TALLEST + 14}'>{least:.4g}</text>"
-        f"<text x='{BIN * BINS}' y='{TALLEST + 14}' text-anchor='end'>{largest:.4g}</text>"
-    )
-    cuts = [f"{sign} {limit:.4g}" for sign, limit in (("≥", low), ("≤", high)) if limit is not None]
-    caption = html.escape(f"{title} {', '.join(cuts)}".strip())
+            x = BIN * (limit - least) / step
+            parts.append(f"<path d='M{x:.1f} 0V{TALLEST + 2}' stroke='{CUT}' stroke-width='2'/>")
+    limits = [("≥", low), ("≤", high)]
+    cuts = ", ".join(f"{sign} {_number(limit)}" for sign, limit in limits if limit is not None)
+    caption = html.escape(f"{title} {cuts}".strip())
+    width = BIN * BINS
     return (
-        f"<figure><svg width='{BIN * BINS}' height='{TALLEST + 18}' "
-        f"style='font:10px sans-serif' fill='currentColor'>{''.join(parts)}{ends}</svg>"
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figure style='display:inline-block;margin:4px;vertical-align:top;width:{width}px'>"
+        f"{image(title, width, TALLEST + 2, ''.join(parts))}"
+        f"<div style='{ENDS};font-size:11px'><span>{_number(least)}</span>"
+        f"<span>{_number(largest)}</span></div>"
+        f"<figcaption style='font-size:11px'>{caption}</figcaption></figure>"
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"

@@ -23,36 +23,40 @@ REDRAW_INTERVAL = 2.0  # seconds between redraws of a running cell
 # set by `python -m storyboard`: print progress, since nobody sees the cells
 TERMINAL = "STORYBOARD_TERMINAL"
 LINE_WIDTH = 100  # characters of a line of progress
+# tqdm's own line without the bar of letters, which is drawn in a notebook
+WITHOUT_BAR = "{desc}: {percentage:.0f}%{r_bar}"
 PREVIEW_SIDE = 130  # pixels
+LONG_TEXT, TEXT_WIDTH = 40, 170  # characters of a table's cell, and its pixels at least
+CAPTION_WIDTH = 120  # pixels, at least
+PANEL_LEAST = 110  # pixels, so that two fit on a telephone
+PANEL = 230  # pixels
 LOSSES_AVERAGED = 200  # latest ones, in the progress line
-CSS = (
-    "<style>.sb{font:13px/1.5 system-ui,sans-serif;overflow-x:auto}"
-    ".sb table{border-collapse:collapse}"
-    ".sb td,.sb th{padding:2px 10px;text-align:left!important}"
-    ".sb figure{display:inline-block;margin:4px;vertical-align:top}"
-    ".sb figcaption{font-size:11px;max-width:150px}"
-    ".sb img,.sb svg{display:block;border-radius:4px;max-width:100%;height:auto}"
-    ".sb pre{margin:0;background:none;color:inherit}"
-    ".sb .row{display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start}"
-    ".sb .bar{display:inline-block;height:10px;border-radius:3px;background:#8e44ad}"
-    ".sb .bar.out{background:#d9d3e3}</style>"
-)
+# What layout needs stands at the elements: notebooks that are not trusted yet drop <style>.
+CSS = "<style>.sb table{border-collapse:collapse}.sb td,.sb th{padding:2px 6px}</style>"
+PAGE = "font:13px/1.5 system-ui,sans-serif;overflow-x:auto"
+FIGURE = "display:inline-block;margin:4px;vertical-align:top"
+ROW = "display:flex;flex-wrap:wrap;gap:8px;align-items:flex-start"
+LINE = "margin:0;background:none;color:inherit;white-space:pre-wrap"
 
 
 def page(*parts: str) -> str:
     """HTML ``parts`` with the style that all displays share."""
-    return f"{CSS}<div class='sb'>{''.join(parts)}</div>"
+    return f"{CSS}<div class='sb' style='{PAGE}'>{''.join(parts)}</div>"
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """An HTML table; every cell is escaped."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    return page(f"<b>{html.escape(title)}</b><table><tr>{head}</tr>{body}</table>")
+    lines = [_row(header, "th"), *(_row(row, "td") for row in rows)]
+    return page(f"<b>{html.escape(title)}</b><table>{''.join(lines)}</table>")
 
 
-def _cells(row: Sequence[object]) -> str:
-    return "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
+def _row(texts: Sequence[object], tag: str) -> str:
+    return f"<tr>{''.join(_cell(str(text), tag) for text in texts)}</tr>"
+
+
+def _cell(text: str, tag: str) -> str:
+    width = f";min-width:{TEXT_WIDTH}px" if len(text) > LONG_TEXT else ""
+    return f"<{tag} style='text-align:left{width}'>{html.escape(text)}</{tag}>"
 
 
 def details(summary: str, content: str) -> str:
@@ -73,21 +77,26 @@ def image(path: Path, side: int) -> str:
     thumbnail.save(content, format="JPEG", quality=88)
     encoded = base64.b64encode(content.getvalue()).decode()
     size = f"width='{thumbnail.width}' height='{thumbnail.height}'"
-    return f"<img src='data:image/jpeg;base64,{encoded}' {size}>"
+    style = "display:block;max-width:100%;height:auto;border-radius:4px"
+    return f"<img src='data:image/jpeg;base64,{encoded}' {size} style='{style}'>"
 
 
 def gallery(pictures: Iterable[tuple[Path, str]], side: int = 120) -> str:
-    """Pictures with a line of text under each."""
+    """Pictures with a line of text under each, in columns; ``side`` is the longer one in pixels."""
+    return _figures(pictures, side, f"{FIGURE};width:{max(side, CAPTION_WIDTH)}px")
+
+
+def _figures(pictures: Iterable[tuple[Path, str]], side: int, style: str) -> str:
     return "".join(
-        f"<figure title='{html.escape(text)}'>{image(path, side)}"
-        f"<figcaption>{html.escape(text)}</figcaption></figure>"
+        f"<figure title='{html.escape(text)}' style='{style}'>{image(path, side)}"
+        f"<figcaption style='font-size:11px'>{html.escape(text)}</figcaption></figure>"
         for path, text in pictures
     )
 
 
 def row_of(paths: Iterable[Path], side: int) -> str:
     """Pictures without text."""
-    return gallery(((path, "") for path in paths), side)
+    return _figures(((path, "") for path in paths), side, FIGURE)
 
 
 def training(
@@ -125,9 +134,11 @@ def _columns(count: int) -> int:
 
 
 def story(panels: Sequence[tuple[Path, str]]) -> str:
-    """Panels with their prompts, four in a row."""
-    side = 230 if len(panels) > 1 else 460
-    return page(f"<div style='max-width:{4 * (side + 12)}px'>{gallery(panels, side)}</div>")
+    """Panels with their prompts, four in a row, two on a telephone."""
+    side = PANEL if len(panels) > 1 else 2 * PANEL
+    style = f"flex:1 1 22%;margin:0;min-width:{PANEL_LEAST}px;max-width:{side}px"
+    width = 4 * (side + GAP)
+    return page(f"<div style='{ROW};max-width:{width}px'>{_figures(panels, side, style)}</div>")
 
 
 def in_notebook() -> bool:
@@ -194,7 +205,7 @@ class Live:
             self.drawn_at = now
             self._redraw()
 
-    def _line(self) -> str:
+    def _line(self, bar_format: str | None = None) -> str:
         """As tqdm writes it: the share that is done, time gone and left, and the speed."""
         from tqdm import tqdm
 
@@ -210,12 +221,14 @@ class Live:
             postfix=loss,
             unit=" steps",
             initial=self.first or 0,
+            bar_format=bar_format,
         )
 
     def _redraw(self) -> None:
         from IPython.display import HTML
 
-        line = f"<pre>{html.escape(self._line())}</pre>"
+        line = f"<pre style='{LINE}'>{html.escape(self._line(WITHOUT_BAR))}</pre>"
+        bar = charts.progress(min(1.0, self.number / self.total))
         curve = charts.curve(self.losses, self.total)
-        content = f"<div class='row'>{curve}{''.join(self.pictures.values())}</div>"
-        self.handle.update(HTML(page(line, content)))
+        content = f"<div style='{ROW}'>{curve}{''.join(self.pictures.values())}</div>"
+        self.handle.update(HTML(page(line, bar, content)))

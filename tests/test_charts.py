@@ -1,3 +1,4 @@
+import base64
 import re
 
 import pytest
@@ -5,22 +6,28 @@ import pytest
 from storyboard import charts
 
 
+def drawing(page):
+    """The SVG of the image in ``page``."""
+    (encoded,) = re.findall(r"src='data:image/svg\+xml;base64,([^']*)'", page)
+    return base64.b64decode(encoded).decode()
+
+
 def test_smoothing_is_unbiased_at_the_start():
     assert charts.smooth([2.0, 2.0, 2.0]) == pytest.approx([2, 2, 2])
 
 
 def test_the_curve_is_drawn_from_two_points_on():
-    assert charts.curve([1.0], 10) == "" and "<polyline" in charts.curve([1.0, 0.5], 10)
+    assert charts.curve([1.0], 10) == "" and "<polyline" in drawing(charts.curve([1.0, 0.5], 10))
 
 
 def test_a_curve_has_every_loss_its_mean_and_named_axes():
     losses = [1.0, 0.5, 0.75, 0.25]
     drawn = charts.curve(losses, 1000)
-    lines = re.findall(r"points='([^']*)'", drawn)
+    lines = re.findall(r"points='([^']*)'", drawing(drawn))
     assert [len(line.split()) for line in lines] == [4, 4]
     heights = [float(point.split(",")[1]) for point in lines[0].split()]
     assert sorted(range(4), key=heights.__getitem__) == [0, 2, 1, 3]  # the largest is on top
-    assert ">step<" in drawn and ">loss: " in drawn and ">1,000<" in drawn
+    assert ">step<" in drawn and ">loss: " in drawn and ">1.000<" in drawn and ">1,000<" in drawn
 
 
 def test_one_wild_loss_does_not_flatten_a_curve():
@@ -31,14 +38,23 @@ def test_one_wild_loss_does_not_flatten_a_curve():
 
 def test_a_histogram_greys_what_its_limits_drop_and_names_them():
     drawn = charts.histogram("sharpness", [0.0, 0.1, 0.1, 0.9, 1.0], low=0.5)
-    bars = re.findall(r"height='([\d.]+)' fill='(#\w+)'", drawn)
+    bars = re.findall(r"height='([\d.]+)' fill='(#\w+)'", drawing(drawn))
     assert len(bars) == charts.BINS
     shown = [(height, colour) for height, colour in bars if float(height)]
     assert [colour for _, colour in shown] == [charts.MUTED] * 2 + [charts.ACCENT] * 2
     assert float(shown[1][0]) == charts.TALLEST == 2 * float(shown[0][0])
-    assert "<figcaption>sharpness ≥ 0.5</figcaption>" in drawn and drawn.count("<path") == 1
+    assert ">sharpness ≥ 0.5</figcaption>" in drawn and drawing(drawn).count("<path") == 1
 
 
 def test_equal_values_and_limits_out_of_sight_are_drawn():
     drawn = charts.histogram("<width>", [256, 256], 200, 300)
-    assert drawn.count("<path") == 0 and "&lt;width&gt; ≥ 200, ≤ 300" in drawn
+    assert drawing(drawn).count("<path") == 0 and "&lt;width&gt; ≥ 200, ≤ 300" in drawn
+
+
+def test_large_numbers_are_written_out():
+    drawn = charts.histogram("size", [618.0, 93_830.0], 1024, 20_971_520)
+    assert ">618<" in drawn and ">93,830<" in drawn and "≥ 1024, ≤ 20,971,520" in drawn
+
+
+def test_a_bar_of_progress_is_filled_as_far_as_it_is_done():
+    assert "width:0.0%" in charts.progress(0) and "width:25.0%" in charts.progress(0.25)

@@ -107,10 +107,9 @@ class CleaningReport:
             round(BAR_WIDTH * count / self.total) for count in (step.kept, step.dropped)
         )
         return (
-            f"<tr><td>{html.escape(step.operator)}</td>"
-            f"<td><span class='bar' style='width:{kept}px'></span>"
-            f"<span class='bar out' style='width:{dropped}px'></span></td>"
-            f"<td>{step.kept}</td><td>{-step.dropped or ''}</td></tr>"
+            f"<tr><td style='text-align:left'>{html.escape(step.operator)}</td>"
+            f"<td>{step.kept}</td><td>{-step.dropped or ''}</td>"
+            f"<td style='text-align:left;white-space:nowrap'>{charts.bars(kept, dropped)}</td></tr>"
         )
 
 

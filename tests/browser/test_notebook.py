@@ -1,0 +1,132 @@
+"""The notebook in JupyterLab and Chromium, as a person runs, edits and reads it."""
+
+import hashlib
+
+import nbformat
+import pytest
+
+from tests.browser import looks, pages
+from tests.browser.conftest import DESKTOP, PHONE, SMALL
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SHOWN = (
+    "settings",
+    "story",
+    "preview",
+    "check",
+    "collect",
+    "clean",
+    "train",
+    "render",
+    "noise",
+    "compare",
+    "strengths",
+    "score",
+    "files",
+)
+PANELS = 8
+
+
+@pytest.fixture(scope="module")
+def lab(open_lab):
+    """The Chinese notebook after Run All; the tests below take it in their order."""
+    lab = open_lab("baseline.ipynb")
+    lab.run_all()
+    return lab
+
+
+def test_all_cells_run_and_no_console_has_an_error(lab):
+    assert lab.tracebacks() == [] and lab.console == []
+
+
+@pytest.mark.parametrize("name", ["preview", "render"])
+def test_the_story_is_eight_pictures_with_their_prompts(lab, name):
+    output = lab.output_of(name)
+    assert output.locator("img").count() == PANELS
+    assert all(each.is_visible() for each in output.locator("img").all())
+    captions = output.locator("figcaption").all_inner_texts()
+    assert len(set(captions)) == PANELS and all("紫色短发女孩" in each for each in captions)
+    assert looks.broken_pictures(lab.page) == []
+
+
+def test_progress_is_finished(lab):
+    steps = SMALL["train_steps"]
+    assert f"train: 100%| {steps}/{steps} [" in lab.text_of("train")
+    assert "render: 100%| " in lab.text_of("render")
+    assert f"render: drew {PANELS} of {PANELS} panels" in lab.text_of("render")
+
+
+def test_tables_charts_and_scores_are_seen(lab):
+    clean = lab.text_of("clean")
+    assert "kept 310 of 427" in clean and "image_near_deduplicator" in clean
+    charts = lab.output_of("clean").locator("img[src^='data:image/svg']")
+    assert charts.count() == 11 and all(each.is_visible() for each in charts.all())
+    assert lab.output_of("train").get_by_alt_text("the loss over").is_visible()
+    assert lab.output_of("strengths").locator("img").count() == 4
+    scores = lab.output_of("score").locator("tr").all_inner_texts()
+    assert len(scores) == 6 and "LoRA" in scores[0] and "图文匹配" in scores[1]
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_all_is_legible_and_nothing_is_cut_off(lab, screenshots, width, theme):
+    """Also keeps the pictures that people look at."""
+    lab.set_look(width, theme)
+    for name in SHOWN:
+        lab.screenshot(name, screenshots / f"{name}-{width}-{theme.lower()}.png")
+    assert looks.texts(lab.page) > 100
+    assert looks.faint(lab.page) == [] and looks.cut_off(lab.page) == []
+
+
+def test_an_edited_prompt_draws_one_panel(lab, server):
+    lab.set_look(DESKTOP, "Light")
+    folder = server.folder / "outputs" / "story"
+    files, shown = _fingerprints(folder), lab.pictures_of("render")
+    assert len(set(shown)) == PANELS
+
+    lab.replace("story", line="雨天", word="难过", by="大笑")
+    lab.run("story")
+    lab.run("render")
+    assert lab.tracebacks() == []
+    assert f"render: drew 1 of {PANELS} panels" in lab.text_of("render")
+    assert _changed(files, _fingerprints(folder)) == [3]
+    assert _changed(shown, lab.pictures_of("render")) == [3]
+    assert "大笑，白色衣服，撑着雨伞" in lab.text_of("render")
+
+
+def test_opened_where_it_is_not_trusted_it_still_shows_all(lab, open_lab, screenshots):
+    """As somebody else opens it: JupyterLab then drops styles and drawings from outputs."""
+    notebook = nbformat.read(lab.save(), 4)
+    notebook.metadata["changed"] = True  # so that its signature is another
+    nbformat.write(notebook, lab.path.with_name("received.ipynb"))
+    received = open_lab("received.ipynb")
+    assert received.page.locator(".sb svg, style:text('.sb')").count() == 0
+
+    panels = [each.bounding_box() for each in received.output_of("render").locator("img").all()]
+    rows = {round(box["y"]) for box in panels}
+    assert len(panels) == PANELS and len(rows) == 2  # four in a row
+    assert received.output_of("clean").locator("img[src^='data:image/svg']").count() == 11
+    assert looks.broken_pictures(received.page) == [] and received.console == []
+    assert looks.faint(received.page) == [] and looks.cut_off(received.page) == []
+    for name in ("clean", "train", "render"):
+        received.screenshot(name, screenshots / f"received-{name}.png")
+
+
+def test_as_a_page_its_pictures_load_and_nothing_fails(lab, browser, tmp_path, screenshots):
+    page, errors = pages.opened(browser, lab.save(), tmp_path, DESKTOP)
+    assert looks.broken_pictures(page) == [] and errors == []
+    assert page.get_by_text("kept 310 of 427").is_visible()
+    assert page.locator(".sb img").count() > 60
+    assert looks.faint(page) == [] and looks.cut_off(page) == []
+    page.screenshot(path=screenshots / "page-executed.png", full_page=True)
+
+
+def _fingerprints(folder):
+    paths = [folder / f"panel-{number}.png" for number in range(1, PANELS + 1)]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
+def _changed(before, after):
+    """Numbers, from 1, of what is another."""
+    pairs = zip(before, after, strict=True)
+    return [number for number, (one, other) in enumerate(pairs, 1) if one != other]
