@@ -82,8 +82,9 @@ def image(path: Path, side: int) -> str:
 
 
 def gallery(pictures: Iterable[tuple[Path, str]], side: int = 120) -> str:
-    """Pictures with a line of text under each, in columns; ``side`` is the longer one in pixels."""
-    return _figures(pictures, side, f"{FIGURE};width:{max(side, CAPTION_WIDTH)}px")
+    """Pictures with their texts, at least two in a row; ``side`` is the longer one in pixels."""
+    width = max(side, CAPTION_WIDTH)
+    return _figures(pictures, side, f"{FIGURE};width:{width}px;max-width:46%")
 
 
 def _figures(pictures: Iterable[tuple[Path, str]], side: int, style: str) -> str:

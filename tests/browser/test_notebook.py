@@ -15,6 +15,7 @@ SHOWN = (
     "preview",
     "check",
     "collect",
+    "curate",
     "clean",
     "train",
     "render",
@@ -119,6 +120,20 @@ def test_as_a_page_its_pictures_load_and_nothing_fails(lab, browser, tmp_path, s
     assert page.locator(".sb img").count() > 60
     assert looks.faint(page) == [] and looks.cut_off(page) == []
     page.screenshot(path=screenshots / "page-executed.png", full_page=True)
+
+
+def test_two_pictures_unticked_are_taken_out(lab, server):
+    gallery = lab.output_of("curate")
+    ticks = gallery.get_by_role("checkbox")
+    for index in (0, 1):
+        ticks.nth(index).uncheck()
+    gallery.get_by_text("去掉 2 张").wait_for()
+    edits = (server.folder / "outputs" / "edits.csv").read_text(encoding="utf-8-sig")
+    assert [line.split(",")[1] for line in edits.splitlines()] == ["keep", "no", "no"]
+
+    lab.run("clean")
+    assert lab.tracebacks() == []
+    assert "outputs/edits.csv: 2 pictures taken out" in lab.text_of("clean")
 
 
 def _fingerprints(folder):
