@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page
 
 from tests.browser.server import Server
 
-RUN_TIMEOUT = 600_000  # milliseconds for all cells, on a busy machine
+RUN_TIMEOUT = 1_200_000  # milliseconds for all cells, on a busy machine
 DRAWN = 300  # milliseconds in which a new size or theme is drawn
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
 # whether no cell waits, and each ran but where one failed
