@@ -12,6 +12,7 @@ from storyboard.widgets.display import ERROR, cards, line, picture
 
 PAGE = 24  # pictures
 SIDE = 180  # pixels of a picture
+WIDTH = 140  # least of a card: two fit on a telephone
 ROOMY = {"width": "auto", "flex": "1 1 160px"}  # takes the room there is, wraps where it is narrow
 LABELS = {
     "en": {
@@ -25,7 +26,7 @@ LABELS = {
         "undo": "undo",
         "keep": "keep",
         "page": "page {} of {}",
-        "state": "{} pictures, {} taken out, {} captions changed. Written to {}: "
+        "state": "{} pictures, {} taken out, {} captions changed. Changes are written to {}; "
         "cleaning goes by it.",
     },
     "zh": {
@@ -39,7 +40,7 @@ LABELS = {
         "undo": "撤销",
         "keep": "保留",
         "page": "第 {} 页，共 {} 页",
-        "state": "共 {} 张，去掉 {} 张，改了 {} 条描述。已写入 {}：清洗时会照办。",
+        "state": "共 {} 张，去掉 {} 张，改了 {} 条描述。改动写在 {} 里，清洗时会照办。",
     },
 }
 
@@ -66,7 +67,7 @@ class Gallery:
         self.undo = ipywidgets.Button(
             description=self.labels["undo"], icon="undo", layout={"width": "auto"}
         )
-        self.cards = cards([], SIDE)
+        self.cards = cards([], WIDTH)
         wrap = ipywidgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
         self.box = ipywidgets.VBox(
             [
@@ -144,7 +145,7 @@ class Gallery:
     def _card(self, name: str) -> Any:
         curation = self.curation
         path = curation.collected.path(curation.row(name))
-        shown = ipywidgets.HTML(picture(path, SIDE, name), layout={"min_height": f"{SIDE}px"})
+        shown = ipywidgets.HTML(picture(path, SIDE, name), layout={"min_height": f"{WIDTH}px"})
         kept = ipywidgets.Checkbox(
             curation.is_kept(name), description=self.labels["keep"], indent=False
         )

@@ -7,6 +7,7 @@ import pytest
 
 from tests.browser import looks, pages
 from tests.browser.conftest import DESKTOP, PHONE, SMALL
+from tests.browser.lab import RUN_TIMEOUT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SHOWN = (
@@ -19,6 +20,7 @@ SHOWN = (
     "clean",
     "train",
     "render",
+    "edit",
     "noise",
     "compare",
     "strengths",
@@ -134,6 +136,23 @@ def test_two_pictures_unticked_are_taken_out(lab, server):
     lab.run("clean")
     assert lab.tracebacks() == []
     assert "outputs/edits.csv: 2 pictures taken out" in lab.text_of("clean")
+
+
+def test_a_variation_of_a_panel_is_kept_and_the_story_is_shown_as_code(lab, server):
+    lab.run("edit")
+    folder = server.folder / "outputs" / "story"
+    files = _fingerprints(folder)
+    editor = lab.output_of("edit")
+    editor.get_by_role("button", name="四个变化").nth(2).click()
+    keep = editor.get_by_role("button", name="留这张")
+    keep.nth(3).wait_for(timeout=RUN_TIMEOUT)
+    seed = keep.nth(1).inner_text().split()[-1]
+    keep.nth(1).click()
+    editor.locator("pre", has_text=f"seed={seed}").wait_for()
+    editor.get_by_text("改文字或种子，再画").wait_for(timeout=RUN_TIMEOUT)
+    assert f"seed={seed}" in editor.locator("pre").first.inner_text().splitlines()[3]
+    assert _changed(files, _fingerprints(folder)) == [3] and keep.count() == 0
+    assert lab.tracebacks() == [] and lab.console == []
 
 
 def _fingerprints(folder):
