@@ -1,4 +1,4 @@
-"""Advice and progress bars of diffusers and transformers, kept out of the reader's notebook."""
+"""Advice and progress bars of libraries, kept out of the reader's notebook."""
 
 import contextlib
 import importlib
@@ -24,6 +24,17 @@ def quiet() -> Iterator[None]:
             for name in LIBRARIES:
                 stack.enter_context(_silenced(name))
             yield
+
+
+@contextlib.contextmanager
+def without_hub_bars() -> Iterator[None]:
+    """Inside, Hugging Face's client shows no progress bars, of files that we say in one line."""
+    module = importlib.import_module("huggingface_hub.utils.tqdm")
+    guard.require("huggingface_hub", module, "disable_progress_bars")
+    with _hub_bars_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where the environment asks for them
+        module.disable_progress_bars()
+        yield
 
 
 @contextlib.contextmanager

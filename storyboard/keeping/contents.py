@@ -1,0 +1,107 @@
+"""What of an output folder is worth keeping: what took time to make, or was written by a person.
+
+Pictures of the training set, caches, weights and previews of ``preview`` are not: they are there
+again, or made again.
+"""
+
+import json
+import re
+import shutil
+import uuid
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from storyboard import artifacts
+from storyboard.data import recipes
+from storyboard.errors import SettingsError
+from storyboard.settings import Settings
+
+STAGES = ("lora", "story", "base")  # folders with a manifest
+SCORES = "scores"
+CHECKPOINT = ".checkpoint"  # of a training that is not finished
+NOTES = "kept"  # what ``keep`` itself writes into the output folder
+SETTINGS = f"{NOTES}/settings.json"
+RECIPE = f"{NOTES}/recipe.yaml"
+CAPTIONS = {
+    f"{NOTES}/collected.jsonl": "collected/metadata.jsonl",
+    f"{NOTES}/cleaned.jsonl": "cleaned/metadata.jsonl",
+    f"{NOTES}/cleaned.csv": "cleaned/metadata.csv",
+}
+RUN = "run.json"  # in NOTES, not kept: which copies are of this folder
+FOLDERS = (*STAGES, SCORES, CHECKPOINT, NOTES)
+
+_PART = r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
+_NAME = re.compile(
+    rf"(?:{'|'.join((*STAGES, SCORES, NOTES))})(?:/{_PART}){{1,3}}"
+    rf"|\.checkpoint/[0-9a-f]{{16}}(?:/{_PART}){{1,2}}"
+)
+
+
+def is_name(name: str) -> bool:
+    """Whether ``name`` can be one of a kept file, relative to the output folder."""
+    return _NAME.fullmatch(name) is not None and not name.endswith(".")
+
+
+def is_note(name: str) -> bool:
+    """Whether it is about the copy, and of no stage."""
+    return name.startswith(f"{NOTES}/")
+
+
+def write_notes(settings: Settings) -> None:
+    """Write the settings, the recipe and the captions into ``<output>/kept``."""
+    folder = settings.folder
+    # in ASCII: names of files may hold bytes that are no text
+    content = json.dumps(asdict(settings), indent=1)
+    artifacts.write_atomically(folder / SETTINGS, f"{content}\n")
+    with suppress(SettingsError):  # a recipe that is gone was kept before
+        shutil.copyfile(recipes.path_of(settings.recipe), folder / RECIPE)
+    for name, source in CAPTIONS.items():
+        if (folder / source).is_file():
+            shutil.copyfile(folder / source, folder / name)
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """What is to be kept of ``folder``, by name relative to it."""
+    paths = [path for stage in STAGES for path in _of_stage(folder / stage)]
+    paths += (folder / SCORES).glob("*.json")
+    for training in (folder / CHECKPOINT).glob("*"):
+        paths += [*training.glob("*.safetensors"), *training.glob("*.json")]
+        paths += training.glob("previews/*.png")
+    paths += [path for path in (folder / NOTES).glob("*") if path.name != RUN]
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(paths)}
+    return {name: path for name, path in found.items() if is_name(name) and path.is_file()}
+
+
+def _of_stage(folder: Path) -> list[Path]:
+    return [folder / name for name in artifacts.named(folder)]
+
+
+def run_of(folder: Path) -> str | None:
+    """Which copies are of ``folder``; None where none has been made or brought back."""
+    try:
+        run = json.loads((folder / NOTES / RUN).read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return run if isinstance(run, str) else None
+
+
+def set_run(folder: Path, run: str | None = None) -> str:
+    """Note that copies of ``run``, or of a new one, are of ``folder``."""
+    run = run or uuid.uuid4().hex
+    artifacts.write_json(folder / NOTES / RUN, {"run": run})
+    return run
+
+
+def other_settings(settings: Settings) -> list[str]:
+    """Settings that are not those in ``<output>/kept``, as ``"rank=16 (now None)"``."""
+    try:
+        kept = json.loads((settings.folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    now = json.loads(json.dumps(asdict(settings)))
+    elsewhere = {"output", "keep_in", "time_budget"}
+    names = [name for name in now if name in kept and name not in elsewhere]
+    return [
+        f"{name}={kept[name]!r} (now {now[name]!r})" for name in names if kept[name] != now[name]
+    ]
