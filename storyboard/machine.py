@@ -11,6 +11,7 @@ from pathlib import Path
 from storyboard import artifacts, show
 from storyboard.data import listing, recipes
 from storyboard.errors import ResourceError
+from storyboard.keeping.along import Along
 from storyboard.models import memory, run, weights
 from storyboard.models.base import Base
 from storyboard.settings import Settings
@@ -66,9 +67,11 @@ def check(settings: Settings) -> Facts:
     """Look at device, memory, disk, weights and recipe.
 
     Raises:
-        ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
+        ResourceError, BaseError, SettingsError, KeepingError: The run cannot succeed, or what it
+            makes cannot be kept; one sentence says why.
     """
     base = run.check(settings)
+    Along(settings, "check").check()
     present = weights.present(base)
     if present and base.folder:
         base.check()
@@ -89,6 +92,7 @@ def check(settings: Settings) -> Facts:
             ("device", _device()),
             ("memory", str(plan)),
             ("disk", _free_disk(uses)),
+            *([("kept in", settings.keep_in)] if settings.keep_in else []),
             ("base", f"{base.title}, {_weights(base, present)}"),
             *([("pictures", _suitable(base, paths))] if paths else []),
             ("time", _time(base, values, MINUTES[plan.device])),

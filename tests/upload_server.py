@@ -8,7 +8,6 @@ import urllib.parse
 from tests.local_server import Handler, LocalServer
 
 TOKEN = "hf_averysecrettoken"
-COMMIT = "1" * 40
 
 
 class UploadHub(LocalServer):
@@ -28,6 +27,12 @@ class UploadHub(LocalServer):
         self.fault = None
         super().__init__(_handler(self))
 
+    @property
+    def commit(self) -> str:
+        """Of what is there now."""
+        listed = "".join(f"{name}:{content!r}" for name, content in sorted(self.files.items()))
+        return hashlib.sha1(listed.encode()).hexdigest()
+
     def answer(self, method: str, path: str, query: dict, body: bytes) -> tuple[int, object]:
         """Status, and the JSON or bytes of the answer."""
         if self.fault and (answer := self.fault(method, path)):
@@ -44,17 +49,17 @@ class UploadHub(LocalServer):
         if "/preupload/" in path:
             return 200, {"files": [self._mode(each) for each in json.loads(body)["files"]]}
         if path == "/api/repos/create":
-            return self._create(json.loads(body).get("private"))
+            return self._create(json.loads(body).get("visibility") == "private")
         if path == "/api/v1/models" and method == "POST":
             return self._create(json.loads(body)["Visibility"] == 1)
         if not self.exists and "me/story" in path:
             return 404, {"Code": 404, "Success": False, "Message": "no such model"}
         return self._read(path, query)
 
-    def _create(self, private: bool | None) -> tuple[int, dict]:
+    def _create(self, private: bool) -> tuple[int, dict]:
         if self.exists:
             return 409, {"error": "it exists", "url": f"{self.url}/me/story"}
-        self.exists, self.private = True, bool(private)
+        self.exists, self.private = True, private
         data = {"Path": "me", "Name": "story"}
         return 200, {"url": f"{self.url}/me/story", "name": "me/story", "Code": 200, "Data": data}
 
@@ -93,7 +98,7 @@ class UploadHub(LocalServer):
                 for name, size in sizes.items()
             ]
         siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
-        facts = {"id": "me/story", "sha": COMMIT, "tags": [], "private": self.private}
+        facts = {"id": "me/story", "sha": self.commit, "tags": [], "private": self.private}
         return facts | {"siblings": siblings}
 
     def _mode(self, file: dict) -> dict:
@@ -116,7 +121,7 @@ class UploadHub(LocalServer):
             return 200, {"Code": 200, "Success": True, "Data": {}}
         for line in map(json.loads, body.decode().splitlines()):
             self._huggingface_line(line["key"], line["value"])
-        return 200, {"commitUrl": f"{self.url}/me/story/commit/1", "commitOid": COMMIT}
+        return 200, {"commitUrl": f"{self.url}/me/story/commit/1", "commitOid": self.commit}
 
     def _modelscope_action(self, action: dict) -> None:
         if action["action"] == "delete":
@@ -147,7 +152,7 @@ def _handler(hub: UploadHub) -> type[Handler]:
                 query = urllib.parse.parse_qs(url.query)
                 status, answer = hub.answer(self.command, url.path, query, body)
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self.answer(status, content, _headers(answer, status))
+            self.answer(status, content, _headers(answer, status, hub.commit))
 
         do_POST = do_PUT = do_HEAD = do_GET
 
@@ -166,9 +171,9 @@ def _handler(hub: UploadHub) -> type[Handler]:
     return UploadHandler
 
 
-def _headers(answer: object, status: int) -> dict[str, str]:
+def _headers(answer: object, status: int, commit: str) -> dict[str, str]:
     if isinstance(answer, bytes):
         etag = f'"{hashlib.sha1(answer).hexdigest()}"'
-        return {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        return {"ETag": etag, "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
     missing = {"X-Error-Code": "RepoNotFound"} if status == 404 else {}
     return {"Content-Type": "application/json"} | missing

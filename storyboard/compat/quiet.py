@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from storyboard.compat import guard
 
 LIBRARIES = ("diffusers", "transformers")
+CLIENTS = ("modelscope_hub.api", "modelscope.hub.api", "huggingface_hub.hf_api")
 
 
 @contextlib.contextmanager
@@ -27,14 +29,25 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_hub_bars() -> Iterator[None]:
-    """Inside, Hugging Face's client shows no progress bars, of files that we say in one line."""
-    module = importlib.import_module("huggingface_hub.utils.tqdm")
-    guard.require("huggingface_hub", module, "disable_progress_bars")
-    with _hub_bars_kept(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where the environment asks for them
-        module.disable_progress_bars()
-        yield
+def quiet_hubs() -> Iterator[None]:
+    """Inside, the hubs' clients print nothing: no bars, reports or log lines.
+
+    What they do is then said in one line by who calls them.
+    """
+    # imported now: what they log to later is the stderr of their import
+    for name in CLIENTS:
+        importlib.import_module(name)
+    loggers = [logging.getLogger(name.partition(".")[0]) for name in CLIENTS]
+    levels = [logger.level for logger in loggers]
+    sink = io.StringIO()
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextlib.contextmanager

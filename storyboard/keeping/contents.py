@@ -7,9 +7,8 @@ again, or made again.
 import json
 import re
 import shutil
-import uuid
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from storyboard import artifacts
@@ -36,6 +35,23 @@ _NAME = re.compile(
     rf"(?:{'|'.join((*STAGES, SCORES, NOTES))})(?:/{_PART}){{1,3}}"
     rf"|\.checkpoint/[0-9a-f]{{16}}(?:/{_PART}){{1,2}}"
 )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which copies are of an output folder.
+
+    Attributes:
+        run: In all copies of the folder, and of those that were brought back from one.
+        copy: Number of the last copy that was made of the folder, or brought back into it.
+    """
+
+    run: str
+    copy: int
+
+    def has(self, run: str, number: int) -> bool:
+        """Whether nothing was kept since elsewhere that the folder does not have."""
+        return self.run == run and number <= self.copy
 
 
 def is_name(name: str) -> bool:
@@ -77,20 +93,19 @@ def _of_stage(folder: Path) -> list[Path]:
     return [folder / name for name in artifacts.named(folder)]
 
 
-def run_of(folder: Path) -> str | None:
+def origin_of(folder: Path) -> Origin | None:
     """Which copies are of ``folder``; None where none has been made or brought back."""
     try:
-        run = json.loads((folder / NOTES / RUN).read_text(encoding="utf-8"))["run"]
+        content = json.loads((folder / NOTES / RUN).read_text(encoding="utf-8"))
+        origin = Origin(content["run"], content["copy"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return run if isinstance(run, str) else None
+    return origin if isinstance(origin.run, str) and isinstance(origin.copy, int) else None
 
 
-def set_run(folder: Path, run: str | None = None) -> str:
-    """Note that copies of ``run``, or of a new one, are of ``folder``."""
-    run = run or uuid.uuid4().hex
-    artifacts.write_json(folder / NOTES / RUN, {"run": run})
-    return run
+def write_origin(folder: Path, origin: Origin) -> None:
+    """Note it in ``folder``."""
+    artifacts.write_json(folder / NOTES / RUN, asdict(origin))
 
 
 def other_settings(settings: Settings) -> list[str]:

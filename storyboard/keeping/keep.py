@@ -2,12 +2,14 @@
 
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from storyboard import artifacts, locks, stages
 from storyboard.errors import KeepingError
 from storyboard.keeping import contents, copies, place
+from storyboard.keeping.contents import Origin
 from storyboard.keeping.copies import Copy, StoredFile
 from storyboard.keeping.place import Found, Kept, Place
 from storyboard.settings import Settings
@@ -42,12 +44,13 @@ def copy_to(target: Place, settings: Settings) -> Kept:
     target.check_private()
     found = place.look(target)
     check_ours(target, found, settings.folder)
-    run = contents.run_of(settings.folder) or contents.set_run(settings.folder)
+    origin = contents.origin_of(settings.folder)
+    run = origin.run if origin else uuid.uuid4().hex
 
     contents.write_notes(settings)
     copy, new = _next(contents.files(settings.folder), found, run)
     if new or not found.copies or copy.files.keys() != found.copies[0].files.keys():
-        _write(target, copy, new, is_first=not found.copies)
+        _write(target, copy, new, settings.folder, is_first=not found.copies)
         target.remove(_stale([copy, *found.copies], found.sizes))
 
     sizes = {name: file.size for name, file in copy.files.items()}
@@ -57,11 +60,13 @@ def copy_to(target: Place, settings: Settings) -> Kept:
 
 def check_ours(target: Place, found: Found, output: Path) -> None:
     """Raise KeepingError where the copies at a place are not of ``output``, or are no copies."""
-    if found.copies and found.copies[0].run != contents.run_of(output):
-        raise KeepingError(
-            f"{target} holds a copy of {found.copies[0].made} that was not made of {output}: run "
-            "restore(settings) first to go on from it, or name another place."
-        )
+    origin = contents.origin_of(output)
+    for copy in found.copies[:1]:
+        if not origin or not origin.has(copy.run, copy.number):
+            raise KeepingError(
+                f"{target} holds a copy of {copy.made} that was not made of {output}: run "
+                "restore(settings) first to go on from it, or name another place."
+            )
     if found.copies or not found.sizes or _is_marked(target, found):
         return
     if others := target.others(found.sizes):
@@ -98,7 +103,9 @@ def _next(paths: Mapping[str, Path], found: Found, run: str) -> tuple[Copy, dict
     return Copy(number=number, run=run, made=made, files=files), new
 
 
-def _write(target: Place, copy: Copy, new: Mapping[str, Path], is_first: bool) -> None:
+def _write(
+    target: Place, copy: Copy, new: Mapping[str, Path], output: Path, is_first: bool
+) -> None:
     """The files, then the list, by which the copy is there."""
     with tempfile.TemporaryDirectory(dir=locks.temporary_files()) as folder:
         if is_first:
@@ -109,6 +116,8 @@ def _write(target: Place, copy: Copy, new: Mapping[str, Path], is_first: bool) -
             target.write(new)
         listed = Path(folder) / copies.list_name(copy.number)
         listed.write_text(copy.to_json(), encoding="utf-8", newline="\n")
+        # noted before: a list that is there without the note would look like another machine's
+        contents.write_origin(output, Origin(copy.run, copy.number))
         target.write({listed.name: listed})
 
 

@@ -63,7 +63,7 @@ class Repository:
     def sizes(self) -> dict[str, int] | None:
         """Bytes of its files by name; None where no repository is seen."""
         failure = ""
-        with quiet.without_hub_bars():
+        with quiet.quiet_hubs():
             try:
                 return self._hub().files()
             except Exception as error:  # clients raise whatever an answer leads to
@@ -81,7 +81,7 @@ class Repository:
     def fetch(self, names: Iterable[str]) -> Path:
         """A folder in which the files ``names`` can be read, downloaded where they are not yet."""
         failure = ""
-        with quiet.without_hub_bars():
+        with quiet.quiet_hubs():
             try:
                 return self._hub().download(list(names), False)
             except Exception as error:
@@ -100,7 +100,7 @@ class Repository:
         with tempfile.TemporaryDirectory(dir=locks.temporary_files()) as folder:
             for name, path in files.items():
                 _link(path, Path(folder) / name)
-            with quiet.without_hub_bars():
+            with quiet.quiet_hubs():
                 failure = uploading.send(hub, repo_id, Path(folder), MESSAGE, self.private)
         if failure:
             raise KeepingError(
@@ -111,7 +111,7 @@ class Repository:
     def remove(self, names: Iterable[str]) -> None:
         """Delete files from the newest revision; what cannot be deleted stays."""
         if names := list(names):
-            with quiet.without_hub_bars():
+            with quiet.quiet_hubs():
                 uploading.remove(self.where.hub, self.where.repo_id, names, MESSAGE)
 
     def _hub(self) -> hubs.Hub:

@@ -8,6 +8,7 @@ from pathlib import Path
 from storyboard import artifacts, disks, locks, stages
 from storyboard.errors import KeepingError, ResourceError
 from storyboard.keeping import contents, place
+from storyboard.keeping.contents import Origin
 from storyboard.keeping.copies import Copy, StoredFile
 from storyboard.keeping.place import Found, Kept, Place
 from storyboard.settings import Settings
@@ -31,7 +32,7 @@ def restore(settings: Settings, where: Path | str | None = None) -> Kept:
     Raises:
         SettingsError: No place is named, or one of another form.
         KeepingError: The place is gone, no copy is whole, or a file here is another than the kept
-            one; nothing was changed.
+            one, and was not made from it; nothing was changed.
         ResourceError: The disk of the output folder is too small.
     """
     source = place.of(settings, where)
@@ -62,7 +63,7 @@ def _newest(source: Place, found: Found, output: Path) -> Kept:
                 f"restore: a newer copy is not whole ({damages[-1]}), that of {copy.made} is taken",
                 flush=True,
             )
-        contents.set_run(output, copy.run)
+        contents.write_origin(output, Origin(copy.run, copy.number))
         return kept
     raise KeepingError(
         f"No copy in {source} is whole ({'; '.join(damages)}): wait until a cloud drive has "
@@ -80,7 +81,7 @@ def _bring_back(source: Place, copy: Copy, sizes: Mapping[str, int], output: Pat
     """
     if missing := copy.missing(sizes):
         raise DamagedCopy(f"{missing} is missing or cut off")
-    wanted = _wanted(copy, output)
+    wanted, later = _compared(copy, output)
     needed = sum(file.size for file in wanted.values())
     if lacking := artifacts.free_space_needed(output, needed):
         raise ResourceError(
@@ -89,6 +90,8 @@ def _bring_back(source: Place, copy: Copy, sizes: Mapping[str, int], output: Pat
         )
 
     if wanted:
+        size = f"{len(wanted)} files, {needed / 1e6:.1f} MB"
+        print(f"restore: copying {size} from {source}", flush=True)
         folder = source.fetch([file.at for file in wanted.values()])
         with tempfile.TemporaryDirectory(dir=locks.temporary_files()) as scratch:
             for name, file in wanted.items():
@@ -100,28 +103,36 @@ def _bring_back(source: Place, copy: Copy, sizes: Mapping[str, int], output: Pat
                     target.parent.mkdir(parents=True, exist_ok=True)
                     (Path(scratch) / name).replace(target)
     files = {name: file.size for name, file in copy.files.items()}
-    return Kept("restore", str(source), files, needed)
+    note = f"{len(later)} files here are later and stay, such as {later[0]}" if later else ""
+    return Kept("restore", str(source), files, needed, note)
 
 
-def _wanted(copy: Copy, output: Path) -> dict[str, StoredFile]:
-    """What is not here, or is only a note on an earlier copy.
+def _compared(copy: Copy, output: Path) -> tuple[dict[str, StoredFile], list[str]]:
+    """What is not here, and what was changed here since it was kept.
 
     Raises:
-        KeepingError: A file here is another than the kept one.
+        KeepingError: A file here is another than the kept one, and not a later one.
     """
-    wanted = {}
+    origin = contents.origin_of(output)
+    is_later = origin is not None and origin.has(copy.run, copy.number)
+    wanted, later = {}, []
     for name, file in copy.files.items():
         path = output / name
         there = path.exists() or path.is_symlink()
-        if there and path.is_file() and _is_as_kept(path, file):
+        if not there:
+            wanted[name] = file
+        elif path.is_file() and _is_as_kept(path, file):
             continue
-        if there and not contents.is_note(name):
+        elif is_later:
+            later.append(name)
+        elif contents.is_note(name):
+            wanted[name] = file
+        else:
             raise KeepingError(
-                f"{path} is not the file that was kept ({copy.made}): if this one is the later "
-                "one, go on without restore(); else move it away, or set output to another folder."
+                f"{path} is not the file that was kept ({copy.made}): move it away, or set output "
+                "to another folder, or go on without restore() if this is the one you want."
             )
-        wanted[name] = file
-    return wanted
+    return wanted, later
 
 
 def _is_as_kept(path: Path, file: StoredFile) -> bool:
