@@ -3,6 +3,8 @@
 import math
 import re
 
+from storyboard.errors import SettingsError, brief
+
 LONGEST = 30 * 24 * 3600  # seconds
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _PARTS = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -51,3 +53,15 @@ def shown(duration: float) -> str:
     if hours:
         return f"{hours}h{minutes}m" if minutes else f"{hours}h"
     return f"{minutes}m{rest}s" if rest else f"{minutes}m"
+
+
+def check(name: str, duration: str | float | None) -> None:
+    """Raise SettingsError unless the setting ``name`` is a duration or None."""
+    try:
+        if duration is not None:
+            seconds(duration)
+    except ValueError as error:
+        raise SettingsError(
+            f'{name}={brief(duration)} must be a time such as "3h", "2h30m" or "90m", minutes as '
+            "a number, or None."
+        ) from error

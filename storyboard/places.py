@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from storyboard.errors import SettingsError, brief
+
 HUBS = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
 _PREFIX = re.compile(r"[A-Za-z]{2,}:")  # one letter is a drive of Windows
 
@@ -29,6 +31,11 @@ def looks_like_id(text: str) -> bool:
     return re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", text) is not None
 
 
+def names_hub(where: str) -> bool:
+    """Whether ``where`` begins as a repository does."""
+    return where.partition(":")[0] in HUBS
+
+
 def parse(where: str) -> Path | RepositoryId:
     """A folder, or ``"modelscope:owner/name"`` or ``"huggingface:owner/name"``.
 
@@ -41,3 +48,15 @@ def parse(where: str) -> Path | RepositoryId:
     if hub not in HUBS or not looks_like_id(repo_id):
         raise ValueError("it is neither a folder nor a repository")
     return RepositoryId(hub, repo_id)
+
+
+def check(name: str, where: str | None) -> None:
+    """Raise SettingsError unless the setting ``name`` is a place or None."""
+    try:
+        if where is not None:
+            parse(where)
+    except ValueError as error:
+        raise SettingsError(
+            f'{name}={brief(where)} must be a folder, "modelscope:owner/name", '
+            '"huggingface:owner/name" or None.'
+        ) from error

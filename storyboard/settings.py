@@ -11,6 +11,7 @@ from storyboard.errors import SettingsError, brief
 from storyboard.story import MAX_SEED
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICES = ("cuda", "mps", "cpu")
 CHARACTER_CONSISTENCY = ("shared", "ip-adapter")
 CLIP_LAYER_LIMIT = 12  # CLIP ViT-L, which SD 1.5 and SDXL have, has so many layers
 
@@ -81,6 +82,8 @@ class Settings:
         text_encoder_bits: 8 or 4 load Kolors' text encoder quantised, on a CUDA card with
             bitsandbytes; None keeps it whole.
         precision: Of the base, "bf16", "fp16" or "fp32"; the LoRA is always trained in fp32.
+        device: "cuda", "mps" (Apple silicon) or "cpu"; None takes a CUDA card, or for a base that
+            needs a card Apple's, or the CPU.
         gradient_checkpointing: Compute activations twice, for a third of the memory; None decides
             by the card.
         text_encoder_on_cpu: The text encoders run on the CPU; None: where the card is too small.
@@ -132,6 +135,7 @@ class Settings:
     character_picture: str | None = None
     text_encoder_bits: int | None = None
     precision: str | None = None
+    device: str | None = None
     gradient_checkpointing: bool | None = None
     text_encoder_on_cpu: bool | None = None
     offload: bool | None = None
@@ -152,6 +156,7 @@ class Settings:
             self._check_number(name, *number_range)
 
         self._check_choice("precision", PRECISIONS)
+        self._check_choice("device", DEVICES)
         self._check_choice("character", CHARACTER_CONSISTENCY)
         self._check_choice("text_encoder_bits", (8, 4))
         for name in SWITCHES:
@@ -165,8 +170,8 @@ class Settings:
         self._check_character()
         self._check_caption_template()
         self._check_operators()
-        self._check_keep_in()
-        self._check_time_budget()
+        places.check("keep_in", self.keep_in)
+        durations.check("time_budget", self.time_budget)
 
     def _check_number(self, name: str, low: float, high: float, whole: bool = False) -> None:
         """Raise SettingsError unless it is a number in the range, or None where it may be."""
@@ -193,7 +198,8 @@ class Settings:
             object.__setattr__(self, name, paths.taken(name, value))
 
     def _check_output(self) -> None:
-        """Raise SettingsError if a file is where the output folder would be, or above it."""
+        """Raise SettingsError if the output folder cannot be one."""
+        paths.check_output("output", self.folder)
         for folder in (self.folder, *self.folder.parents):
             if folder.is_dir():
                 return
@@ -240,28 +246,6 @@ class Settings:
                 f'allow_operators={brief(names)} must be names of operators, such as ("name",).'
             )
         object.__setattr__(self, "allow_operators", tuple(names))
-
-    def _check_keep_in(self) -> None:
-        if self.keep_in is None:
-            return
-        try:
-            places.parse(self.keep_in)
-        except ValueError as error:
-            raise SettingsError(
-                f"keep_in={brief(self.keep_in)} must be a folder, "
-                '"modelscope:owner/name", "huggingface:owner/name" or None.'
-            ) from error
-
-    def _check_time_budget(self) -> None:
-        if self.time_budget is None:
-            return
-        try:
-            durations.seconds(self.time_budget)
-        except ValueError as error:
-            raise SettingsError(
-                f'time_budget={brief(self.time_budget)} must be a time such as "3h", "2h30m" or '
-                '"90m", minutes as a number, or None.'
-            ) from error
 
     @property
     def folder(self) -> Path:

@@ -187,6 +187,33 @@ def test_a_copy_whose_end_was_not_seen_is_ours(kept_settings, place, monkeypatch
     assert keep(kept_settings, place).copied == 0
 
 
+def test_one_folder_can_be_kept_in_two_places(kept_settings, elsewhere, place, tmp_path):
+    second = tmp_path / "drive" / "second"
+    for number, where in enumerate((place, second, place, place, second), 1):
+        kept.make(kept_settings, number)
+        keep(kept_settings, where)
+    for where in (place, second):
+        restore(elsewhere.but(output=tmp_path / f"from-{where.name}"), where)
+    assert (tmp_path / "from-story" / "story" / "story.png").read_bytes() == b"story.png 4"
+    assert (tmp_path / "from-second" / "story" / "story.png").read_bytes() == b"story.png 5"
+
+
+@pytest.mark.parametrize("whose", ["ours", "another's"])
+def test_a_copy_whose_list_is_damaged_is_replaced_by_its_own_run_alone(
+    kept_settings, elsewhere, place, whose
+):
+    keep(kept_settings, place)
+    (place / "kept-0001.json").write_text("{cut", encoding="utf-8")
+    kept.make(elsewhere)
+    if whose == "ours":
+        assert keep(kept_settings, place).copied > 0
+        restore(elsewhere.but(output=elsewhere.folder.with_name("fresh")), place)
+        return
+    with pytest.raises(KeepingError, match="list kept-0001.json is cut off or changed: wait"):
+        keep(elsewhere, place)
+    assert (place / "lora" / "lora-0001.safetensors").is_file()
+
+
 def test_a_folder_with_other_files_is_refused(kept_settings, tmp_path):
     kept.write(tmp_path / "drive" / "lora" / "mine-0001.safetensors", "mine")
     with pytest.raises(KeepingError, match="drive holds other files, such as lora: name a new"):

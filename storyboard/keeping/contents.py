@@ -7,6 +7,7 @@ again, or made again.
 import json
 import re
 import shutil
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,11 +44,12 @@ class Origin:
 
     Attributes:
         run: In all copies of the folder, and of those that were brought back from one.
-        copy: Number of the last copy that was made of the folder, or brought back into it.
+        copy: Number of the last copy that was made of the folder, or brought back into it; copies
+            of several places are counted together.
     """
 
     run: str
-    copy: int
+    copy: int = 0
 
     def has(self, run: str, number: int) -> bool:
         """Whether nothing was kept since elsewhere that the folder does not have."""
@@ -93,14 +95,16 @@ def _of_stage(folder: Path) -> list[Path]:
     return [folder / name for name in artifacts.named(folder)]
 
 
-def origin_of(folder: Path) -> Origin | None:
-    """Which copies are of ``folder``; None where none has been made or brought back."""
+def origin_of(folder: Path) -> Origin:
+    """Which copies are of ``folder``; a new run where none has been made or brought back."""
     try:
         content = json.loads((folder / NOTES / RUN).read_text(encoding="utf-8"))
         origin = Origin(content["run"], content["copy"])
+        if re.fullmatch(r"[0-9a-f]{32}", origin.run) and type(origin.copy) is int:
+            return origin
     except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return origin if isinstance(origin.run, str) and isinstance(origin.copy, int) else None
+        pass  # there is none, or it is damaged
+    return Origin(uuid.uuid4().hex)
 
 
 def write_origin(folder: Path, origin: Origin) -> None:

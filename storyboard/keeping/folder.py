@@ -28,8 +28,7 @@ class Folder:
 
     def check(self, output: Path) -> None:
         """Raise KeepingError where this is no place for copies of ``output``."""
-        place, output = self.path.resolve(), output.resolve()
-        if place.is_relative_to(output) or output.is_relative_to(place):
+        if _is_within(self.path, output) or _is_within(output, self.path):
             raise KeepingError(
                 f"{self.path} and the output folder {output} lie in each other: name a folder "
                 "elsewhere, on a disk that the host does not wipe."
@@ -112,6 +111,15 @@ class Folder:
                     (self.path / parent).rmdir()
             except OSError:  # other files are in there
                 continue
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is ``folder``, or lies in it, also by a name in another case."""
+    path, folder = path.resolve(), folder.resolve()
+    if path.is_relative_to(folder):
+        return True
+    around = [parent for parent in (path, *path.parents) if parent.exists()]
+    return folder.exists() and any(parent.samefile(folder) for parent in around)
 
 
 def reason(error: OSError) -> str:

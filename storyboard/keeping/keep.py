@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,11 +43,9 @@ def copy_to(target: Place, settings: Settings) -> Kept:
     target.check_private()
     found = place.look(target)
     check_ours(target, found, settings.folder)
-    origin = contents.origin_of(settings.folder)
-    run = origin.run if origin else uuid.uuid4().hex
 
     contents.write_notes(settings)
-    copy, new = _next(contents.files(settings.folder), found, run)
+    copy, new = _next(settings.folder, found)
     if new or not found.copies or copy.files.keys() != found.copies[0].files.keys():
         _write(target, copy, new, settings.folder, is_first=not found.copies)
         target.remove(_stale([copy, *found.copies], found.sizes))
@@ -62,10 +59,16 @@ def check_ours(target: Place, found: Found, output: Path) -> None:
     """Raise KeepingError where the copies at a place are not of ``output``, or are no copies."""
     origin = contents.origin_of(output)
     for copy in found.copies[:1]:
-        if not origin or not origin.has(copy.run, copy.number):
+        if not origin.has(copy.run, copy.number):
             raise KeepingError(
                 f"{target} holds a copy of {copy.made} that was not made of {output}: run "
                 "restore(settings) first to go on from it, or name another place."
+            )
+    for name in found.damaged:
+        if copies.numbers([name])[0] > origin.copy:
+            raise KeepingError(
+                f"{target} holds a copy that was not made of {output}, and its list {name} is cut "
+                "off or changed: wait until a cloud drive has brought it, or name another place."
             )
     if found.copies or not found.sizes or _is_marked(target, found):
         return
@@ -87,12 +90,13 @@ def _is_marked(target: Place, found: Found) -> bool:
     return about.splitlines()[:1] == copies.ABOUT.splitlines()[:1]
 
 
-def _next(paths: Mapping[str, Path], found: Found, run: str) -> tuple[Copy, dict[str, Path]]:
-    """The copy of ``paths``, and what has to be written for it, by the names there."""
+def _next(output: Path, found: Found) -> tuple[Copy, dict[str, Path]]:
+    """The copy of ``output``, and what has to be written for it, by the names there."""
+    origin = contents.origin_of(output)
     before = found.copies[0].files if found.copies else {}
-    number = max(copies.numbers(found.sizes), default=0) + 1
+    number = max([origin.copy, *copies.numbers(found.sizes)]) + 1
     files, new = {}, {}
-    for name, path in paths.items():
+    for name, path in contents.files(output).items():
         size, digest = path.stat().st_size, artifacts.digest_of_file(path)
         file = before.get(name)
         if not file or file.digest != digest or not copies.is_there(file, found.sizes):
@@ -100,7 +104,7 @@ def _next(paths: Mapping[str, Path], found: Found, run: str) -> tuple[Copy, dict
             new[file.at] = path
         files[name] = file
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return Copy(number=number, run=run, made=made, files=files), new
+    return Copy(number=number, run=origin.run, made=made, files=files), new
 
 
 def _write(

@@ -63,7 +63,7 @@ def _newest(source: Place, found: Found, output: Path) -> Kept:
                 f"restore: a newer copy is not whole ({damages[-1]}), that of {copy.made} is taken",
                 flush=True,
             )
-        contents.write_origin(output, Origin(copy.run, copy.number))
+        _note_origin(output, copy)
         return kept
     raise KeepingError(
         f"No copy in {source} is whole ({'; '.join(damages)}): wait until a cloud drive has "
@@ -113,8 +113,7 @@ def _compared(copy: Copy, output: Path) -> tuple[dict[str, StoredFile], list[str
     Raises:
         KeepingError: A file here is another than the kept one, and not a later one.
     """
-    origin = contents.origin_of(output)
-    is_later = origin is not None and origin.has(copy.run, copy.number)
+    is_later = contents.origin_of(output).has(copy.run, copy.number)
     wanted, later = {}, []
     for name, file in copy.files.items():
         path = output / name
@@ -133,6 +132,13 @@ def _compared(copy: Copy, output: Path) -> tuple[dict[str, StoredFile], list[str
                 "to another folder, or go on without restore() if this is the one you want."
             )
     return wanted, later
+
+
+def _note_origin(output: Path, copy: Copy) -> None:
+    """What is made here from now on comes from ``copy``."""
+    before = contents.origin_of(output)
+    number = max(copy.number, before.copy) if before.run == copy.run else copy.number
+    contents.write_origin(output, Origin(copy.run, number))
 
 
 def _is_as_kept(path: Path, file: StoredFile) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from storyboard import artifacts
+from storyboard.compat.torch import memory_errors
 from storyboard.errors import ResourceError, TrainingError
 from storyboard.models.tensor_files import DamagedFile
 from storyboard.training.batches import Batch, weighted_batches
@@ -211,9 +212,10 @@ def _accumulate(
         optimizer.zero_grad(set_to_none=set_to_none)
         loss = 0.0
         try:
-            for batch, weight in batches:
-                for part, share in _micro_batches(batch, micro_batch_size):
-                    loss += gradients(part, weight * share).item()
+            with memory_errors():
+                for batch, weight in batches:
+                    for part, share in _micro_batches(batch, micro_batch_size):
+                        loss += gradients(part, weight * share).item()
             return loss, micro_batch_size
         except torch.OutOfMemoryError as error:
             largest = max(len(batch["latents"]) for batch, _ in batches)
