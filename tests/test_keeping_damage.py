@@ -109,6 +109,12 @@ def test_of_two_copies_the_one_that_is_whole_is_taken(
     if (place / "kept-0002.json").exists():
         assert "restore: a newer copy is not whole" in capsys.readouterr().out
 
+    kept.make(elsewhere, 3)
+    keep(elsewhere, place)
+    back = elsewhere.but(output=elsewhere.folder.with_name("back"))
+    restore(back, place)
+    assert kept.worth_keeping(back.folder) == kept.worth_keeping(elsewhere.folder)
+
 
 def test_a_file_that_is_gone_from_the_place_is_copied_again(kept_settings, elsewhere, place):
     keep(kept_settings, place)

@@ -4,6 +4,7 @@ import pytest
 
 from storyboard import keep, restore
 from storyboard.errors import KeepingError
+from storyboard.keeping.along import Along
 from tests import kept
 from tests.upload_server import TOKEN, UploadHub
 
@@ -117,3 +118,23 @@ def test_a_hub_that_is_away_is_one_sentence(kept_settings, monkeypatch, tmp_path
     with pytest.raises(KeepingError, match="huggingface:me/story cannot be read|is private") as e:
         keep(kept_settings, "huggingface:me/story")
     assert "\n" not in str(e.value)
+
+
+def test_a_hub_that_is_away_when_training_begins_is_told(
+    kept_settings, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    along = Along(kept_settings.but(keep_in="huggingface:me/story"), "train")
+    along.check()
+    line = "train: what is made is not kept: huggingface:me/story cannot be read"
+    assert capsys.readouterr().out.startswith(line)
+    along.keep()
+    assert along.failure and str(along) == ", but not kept in huggingface:me/story"
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_a_public_repository_is_told_before_training(kept_settings, hub, name):
+    hub.exists = True
+    with pytest.raises(KeepingError, match="is public"):
+        Along(kept_settings.but(keep_in=f"{name}:me/story"), "train").check()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storyboard import artifacts, disks, locks, stages
 from storyboard.errors import KeepingError, ResourceError
-from storyboard.keeping import contents, place
+from storyboard.keeping import contents, copies, place
 from storyboard.keeping.contents import Origin
 from storyboard.keeping.copies import Copy, StoredFile
 from storyboard.keeping.place import Found, Kept, Place
@@ -63,7 +63,7 @@ def _newest(source: Place, found: Found, output: Path) -> Kept:
                 f"restore: a newer copy is not whole ({damages[-1]}), that of {copy.made} is taken",
                 flush=True,
             )
-        _note_origin(output, copy)
+        _note_origin(output, copy.run, max(copies.numbers(found.sizes)))
         return kept
     raise KeepingError(
         f"No copy in {source} is whole ({'; '.join(damages)}): wait until a cloud drive has "
@@ -134,11 +134,12 @@ def _compared(copy: Copy, output: Path) -> tuple[dict[str, StoredFile], list[str
     return wanted, later
 
 
-def _note_origin(output: Path, copy: Copy) -> None:
-    """What is made here from now on comes from ``copy``."""
+def _note_origin(output: Path, run: str, number: int) -> None:
+    """What is made here from now on comes after copy ``number``."""
     before = contents.origin_of(output)
-    number = max(copy.number, before.copy) if before.run == copy.run else copy.number
-    contents.write_origin(output, Origin(copy.run, number))
+    if before.run == run:
+        number = max(number, before.copy)
+    contents.write_origin(output, Origin(run, number))
 
 
 def _is_as_kept(path: Path, file: StoredFile) -> bool:
