@@ -27,6 +27,7 @@ def make(settings: Settings, number: int = 1) -> None:
         write(folder / "story" / name, f"{name} {number}")
     artifacts.write_manifest(folder / "story", "render", "abc")
     write(folder / "scores" / "story.json", "{}")
+    write(folder / "edits.csv", f"file_name,keep,text\n{number}.png,no,\n")
     for stage in ("collected", "cleaned"):
         write(folder / stage / "metadata.jsonl", f"captions of {stage}")
         write(folder / stage / "images" / "0.jpg", "a picture")

@@ -16,7 +16,7 @@ def lists(place):
     return sorted(path.name for path in place.glob("kept-*.json"))
 
 
-@pytest.mark.parametrize("at", range(1, 11))
+@pytest.mark.parametrize("at", range(1, 12))
 def test_a_copy_that_breaks_off_leaves_the_one_before(
     kept_settings, elsewhere, place, monkeypatch, at
 ):

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from storyboard import artifacts
-from storyboard.data import recipes
+from storyboard.data import edits, recipes
 from storyboard.errors import SettingsError
 from storyboard.settings import Settings
 
 STAGES = ("lora", "story", "base")  # folders with a manifest
 SCORES = "scores"
+EDITS = edits.FILE
 CHECKPOINT = ".checkpoint"  # of a training that is not finished
 NOTES = "kept"  # what ``keep`` itself writes into the output folder
 SETTINGS = f"{NOTES}/settings.json"
@@ -33,7 +34,7 @@ FOLDERS = (*STAGES, SCORES, CHECKPOINT, NOTES)
 
 _PART = r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 _NAME = re.compile(
-    rf"(?:{'|'.join((*STAGES, SCORES, NOTES))})(?:/{_PART}){{1,3}}"
+    rf"{re.escape(EDITS)}|(?:{'|'.join((*STAGES, SCORES, NOTES))})(?:/{_PART}){{1,3}}"
     rf"|\.checkpoint/[0-9a-f]{{16}}(?:/{_PART}){{1,2}}"
 )
 
@@ -81,7 +82,8 @@ def write_notes(settings: Settings) -> None:
 
 def files(folder: Path) -> dict[str, Path]:
     """What is to be kept of ``folder``, by name relative to it."""
-    paths = [path for stage in STAGES for path in _of_stage(folder / stage)]
+    paths = [folder / EDITS]
+    paths += [path for stage in STAGES for path in _of_stage(folder / stage)]
     paths += (folder / SCORES).glob("*.json")
     for training in (folder / CHECKPOINT).glob("*"):
         paths += [*training.glob("*.safetensors"), *training.glob("*.json")]

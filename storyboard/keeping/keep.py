@@ -18,9 +18,9 @@ from storyboard.settings import Settings
 def keep(settings: Settings, where: Path | str | None = None, private: bool = True) -> Kept:
     """Copy what is worth keeping of the output folder to a place that the host does not wipe.
 
-    Settings, recipe and captions; the LoRA, its checkpoints and previews; the state of a training
-    that is not finished; the story, the same panels by the base, and scores. Only what changed is
-    copied. A copy that is interrupted leaves the one before.
+    Settings, recipe, captions and ``edits.csv``; the LoRA, its checkpoints and previews; the state
+    of a training that is not finished; the story, the same panels by the base, and scores. Only
+    what changed is copied. A copy that is interrupted leaves the one before.
 
     Args:
         where: A mounted folder, for copies alone, ``"modelscope:owner/name"`` or

@@ -119,8 +119,9 @@ def _plan_for_cpu(base: Base, settings: Settings) -> Plan:
 def _plan_for_mps(base: Base, settings: Settings) -> Plan:
     """The plan for Apple silicon, which has not been tried here.
 
-    In fp32, as diffusers' maintainers advise (https://github.com/huggingface/diffusers/issues/6154),
-    and one picture after another (https://huggingface.co/docs/diffusers/optimization/mps).
+    In fp32 and one picture after another, as diffusers and its maintainers advise:
+    https://huggingface.co/docs/diffusers/optimization/mps,
+    https://github.com/huggingface/diffusers/issues/6154.
     """
     if settings.text_encoder_bits or settings.offload:
         name = "text_encoder_bits" if settings.text_encoder_bits else "offload"
