@@ -12,6 +12,7 @@ from storyboard.training.cache import Cache
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.injection import inject
 from storyboard.training.pipeline import TrainingPipeline
+from storyboard.training.saving import Saving
 
 
 def load(run: Run) -> TrainingPipeline:
@@ -63,7 +64,7 @@ def optimise(
         cache,
         Hyperparameters.of(run),
         folder,
-        folder / "state.safetensors",
+        Saving(folder / "state.safetensors"),
         micro_batch_size or run.plan.train_micro_batch_size,
         watch,
         cuda_graphs,

@@ -6,6 +6,8 @@ from storyboard.exporting.comfyui.graph import save_workflow as save_workflow
 from storyboard.exporting.comfyui.graph import workflow as workflow
 from storyboard.exporting.publish import publish as publish
 from storyboard.exporting.reproduce import reproduce as reproduce
+from storyboard.keeping.keep import keep as keep
+from storyboard.keeping.restore import restore as restore
 from storyboard.lora.conversion import convert as convert
 from storyboard.lora.importing import import_lora as import_lora
 from storyboard.lora.merging import merge as merge

@@ -106,6 +106,18 @@ class LibraryError(StoryboardError):
     """An installed library lacks what this package reaches into."""
 
 
+class KeepingError(StoryboardError):
+    """A kept copy that cannot be written or read, or that would replace something else."""
+
+
+class UnreachableError(KeepingError):
+    """A place for copies that does not answer now, and may again later."""
+
+
+class TimeBudgetError(StoryboardError):
+    """Training that its time budget ended before the last step; its state is saved."""
+
+
 class BundleError(StoryboardError):
     """A story bundle that is not whole, or not safe to open or to give away."""
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from storyboard import artifacts, show
 from storyboard.data import listing, recipes
 from storyboard.errors import ResourceError
-from storyboard.models import memory, run, weights
+from storyboard.keeping.along import Along
+from storyboard.models import devices, memory, run, weights
 from storyboard.models.base import Base
 from storyboard.settings import Settings
 from storyboard.training import defaults
@@ -19,7 +20,7 @@ from storyboard.training import defaults
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
 MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
 # minutes for a training picture of mini at 256 x 256: measured on two cores, guessed for a card
-MINUTES = {"cpu": 0.001, "cuda": 0.0002}
+MINUTES = {"cpu": 0.001, "mps": 0.001, "cuda": 0.0002}
 DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
 OUTPUTS = (
     "lora/lora.safetensors",
@@ -66,9 +67,11 @@ def check(settings: Settings) -> Facts:
     """Look at device, memory, disk, weights and recipe.
 
     Raises:
-        ResourceError, BaseError, SettingsError: The run cannot succeed; one sentence says why.
+        ResourceError, BaseError, SettingsError, KeepingError: The run cannot succeed, or what it
+            makes cannot be kept; one sentence says why.
     """
     base = run.check(settings)
+    Along(settings, "check").check()
     present = weights.present(base)
     if present and base.folder:
         base.check()
@@ -86,9 +89,10 @@ def check(settings: Settings) -> Facts:
         [
             ("Python", _python()),
             ("packages", _packages()),
-            ("device", _device()),
+            ("device", _device(plan.device)),
             ("memory", str(plan)),
             ("disk", _free_disk(uses)),
+            *([("kept in", settings.keep_in)] if settings.keep_in else []),
             ("base", f"{base.title}, {_weights(base, present)}"),
             *([("pictures", _suitable(base, paths))] if paths else []),
             ("time", _time(base, values, MINUTES[plan.device])),
@@ -212,10 +216,18 @@ def _time(base: Base, values: dict, minutes: float) -> str:
     )
 
 
-def _device() -> str:
+def _device(device: str) -> str:
     """What will compute."""
     import torch
 
+    if device == devices.MPS:
+        return (
+            f"Apple silicon, {devices.free_memory(device) / 2**30:.1f} GiB for its GPU; not tried"
+        )
+    if device == devices.CPU and torch.backends.mps.is_available():
+        return 'CPU (device="mps" takes Apple\'s GPU)'
+    if device == devices.CPU and torch.cuda.is_available():
+        return 'CPU (device="cuda" takes the card)'
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"

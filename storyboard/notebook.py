@@ -4,6 +4,7 @@ from pathlib import Path
 
 from storyboard import resources
 from storyboard.exporting.comfyui import graph
+from storyboard.keeping.along import Along
 from storyboard.lora.file import Lora
 from storyboard.models import bases
 from storyboard.rendering import stage
@@ -18,8 +19,13 @@ PREVIEW = "preview"  # folder in the output folder
 def render(
     story: Story, settings: Settings, lora: Lora | Path | str | None, folder: Path | None = None
 ) -> Pictures:
-    """``rendering.stage.render``, each PNG with the graph that ComfyUI opens."""
-    return stage.render(story, settings, lora, folder, graph.png_chunks)
+    """``rendering.stage.render``, each PNG with the graph that ComfyUI opens.
+
+    What was drawn is kept in ``settings.keep_in``; a place that does not take it is told.
+    """
+    pictures = stage.render(story, settings, lora, folder, graph.png_chunks)
+    Along(settings, "render").keep(last=True)
+    return pictures
 
 
 def preview(story: Story, settings: Settings) -> Pictures:

@@ -2,16 +2,16 @@
 
 import difflib
 import numbers
-import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from storyboard import prompts
+from storyboard import durations, paths, places, prompts
 from storyboard.errors import SettingsError, brief
 from storyboard.story import MAX_SEED
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICES = ("cuda", "mps", "cpu")
 CHARACTER_CONSISTENCY = ("shared", "ip-adapter")
 CLIP_LAYER_LIMIT = 12  # CLIP ViT-L, which SD 1.5 and SDXL have, has so many layers
 
@@ -34,11 +34,10 @@ NUMBERS = {
     "prior_loss_weight": (0.0, 10.0),
     "caption_dropout": (0.0, 1.0),
 }
+FURTHER_NUMBERS = ("character_strength", "text_encoder_bits", "time_budget")
 SWITCHES = ("gradient_checkpointing", "text_encoder_on_cpu", "offload", "vae_tiling")
 PATHS = ("dataset", "recipe", "output")  # or names
-OPTIONAL_PATHS = ("base", "captioner", "character_picture")
-MAX_NAME = 255  # bytes in a part of a path, on every usual file system
-MAX_PATH = 4096  # bytes in a path, on Linux
+OPTIONAL_PATHS = ("base", "captioner", "character_picture", "keep_in")
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,8 @@ class Settings:
         text_encoder_bits: 8 or 4 load Kolors' text encoder quantised, on a CUDA card with
             bitsandbytes; None keeps it whole.
         precision: Of the base, "bf16", "fp16" or "fp32"; the LoRA is always trained in fp32.
+        device: "cuda", "mps" (Apple silicon) or "cpu"; None takes a CUDA card, or for a base that
+            needs a card Apple's, or the CPU.
         gradient_checkpointing: Compute activations twice, for a third of the memory; None decides
             by the card.
         text_encoder_on_cpu: The text encoders run on the CPU; None: where the card is too small.
@@ -101,6 +102,11 @@ class Settings:
         allow_operators: Operators of the recipe that may run although they can run code that stands
             in it, start programs, reach the network or load pickles: set it for a recipe that you
             trust as you trust a program, such as ``("python_lambda_mapper",)``.
+        keep_in: Where ``keep`` and ``restore`` look, and training and drawing copy what they made
+            to, training at every checkpoint: a mounted folder, or a private repository such as
+            ``"modelscope:me/my-story"`` or ``"huggingface:me/my-story"``.
+        time_budget: How long a call of ``train`` may take: ``"3h"``, ``"2h30m"``, ``"90m"`` or
+            minutes as a number. It ends in time, with its state saved.
 
     Raises:
         SettingsError: A value of another type or out of range, in one sentence.
@@ -129,6 +135,7 @@ class Settings:
     character_picture: str | None = None
     text_encoder_bits: int | None = None
     precision: str | None = None
+    device: str | None = None
     gradient_checkpointing: bool | None = None
     text_encoder_on_cpu: bool | None = None
     offload: bool | None = None
@@ -137,9 +144,11 @@ class Settings:
     captioner: str | None = None
     clip_skip: int | None = None
     allow_operators: tuple[str, ...] = ()
+    keep_in: str | None = None
+    time_budget: str | float | None = None
 
     def __post_init__(self) -> None:
-        for name in (*WHOLE_NUMBERS, *NUMBERS, "character_strength", "text_encoder_bits"):
+        for name in (*WHOLE_NUMBERS, *NUMBERS, *FURTHER_NUMBERS):
             object.__setattr__(self, name, _python_number(getattr(self, name)))
         for name, whole_range in WHOLE_NUMBERS.items():
             self._check_number(name, *whole_range, whole=True)
@@ -147,6 +156,7 @@ class Settings:
             self._check_number(name, *number_range)
 
         self._check_choice("precision", PRECISIONS)
+        self._check_choice("device", DEVICES)
         self._check_choice("character", CHARACTER_CONSISTENCY)
         self._check_choice("text_encoder_bits", (8, 4))
         for name in SWITCHES:
@@ -160,6 +170,8 @@ class Settings:
         self._check_character()
         self._check_caption_template()
         self._check_operators()
+        places.check("keep_in", self.keep_in)
+        durations.check("time_budget", self.time_budget)
 
     def _check_number(self, name: str, low: float, high: float, whole: bool = False) -> None:
         """Raise SettingsError unless it is a number in the range, or None where it may be."""
@@ -180,28 +192,14 @@ class Settings:
         raise SettingsError(f"{name}={brief(value)} must be {', '.join(quoted)} or None.")
 
     def _take_path(self, name: str) -> None:
-        """Make text of a path, with its ``~`` expanded; raise SettingsError if it can be none."""
+        """Make text of a path; raise SettingsError if it can be none."""
         value = getattr(self, name)
-        if value is None and name in OPTIONAL_PATHS:
-            return
-        if isinstance(value, os.PathLike):
-            value = os.fsdecode(value)
-        if not isinstance(value, str) or not value.strip():
-            raise SettingsError(f"{name}={brief(value)} must be a name or a path.")
-        if "\0" in value or not _encodable(value):
-            raise SettingsError(f"{name}={brief(value)} holds a character that no path can have.")
-
-        parts = os.fsencode(value).replace(b"\\", b"/").split(b"/")
-        if len(os.fsencode(value)) > MAX_PATH or max(map(len, parts)) > MAX_NAME:
-            raise SettingsError(
-                f"{name}={brief(value)} is too long for a path: "
-                f"a name in it can have {MAX_NAME} bytes."
-            )
-        # Path.expanduser raises where there is no such user, and a name keeps its form here
-        object.__setattr__(self, name, os.path.expanduser(value))  # noqa: PTH111
+        if value is not None or name not in OPTIONAL_PATHS:
+            object.__setattr__(self, name, paths.taken(name, value))
 
     def _check_output(self) -> None:
-        """Raise SettingsError if a file is where the output folder would be, or above it."""
+        """Raise SettingsError if the output folder cannot be one."""
+        paths.check_output("output", self.folder)
         for folder in (self.folder, *self.folder.parents):
             if folder.is_dir():
                 return
@@ -281,11 +279,3 @@ def _python_number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return value
     return int(value) if isinstance(value, numbers.Integral) else float(value)
-
-
-def _encodable(path: str) -> bool:
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
-    return True

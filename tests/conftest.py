@@ -164,3 +164,26 @@ def captions(folder, make_settings, tmp_path):
     return storyboard.collect(
         make_settings(dataset=str(folder), output=str(tmp_path / "collected"))
     )
+
+
+@pytest.fixture
+def kept_settings(tmp_path):
+    """Settings whose output folder holds, in small, what is worth keeping."""
+    from tests import kept
+
+    made = storyboard.Settings(output=tmp_path / "outputs", rank=8)
+    kept.make(made)
+    return made
+
+
+@pytest.fixture
+def elsewhere(kept_settings, tmp_path):
+    """``kept_settings`` on another machine."""
+    return kept_settings.but(output=tmp_path / "another" / "outputs")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder on what stands in for a mounted drive; only the drive is there."""
+    (tmp_path / "drive").mkdir()
+    return tmp_path / "drive" / "story"

@@ -35,3 +35,9 @@ def test_elsewhere_than_in_the_main_thread_there_is_no_limit():
     thread.start()
     thread.join()
     assert done
+
+
+def test_without_a_timer_as_on_windows_there_is_no_limit(monkeypatch):
+    monkeypatch.delattr(signal, "setitimer")
+    with alarm.time_limit(0.01):
+        time.sleep(0.05)

@@ -9,7 +9,7 @@ from diffsynth.configs import MODEL_CONFIGS
 from peft import LoraConfig, inject_adapter_in_model
 
 from storyboard.compat import diffsynth, diffusers, guard, peft, transformers
-from storyboard.compat.quiet import quiet
+from storyboard.compat.quiet import quiet, quiet_hubs
 from storyboard.errors import LibraryError
 from storyboard.models import bases, loading
 from storyboard.training.pipeline import TrainingPipeline
@@ -222,3 +222,17 @@ def test_quiet_restores_bars_levels_and_filters(bars):
             library.set_verbosity_warning()
         progress_bar_states.clear()
         progress_bar_states.update(hub_before)
+
+
+def test_hubs_are_quiet_and_then_as_before(capfd):
+    import modelscope_hub.utils.logger
+
+    logger = modelscope_hub.utils.logger.get_logger("test")
+    level = logging.getLogger("modelscope_hub").level
+    with quiet_hubs():
+        print("a report")
+        logger.warning("a line")
+    assert "".join(capfd.readouterr()) == ""
+    assert logging.getLogger("modelscope_hub").level == level
+    print("heard")
+    assert capfd.readouterr().out == "heard\n"

@@ -93,22 +93,6 @@ def test_a_row_whose_caption_is_no_text_is_listed(local_hub, make_settings):
         collect(make_settings(dataset="someone/anime"))
 
 
-@pytest.mark.parametrize(
-    ("text", "is_id"),
-    [
-        ("AI-ModelScope/lowres_anime", True),
-        ("/tmp/x", False),
-        ("a/b/c", False),
-        ("one", False),
-        ("../x", False),
-        ("x/..", False),
-        ("x" * 97 + "/a", False),
-    ],
-)
-def test_ids_are_told_from_paths(text, is_id):
-    assert hub.looks_like_id(text) is is_id
-
-
 def damaged_exif() -> bytes:
     """A JPEG that asks to be turned, and whose resolution is text where numbers belong."""
     content = io.BytesIO()

@@ -18,6 +18,7 @@ from storyboard.training import batches, cache, distance, loop, loss, prior
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.injection import inject
 from storyboard.training.pipeline import TrainingPipeline
+from storyboard.training.saving import Saving
 from tests import foreign
 
 MINI = bases.get("mini")
@@ -207,7 +208,7 @@ def test_prior_pictures_keep_what_the_base_draws(small, tmp_path):
                 own,
                 parameters,
                 folder,
-                folder / "state",
+                Saving(folder / "state"),
                 6,
                 lambda _: None,
                 prior=prior_cache,

@@ -73,6 +73,12 @@ def test_nothing_is_filled_in():
         ({"dataset": ["a"] * 1000}, "dataset=['a', 'a', 'a', 'a', 'a', 'a', ...] must be"),
         ({"offload": 1}, "offload=1 must be True, False or None"),
         ({"character": "ip-adapter", "character_picture": 3}, "character_picture=3 must be"),
+        ({"keep_in": "github:me/story"}, "keep_in='github:me/story' must be a folder, \"models"),
+        ({"keep_in": " "}, "keep_in=' ' must be a name or a path"),
+        ({"time_budget": "soon"}, "time_budget='soon' must be a time such as \"3h\""),
+        ({"time_budget": 0}, "time_budget=0 must be a time"),
+        ({"time_budget": True}, "time_budget=True must be a time"),
+        ({"time_budget": [3]}, "time_budget=[3] must be a time"),
     ],
 )
 def test_a_value_out_of_range_is_one_sentence(changes, message):
@@ -89,6 +95,13 @@ def test_paths_are_taken_and_home_is_found(monkeypatch, tmp_path):
     assert settings.folder == tmp_path / "出 图"
     assert Settings(dataset="a~b/~").dataset == "a~b/~", "the sign alone means nothing"
     assert Settings(dataset=os.fsdecode(b"\xc4\xe3")).dataset == "\udcc4\udce3", "a GBK name"
+
+
+def test_where_results_are_kept_and_how_long_training_may_take(tmp_path):
+    settings = Settings(keep_in=tmp_path, time_budget=np.int64(90))
+    assert (settings.keep_in, settings.time_budget) == (str(tmp_path), 90)
+    settings = Settings(keep_in="huggingface:me/my-story", time_budget="2h30m")
+    assert (settings.keep_in, settings.time_budget) == ("huggingface:me/my-story", "2h30m")
 
 
 def test_an_output_that_is_a_file_is_refused_at_once(tmp_path):

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Inside, TimeoutError is raised after ``seconds``; elsewhere than in the main thread never.
+    """Inside, TimeoutError is raised after ``seconds``.
 
+    Elsewhere than in the main thread, and on Windows, which has no such timer, it never is.
     Handler and timer are as before afterwards, with the time in between passed.
     """
-    if threading.current_thread() is not threading.main_thread():
+    has_timer = hasattr(signal, "setitimer")
+    if not has_timer or threading.current_thread() is not threading.main_thread():
         yield
         return
 

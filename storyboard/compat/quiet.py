@@ -1,7 +1,8 @@
-"""Advice and progress bars of diffusers and transformers, kept out of the reader's notebook."""
+"""Advice and progress bars of libraries, kept out of the reader's notebook."""
 
 import contextlib
 import importlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from storyboard.compat import guard
 
 LIBRARIES = ("diffusers", "transformers")
+CLIENTS = ("modelscope_hub.api", "modelscope.hub.api", "huggingface_hub.hf_api")
 
 
 @contextlib.contextmanager
@@ -24,6 +26,28 @@ def quiet() -> Iterator[None]:
             for name in LIBRARIES:
                 stack.enter_context(_silenced(name))
             yield
+
+
+@contextlib.contextmanager
+def quiet_hubs() -> Iterator[None]:
+    """Inside, the hubs' clients print nothing: no bars, reports or log lines.
+
+    What they do is then said in one line by who calls them.
+    """
+    # imported now: what they log to later is the stderr of their import
+    for name in CLIENTS:
+        importlib.import_module(name)
+    loggers = [logging.getLogger(name.partition(".")[0]) for name in CLIENTS]
+    levels = [logger.level for logger in loggers]
+    sink = io.StringIO()
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
-"""torch's switches for products of fp32 in fewer bits, which belong to the whole process.
+"""torch's switches for products of fp32 in fewer bits, and what its devices raise.
 
-A CUDA card's convolutions take TF32 by default: 10 bits of mantissa where fp32 has 23.
+The switches belong to the whole process. A CUDA card's convolutions take TF32 by default: 10 bits
+of mantissa where fp32 has 23.
 """
 
 import contextlib
@@ -35,6 +36,19 @@ def true_fp32(dtype: torch.dtype) -> Iterator[None]:
         for owner, value in before:
             if owner.fp32_precision != value:
                 owner.fp32_precision = value
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Inside, a Mac's GPU that is full raises torch.OutOfMemoryError, as others do."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "MPS backend out of memory" not in str(error):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
 
 
 def _precisions() -> list[tuple[object, str]]:

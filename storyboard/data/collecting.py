@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storyboard import artifacts, resources, stages
+from storyboard import artifacts, places, resources, stages
 from storyboard.data import captioning, captions, edits, hub, listing, pictures, tree
 from storyboard.data.captions import CaptionRow, Captions, Note, UnreadablePicture
 from storyboard.data.listing import ListedPicture, Listing
@@ -110,7 +110,7 @@ def _source(settings: Settings) -> Path:
         raise DatasetError(
             f"{str(folder)!r} is a file: set dataset to the folder it lies in, an archive unpacked."
         )
-    if not hub.looks_like_id(settings.dataset):
+    if not places.looks_like_id(settings.dataset):
         raise DatasetError(
             f'There is no folder {str(folder)!r}: set dataset to "sample", to a folder of '
             f"pictures, or to a ModelScope id such as {hub.DEFAULT!r}."

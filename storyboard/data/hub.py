@@ -6,7 +6,6 @@ A broken-off download goes on where it stopped.
 import itertools
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,11 +58,6 @@ class Source:
         at_most = "" if self.exact else "at most "
         unlisted = f" and {unknown} files of unknown size" if unknown else ""
         return f"{at_most}{self.size / 1e6:,.1f} MB{unlisted}"
-
-
-def looks_like_id(text: str) -> bool:
-    """Whether ``text`` has the form ``owner/name``."""
-    return re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", text) is not None
 
 
 def fetch(dataset_id: str, cache: Path) -> Path:

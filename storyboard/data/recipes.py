@@ -43,7 +43,7 @@ def read(name: str) -> Recipe:
     """
     from storyboard.data import recipe_file
 
-    path = _find(name)
+    path = path_of(name)
     content = recipe_file.read(path)
     process = content.get("process") if isinstance(content, dict) else None
     if not isinstance(process, list) or not process:
@@ -60,7 +60,12 @@ def read(name: str) -> Recipe:
     return Recipe(path, [_step(entry, n, path) for n, entry in enumerate(process, 1)])
 
 
-def _find(name: str) -> Path:
+def path_of(name: str) -> Path:
+    """The file of the recipe ``name``.
+
+    Raises:
+        SettingsError: There is none.
+    """
     for path in (RECIPES / f"{name}.yaml", Path(name)):
         # such as a name that is too long, or ~user of a user that is not there
         with contextlib.suppress(OSError, RuntimeError):

@@ -5,7 +5,6 @@ The same story makes the same bytes every time.
 
 import io
 import json
-import os
 import re
 import zipfile
 from dataclasses import dataclass, field
@@ -16,16 +15,11 @@ from storyboard.data.cleaning import CleaningReport
 from storyboard.errors import BundleError
 from storyboard.exporting import data_card, licences, model_card, page
 from storyboard.lora.file import Lora
+from storyboard.models.uploading import tokens
 from storyboard.rendering.stage import Pictures
 from storyboard.settings import Settings
 
 FORMAT = 2  # of story.json; 1 held records of version 1, and settings apart
-TOKENS = (  # environment variables of the hubs' clients
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "MODELSCOPE_API_TOKEN",
-)
-SHORTEST_TOKEN = 8  # characters
 # Anybody's home folder, in which the user's name stands, on Linux, macOS and Windows, as JSON has
 # it too; and tokens as the hubs give them.
 PRIVATE = re.compile(
@@ -155,12 +149,6 @@ def check_private(files: dict[str, bytes], further: tuple[str, ...] = ()) -> Non
                 f"{name} holds a path of this machine or a token: take it out (of a prompt, a "
                 "recipe or the LoRA's metadata) before it is given away."
             )
-
-
-def tokens() -> list[str]:
-    """The hubs' tokens that the environment holds."""
-    values = [os.environ.get(name, "").strip() for name in TOKENS]
-    return [value for value in values if len(value) >= SHORTEST_TOKEN]
 
 
 def _json(content: object) -> bytes:

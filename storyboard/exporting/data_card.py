@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from storyboard.data import hub, recipes
+from storyboard import places
+from storyboard.data import recipes
 from storyboard.data.cleaning import CleaningReport
 from storyboard.lora import file as lora_file
 from storyboard.settings import Settings
@@ -11,7 +12,7 @@ from storyboard.settings import Settings
 
 def dataset_name(settings: Settings) -> str:
     """The data set's name, without a path of this machine."""
-    is_id = hub.looks_like_id(settings.dataset)
+    is_id = places.looks_like_id(settings.dataset)
     if settings.dataset == "sample" or (is_id and not Path(settings.dataset).exists()):
         return settings.dataset
     return "own pictures"

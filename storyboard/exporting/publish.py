@@ -1,17 +1,18 @@
 """A story bundle to a model hub, by the hub's own client; a dry run unless set otherwise."""
 
-import os
 import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storyboard.data import hub as datasets
-from storyboard.errors import BundleError, SettingsError, StoryboardError
+from storyboard import places
+from storyboard.errors import BundleError, SettingsError
 from storyboard.exporting.archive import LIMITS, PICTURE_LIMIT, check_size, expanded, opening
-from storyboard.exporting.bundle import Bundle, check_private, tokens
+from storyboard.exporting.bundle import Bundle, check_private
+from storyboard.models import uploading
 
 HUBS = {"modelscope": "https://modelscope.cn/models", "huggingface": "https://huggingface.co"}
+MESSAGE = "Story bundle"  # of the commit
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def publish(
     path = bundle.path if isinstance(bundle, Bundle) else expanded(bundle)
     if hub not in HUBS:
         raise SettingsError(f"hub={hub!r} must be one of {', '.join(map(repr, HUBS))}.")
-    if not isinstance(repo_id, str) or not datasets.looks_like_id(repo_id):
+    if not isinstance(repo_id, str) or not places.looks_like_id(repo_id):
         # without what was given: a token may have got into it
         raise SettingsError('repo_id must have the form owner/name, such as "me/my-story".')
     # a pasted one often ends in a newline, and clients quote headers that they refuse
@@ -86,7 +87,9 @@ def publish(
     with tempfile.TemporaryDirectory() as folder:
         files = _unpack(path, Path(folder))
         publication = Publication(f"{HUBS[hub]}/{repo_id}", files, not dry_run)
-        failure = None if dry_run else _send(hub, repo_id, Path(folder), token, private)
+        failure = None
+        if not dry_run:
+            failure = uploading.send(hub, repo_id, Path(folder), MESSAGE, private, token)
     if failure:
         # raised here, so that no library's exception, which may know the token, is our context
         raise BundleError(
@@ -112,35 +115,3 @@ def _unpack(path: Path, folder: Path) -> dict[str, int]:
     check_private({file.name: file.read_bytes() for file in folder.iterdir()})
     (folder / "story.zip").write_bytes(path.read_bytes())
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-
-
-def _send(hub: str, repo_id: str, folder: Path, token: str | None, private: bool) -> str | None:
-    """Upload ``folder``; returns None, or what went wrong without the token."""
-    try:
-        (_modelscope if hub == "modelscope" else _huggingface)(token, repo_id, folder, private)
-    except StoryboardError:
-        raise
-    except Exception as error:
-        # of whatever kind a client's libraries raise: its text and its frames may hold the token
-        text = str(error)
-        for secret in filter(None, [token, *tokens()]):
-            text = text.replace(secret, "***")
-        return f"{type(error).__name__} {' '.join(text.split())[:200]}"
-    return None
-
-
-def _huggingface(token: str | None, repo_id: str, folder: Path, private: bool) -> None:
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Story bundle")
-
-
-def _modelscope(token: str | None, repo_id: str, folder: Path, private: bool) -> None:
-    from modelscope_hub import HubApi
-
-    api = HubApi(endpoint=os.environ.get("MODELSCOPE_ENDPOINT"), token=token)
-    if not api.repo_exists(repo_id, "model"):
-        api.create_repo(repo_id, "model", visibility="private" if private else "public")
-    api.upload_folder(repo_id, "model", folder, commit_message="Story bundle", use_cache=False)

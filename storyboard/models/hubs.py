@@ -100,13 +100,19 @@ def reason(error: Exception) -> str:
     if failed:
         name, error = next(iter(failed.items()))
         return f"{name}, {reason(error)}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    status = status or getattr(error, "status_code", None)
-    if type(status) is int and status in ANSWERS:
+    status = status_of(error)
+    if status in ANSWERS:
         return f"{ANSWERS[status]} (HTTP {status})"
-    if type(status) is int and status >= 500:
+    if status >= 500:
         return f"the hub is out of order (HTTP {status})"
     return errors.reason(error)
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status that a client's error holds; 0 where it holds none."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = status or getattr(error, "status_code", None)
+    return status if type(status) is int else 0
 
 
 def disk_is_full(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from accelerate import init_empty_weights
 
 from storyboard.compat.quiet import quiet
 from storyboard.errors import BaseError, reason
-from storyboard.models import configs, layout
+from storyboard.models import configs, devices, layout
 from storyboard.models.bases import Base
 from storyboard.models.layout import COMPUTED, DTYPES, renamed
 from storyboard.models.safetensors_header import header_length, read_header
@@ -267,5 +267,6 @@ def _placed(tensor: torch.Tensor, dtype: torch.dtype, device: str) -> torch.Tens
 
     # kernels of convolutions lie as they will be used: to turn them later would leave holes in
     # memory
-    memory_format = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+    turned = tensor.ndim == 4 and device != devices.MPS
+    memory_format = torch.channels_last if turned else torch.preserve_format
     return tensor.to(device, dtype, memory_format=memory_format)

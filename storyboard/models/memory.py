@@ -6,11 +6,11 @@ estimated. Those for a picture are for one of 1024 x 1024 and grow with its area
 needs stands in ``models/families``.
 """
 
-import gc
 import importlib.util
 from dataclasses import dataclass
 
 from storyboard.errors import ResourceError, SettingsError
+from storyboard.models import devices
 from storyboard.models.bases import Base
 from storyboard.settings import Settings
 
@@ -20,6 +20,7 @@ OVERHEAD = 1.5  # CUDA context, VAE, what the allocator cannot use
 FP32_FACTOR = 2  # of the UNet's weights, which are given in 16 bits
 TEXT_ENCODER_FACTORS = {None: 1, 8: 0.55, 4: 0.35}  # by text_encoder_bits
 FULL_SIDE = 1024
+UNTILED_ON_MPS = 512  # pixels; diffusers reports pressure on memory above
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Plan:
     """How a run uses its machine.
 
     Attributes:
-        device: ``"cuda"`` or ``"cpu"``.
+        device: ``"cuda"``, ``"mps"`` or ``"cpu"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         gradient_checkpointing: Activations are computed again in the backward pass.
         train_micro_batch_size: Pictures in the UNet at once in training; a step gathers the
@@ -94,9 +95,12 @@ def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
         )
     if free is not None:
         return _plan_for_card(base, settings, free, has_bf16=True)
-    if torch.cuda.is_available():
+    device = devices.choose(settings.device, is_large(base))
+    if device == devices.CUDA:
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return _plan_for_card(base, settings, _free(), has_bf16)
+        return _plan_for_card(base, settings, devices.free_memory(device), has_bf16)
+    if device == devices.MPS:
+        return _plan_for_mps(base, settings)
     return _plan_for_cpu(base, settings)
 
 
@@ -109,6 +113,32 @@ def _plan_for_cpu(base: Base, settings: Settings) -> Plan:
         train_micro_batch_size=settings.train_batch_size or base.train_batch_size,
         render_micro_batch_size=settings.render_batch_size,
         vae_tiling=bool(settings.vae_tiling),
+    )
+
+
+def _plan_for_mps(base: Base, settings: Settings) -> Plan:
+    """The plan for Apple silicon, which has not been tried here.
+
+    In fp32 and one picture after another, as diffusers and its maintainers advise:
+    https://huggingface.co/docs/diffusers/optimization/mps,
+    https://github.com/huggingface/diffusers/issues/6154.
+    """
+    if settings.text_encoder_bits or settings.offload:
+        name = "text_encoder_bits" if settings.text_encoder_bits else "offload"
+        raise SettingsError(
+            f"{name}={getattr(settings, name)} needs a CUDA card, and torch computes on Apple "
+            f'silicon here: set {name}=None, or device="cpu".'
+        )
+    checkpointing, tiling = settings.gradient_checkpointing, settings.vae_tiling
+    resolution = settings.resolution or base.resolution
+    return Plan(
+        device=devices.MPS,
+        precision=settings.precision or "fp32",
+        gradient_checkpointing=is_large(base) if checkpointing is None else checkpointing,
+        train_micro_batch_size=1,
+        render_micro_batch_size=1,
+        text_encoder_on_cpu=bool(settings.text_encoder_on_cpu),
+        vae_tiling=resolution > UNTILED_ON_MPS if tiling is None else tiling,
     )
 
 
@@ -159,20 +189,22 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
     Args:
         free: Free bytes of the card; None asks torch.
     """
-    import torch
-
     if not is_large(base):
         return
+    precision = settings.precision
     if free is None:
-        if not torch.cuda.is_available():
+        device = devices.choose(settings.device, needs_card=True)
+        if device == devices.CPU:
             raise ResourceError(
-                f"base={base.name!r} needs a CUDA card, and torch finds none here: "
-                'set base="mini", or open the notebook on a machine with a card.'
+                f"base={base.name!r} needs a CUDA card or Apple silicon, and torch computes on the "
+                'CPU here: set base="mini", or open the notebook on a machine with a card.'
             )
-        free = _free()
+        free = devices.free_memory(device)
+        if device == devices.MPS:
+            precision = precision or "fp32"
 
     resolution = settings.resolution or base.resolution
-    needed = training_need(base, settings.precision, resolution)
+    needed = training_need(base, precision, resolution)
     if free / GIB < needed:
         raise ResourceError(
             f"base={base.name!r} at {resolution} needs about {needed:.0f} GiB of the card's "
@@ -226,15 +258,6 @@ def _precision(base: Base, has_bf16: bool) -> str:
 
 def _area(base: Base, settings: Settings) -> float:
     return ((settings.resolution or base.resolution) / FULL_SIDE) ** 2
-
-
-def _free() -> int:
-    """Free bytes of the card, with what torch only keeps in reserve."""
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info()[0]
 
 
 def _refuse_bits_on_cpu(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from storyboard.compat.torch import memory_errors
 from storyboard.errors import ResourceError
 from storyboard.lora import attaching, fitting
 from storyboard.models import conditioning
@@ -152,10 +153,11 @@ class Renderer:
             left = batch.panels
             report = self._report(on_step, steps_done, len(left))
             try:
-                for drawing in self._draw_batch(batch, records, embeddings, report):
-                    left.remove(drawing.index)
-                    steps_done += drawing.record.steps
-                    yield drawing
+                with memory_errors():
+                    for drawing in self._draw_batch(batch, records, embeddings, report):
+                        left.remove(drawing.index)
+                        steps_done += drawing.record.steps
+                        yield drawing
             except torch.OutOfMemoryError as error:
                 if len(batch.indices) == 1:
                     raise ResourceError(

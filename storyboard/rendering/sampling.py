@@ -12,6 +12,7 @@ from storyboard.compat.quiet import quiet
 from storyboard.compat.torch import true_fp32
 from storyboard.errors import BaseError, RenderingError
 from storyboard.lora.attaching import attach
+from storyboard.models import devices
 from storyboard.models import loading as models
 from storyboard.models.bases import Base
 from storyboard.models.conditioning import Embedding, stack
@@ -85,7 +86,8 @@ def load_pipeline(
             on_cpu = plan.device == "cpu"
             memory_format = torch.channels_last if on_cpu else torch.contiguous_format
             pipe.unet.to(memory_format=memory_format)
-        pipe.vae.to(memory_format=torch.channels_last)
+        if plan.device != devices.MPS:
+            pipe.vae.to(memory_format=torch.channels_last)
 
         if lora is not None:
             attached = attach(pipe, base, lora, strength)

@@ -8,7 +8,7 @@ from storyboard import artifacts, show, stages
 from storyboard.data.captions import Captions
 from storyboard.errors import LoraError, SettingsError
 from storyboard.lora.file import Lora
-from storyboard.models import memory
+from storyboard.models import devices, memory
 from storyboard.models.run import check
 from storyboard.rendering.pictures import Pictures
 from storyboard.rendering.stage import render
@@ -110,7 +110,9 @@ def _judge_for(settings: Settings, preference: bool = False) -> Judge:
         return MiniJudge()
     from storyboard.scoring.metrics import MetricsJudge
 
-    return MetricsJudge(memory.plan(base, settings).device, preference)
+    device = memory.plan(base, settings).device
+    # the metrics count in fp64, which Apple's GPU does not have
+    return MetricsJudge(devices.CPU if device == devices.MPS else device, preference)
 
 
 def _step(lora: Lora, path: Path) -> int:

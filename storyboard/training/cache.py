@@ -26,7 +26,7 @@ from storyboard.training.pipeline import TrainingPipeline
 Bucket = tuple[int, int]  # height and width in pixels
 
 # at once through the VAE; more do not fit a CPU's caches
-PIXELS_PER_BATCH = {"cuda": 16 * 256 * 256, "cpu": 256 * 256}
+PIXELS_PER_BATCH = {"cuda": 16 * 256 * 256, "mps": 256 * 256, "cpu": 256 * 256}
 OWN, PRIOR = "latents", "prior-latents"  # folders in <output>/cache
 FILE = "latents.safetensors"
 PARTS = ("latents", "time_ids", "captions")  # of the file

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from storyboard import artifacts
+from storyboard.compat.torch import memory_errors
 from storyboard.errors import ResourceError, TrainingError
 from storyboard.models.tensor_files import DamagedFile
 from storyboard.training.batches import Batch, weighted_batches
@@ -20,8 +21,7 @@ from storyboard.training.graphs import Replay
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.loss import diffusion_loss, timestep_weights
 from storyboard.training.pipeline import TrainingPipeline
-
-CHECKPOINTS = 4  # the state for resume is written after each of so many equal parts
+from storyboard.training.saving import Saving
 
 Gradients = Callable[[Batch, float], torch.Tensor]
 
@@ -66,7 +66,7 @@ def optimise(
     cache: Cache,
     hyperparameters: Hyperparameters,
     folder: Path,
-    checkpoint: Path,
+    saving: Saving,
     micro_batch_size: int,
     report: Callable[[Step], None],
     cuda_graphs: bool = False,
@@ -75,7 +75,7 @@ def optimise(
     """Train the LoRA that was injected into ``pipe.unet``; returns its weights by peft's names.
 
     Writes ``loss.csv`` and ``training/state.safetensors`` into ``folder``. A run that was
-    interrupted goes on from ``checkpoint`` and ends with the same weights as one that was not.
+    interrupted goes on from ``saving.path`` and ends with the same weights as one that was not.
 
     Args:
         micro_batch_size: Pictures that are in the UNet at once.
@@ -84,13 +84,15 @@ def optimise(
 
     Raises:
         TrainingError: The loss is not finite; the last checkpoint stays.
+        TimeBudgetError: The time budget is over; the state is written.
         ResourceError: Not even one picture fits into memory.
     """
     # 1. Optimizer, and where an earlier run stopped
     total = hyperparameters.train_steps
     state = _training_state(pipe, hyperparameters)
-    _go_on(state, checkpoint, total)
+    _go_on(state, saving.path, total)
     first = len(state.losses)
+    saving.begin()
     report(Step(first, total, state.losses[-1] if first else math.nan, 0.0))
 
     # 2. Batches and the function that adds their gradients
@@ -109,11 +111,12 @@ def optimise(
         rate = _learning_rate(step, hyperparameters)
         _update(state, rate, hyperparameters.max_grad_norm)
         state.losses.append(loss)
+
         # 6. Report and checkpoint
         number = step + 1
         report(Step(number, total, loss, rate))
-        if number % max(1, total // CHECKPOINTS) == 0 and number < total:
-            state.save(checkpoint)
+        if number < total:
+            saving.after(number, total, state)
 
     _write_losses(state.losses, hyperparameters, folder / "loss.csv")
     state.save(folder / "training" / "state.safetensors")
@@ -209,9 +212,10 @@ def _accumulate(
         optimizer.zero_grad(set_to_none=set_to_none)
         loss = 0.0
         try:
-            for batch, weight in batches:
-                for part, share in _micro_batches(batch, micro_batch_size):
-                    loss += gradients(part, weight * share).item()
+            with memory_errors():
+                for batch, weight in batches:
+                    for part, share in _micro_batches(batch, micro_batch_size):
+                        loss += gradients(part, weight * share).item()
             return loss, micro_batch_size
         except torch.OutOfMemoryError as error:
             largest = max(len(batch["latents"]) for batch, _ in batches)

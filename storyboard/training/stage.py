@@ -11,6 +11,8 @@ from pathlib import Path
 from storyboard import artifacts, disks, show, stages
 from storyboard.data.captions import Captions
 from storyboard.errors import ResourceError, SettingsError
+from storyboard.keeping.along import Along
+from storyboard.keeping.contents import CHECKPOINT
 from storyboard.lora import file as lora_file
 from storyboard.lora.file import Lora
 from storyboard.models.run import Run, resolve
@@ -20,10 +22,10 @@ from storyboard.training import defaults
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.metadata import metadata
 from storyboard.training.milestones import STATE, Milestones, forget
+from storyboard.training.saving import Saving, TimeBudget
 
 # all that turn captions into a LoRA: text embeddings, latents, UNet, LoRA
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "compel", "peft", "accelerate")
-CHECKPOINT = ".checkpoint"  # folder of what an interrupted training goes on from
 BYTES = 4 * 10**8  # of LoRA, state and checkpoints
 BYTES_PER_PICTURE = 3 * 10**6  # of cached latents and embeddings
 
@@ -32,8 +34,9 @@ BYTES_PER_PICTURE = 3 * 10**6  # of cached latents and embeddings
 def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
     """Train a LoRA on ``captions`` into ``<output>/lora``.
 
-    An interrupted call resumes from the last checkpoint, which is written every quarter; one that
-    is damaged is left aside, with a line printed.
+    An interrupted call resumes from the last checkpoint, which is written every quarter and every
+    five minutes, and kept in ``settings.keep_in``; one that is damaged is left aside, with a line
+    printed. A place that does not take it is told, and training goes on.
     The LoRA as it stood after one and two thirds is kept in ``checkpoints/``, for ``best`` to
     choose from. What the settings leave None follows the set (``defaults``), with a line printed.
 
@@ -46,7 +49,12 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         SettingsError: More pictures in a step than there are.
         ResourceError: The disk is too small, or cannot be written.
         TrainingError: The loss is not finite.
+        TimeBudgetError: ``settings.time_budget`` is over, counted from the start of this call; the
+            state is saved, and what was trained before is untouched.
+        KeepingError: ``settings.keep_in`` cannot be used, or holds copies of another run.
     """
+    budget, along = TimeBudget.of(settings.time_budget), Along(settings, "train")
+    along.check()
     run = resolve(settings)
     target = run.folder / "lora"
     _check_batch_size(captions, run)
@@ -60,13 +68,14 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         lora = _load(target, manifest)
         forget(run.folder / CHECKPOINT)
         print(f"train: nothing to do, {lora}")
+        along.keep(last=True)
         return lora
 
     _check_disk(captions, target)
     _print_concerns(captions, run)
-    checkpoint = run.folder / CHECKPOINT / fingerprint[:16] / STATE
+    saving = Saving(run.folder / CHECKPOINT / fingerprint[:16] / STATE, along, budget)
     with artifacts.building(target) as folder:
-        previews = _train(captions, run, hyperparameters, story, folder, checkpoint)
+        previews = _train(captions, run, hyperparameters, story, folder, saving)
         manifest = artifacts.write_manifest(
             folder,
             "train",
@@ -80,6 +89,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
     forget(run.folder / CHECKPOINT)
     lora = _load(target, manifest)
     print(f"train: {lora}")
+    along.keep(last=True)
     return lora
 
 
@@ -148,7 +158,7 @@ def _train(
     hyperparameters: Hyperparameters,
     story: Story | None,
     folder: Path,
-    checkpoint: Path,
+    saving: Saving,
 ) -> list[dict]:
     """Write everything but the manifest into ``folder``; returns the previews."""
     from storyboard.training import cache, loop, prior
@@ -160,7 +170,7 @@ def _train(
     # 1. What the UNet is trained on
     print(f"train: caching latents and text embeddings of {len(captions)} pictures", flush=True)
     previews = Previews(run, story) if story else None
-    kept = Milestones(checkpoint.parent, previews.fingerprint if previews else "")
+    kept = Milestones(saving.path.parent, previews.fingerprint if previews else "")
     cached = cache.prepare(captions, run, _prompts(story, run))
     own = None
     if hyperparameters.prior_loss_weight:
@@ -180,7 +190,7 @@ def _train(
             cached,
             hyperparameters,
             folder,
-            checkpoint,
+            saving,
             run.plan.train_micro_batch_size,
             progress.report,
             run.plan.cuda_graphs,

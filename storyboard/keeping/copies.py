@@ -1,0 +1,134 @@
+"""A kept copy: the list of its files, each with its size and digest.
+
+The files lie beside those of earlier copies, under names that end in the number of the copy that
+wrote them (``story/story-0003.png``), so that nothing is overwritten, and nothing renamed: mounted
+folders of a cloud drive do neither reliably, and upload in any order. A copy is there once its list
+``kept-0003.json`` is, which is written last. Files that did not change stay those of the copy
+before, and the copy before stays until the next one is whole.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from storyboard.keeping import contents
+from storyboard.records import Record, Sha256
+from storyboard.seals import is_sealed, sealed
+
+KEPT_COPIES = 2  # the newest ones; the files of others are deleted
+LIST = re.compile(r"kept-(\d{4,9})\.json")
+README = "README.md"
+ABOUT = """# Kept by Storyboard · Storyboard 的备份
+
+`restore(settings, where)` brings this back into an output folder. Each file ends in the number of
+the copy that wrote it; `kept-0001.json` lists what belongs to copy 1. Change nothing here, and add
+nothing.
+
+用 `restore(settings, where)` 恢复。文件名末尾的数字是第几次备份；
+`kept-0001.json` 列出第 1 次备份的全部文件。
+请不要改动这里的文件，也不要往里面放别的文件。
+"""
+
+
+class StoredFile(Record):
+    """A file of a copy.
+
+    Attributes:
+        at: Where it lies, relative to the place.
+        size: Bytes.
+        digest: SHA-256.
+    """
+
+    at: str
+    size: Annotated[int, Field(ge=0)]
+    digest: Sha256
+
+
+class Copy(Record):
+    """What ``keep`` copied at one time.
+
+    Attributes:
+        number: Counts from 1.
+        run: Which output folder it is of, or one that was brought back from it.
+        made: When, in UTC.
+        files: By their names in the output folder.
+    """
+
+    version: Literal[1] = 1
+    number: Annotated[int, Field(ge=1)]
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    made: str
+    files: dict[str, StoredFile]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for name, file in self.files.items():
+            if not contents.is_name(name) or _original(file.at) != name:
+                raise ValueError(f"{name} is no name of a kept file")
+        if len({name.casefold() for name in self.files}) < len(self.files):
+            raise ValueError("two names differ in case alone")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files.values())
+
+    def missing(self, sizes: Mapping[str, int]) -> str | None:
+        """Where a file should lie that is not among ``sizes``, whole by its size."""
+        for file in self.files.values():
+            if not is_there(file, sizes):
+                return file.at
+        return None
+
+    def to_json(self) -> str:
+        return json.dumps(sealed(self.model_dump()), ensure_ascii=False, indent=1) + "\n"
+
+
+def is_there(file: StoredFile, sizes: Mapping[str, int]) -> bool:
+    """Whether it is listed, with its size or, where a hub lists none, with 0."""
+    return sizes.get(file.at) in (file.size, 0 if file.size else file.size)
+
+
+def read(path: Path) -> Copy | None:
+    """The copy that a list describes; None where that is cut off or changed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not is_sealed(content) or "checksum" not in content:
+            return None
+        del content["checksum"]
+        return Copy.model_validate(content)
+    except (OSError, ValueError, RecursionError, ValidationError):
+        return None
+
+
+def list_name(number: int) -> str:
+    return f"kept-{number:04d}.json"
+
+
+def numbers(names: Iterable[str]) -> list[int]:
+    """Of the copies that have a list among ``names``, the newest first."""
+    found = (LIST.fullmatch(name) for name in names)
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def stored_name(name: str, number: int) -> str:
+    """Where copy ``number`` puts the file ``name``."""
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{path.stem}-{number:04d}{path.suffix}"))
+
+
+def is_stored(name: str) -> bool:
+    """Whether a file of a place is one of a copy, which may be unfinished."""
+    original = _original(name)
+    return original is not None and contents.is_name(original)
+
+
+def _original(stored: str) -> str | None:
+    path = PurePosixPath(stored)
+    found = re.fullmatch(r"(.+)-\d{4,9}", path.stem)
+    return str(path.with_name(found[1] + path.suffix)) if found else None

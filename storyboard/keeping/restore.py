@@ -1,0 +1,161 @@
+"""Bring a kept copy back into an output folder, from which a run then goes on."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from storyboard import artifacts, disks, locks, stages
+from storyboard.errors import KeepingError, ResourceError
+from storyboard.keeping import contents, copies, place
+from storyboard.keeping.contents import Origin
+from storyboard.keeping.copies import Copy, StoredFile
+from storyboard.keeping.place import Found, Kept, Place
+from storyboard.settings import Settings
+
+
+class DamagedCopy(Exception):
+    """A kept copy does not hold what was kept; says what."""
+
+
+@stages.stage("restore")
+def restore(settings: Settings, where: Path | str | None = None) -> Kept:
+    """Bring what ``keep`` copied back into the output folder, whole or not at all.
+
+    What is there already stays. Stages then find their results, and training goes on from its last
+    kept checkpoint to the same LoRA. Where nothing has been kept yet a line says so. Of two copies
+    the newer is taken, unless it is damaged, which is said.
+
+    Args:
+        where: As of ``keep``.
+
+    Raises:
+        SettingsError: No place is named, or one of another form.
+        KeepingError: The place is gone, no copy is whole, or a file here is another than the kept
+            one, and was not made from it; nothing was changed.
+        ResourceError: The disk of the output folder is too small.
+    """
+    source = place.of(settings, where)
+    source.check(settings.folder)
+    found = place.look(source)
+    if not found.copies and not found.damaged:
+        source.check_seen(found.exists)
+        kept = Kept("restore", str(source), {})
+    else:
+        kept = _newest(source, found, settings.folder)
+    print(kept, flush=True)
+    if kept.files and (others := contents.other_settings(settings)):
+        print(f"restore: kept with other settings: {', '.join(others)}", flush=True)
+    return kept
+
+
+def _newest(source: Place, found: Found, output: Path) -> Kept:
+    """The newest copy that is whole, brought back."""
+    damages = [f"{name} is cut off or changed" for name in found.damaged]
+    for copy in found.copies:
+        try:
+            kept = _bring_back(source, copy, found.sizes, output)
+        except DamagedCopy as error:
+            damages.append(str(error))
+            continue
+        if damages:
+            print(
+                f"restore: a newer copy is not whole ({damages[-1]}), that of {copy.made} is taken",
+                flush=True,
+            )
+        _note_origin(output, copy.run, max(copies.numbers(found.sizes)))
+        return kept
+    raise KeepingError(
+        f"No copy in {source} is whole ({'; '.join(damages)}): wait until a cloud drive has "
+        "brought all files, or train again with another keep_in."
+    )
+
+
+def _bring_back(source: Place, copy: Copy, sizes: Mapping[str, int], output: Path) -> Kept:
+    """Bring back what is not here.
+
+    Raises:
+        DamagedCopy: A file is missing, cut off or changed; nothing was changed here.
+        KeepingError: A file here is another than the kept one.
+        ResourceError: The disk is too small.
+    """
+    if missing := copy.missing(sizes):
+        raise DamagedCopy(f"{missing} is missing or cut off")
+    wanted, later = _compared(copy, output)
+    needed = sum(file.size for file in wanted.values())
+    if lacking := artifacts.free_space_needed(output, needed):
+        raise ResourceError(
+            f"The disk of {output} lacks {lacking / 1e6:,.0f} MB for what was kept: free some "
+            "space or set output to another disk."
+        )
+
+    if wanted:
+        size = f"{len(wanted)} files, {needed / 1e6:.1f} MB"
+        print(f"restore: copying {size} from {source}", flush=True)
+        folder = source.fetch([file.at for file in wanted.values()])
+        with tempfile.TemporaryDirectory(dir=locks.temporary_files()) as scratch:
+            for name, file in wanted.items():
+                _copy(folder / file.at, Path(scratch) / name, file)
+            # all are whole: from here on nothing can fail but the disk
+            for name in sorted(wanted, key=_order):
+                target = output / name
+                with disks.writing(target):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    (Path(scratch) / name).replace(target)
+    files = {name: file.size for name, file in copy.files.items()}
+    note = f"{len(later)} files here are later and stay, such as {later[0]}" if later else ""
+    return Kept("restore", str(source), files, needed, note)
+
+
+def _compared(copy: Copy, output: Path) -> tuple[dict[str, StoredFile], list[str]]:
+    """What is not here, and what was changed here since it was kept.
+
+    Raises:
+        KeepingError: A file here is another than the kept one, and not a later one.
+    """
+    is_later = contents.origin_of(output).has(copy.run, copy.number)
+    wanted, later = {}, []
+    for name, file in copy.files.items():
+        path = output / name
+        there = path.exists() or path.is_symlink()
+        if not there:
+            wanted[name] = file
+        elif path.is_file() and _is_as_kept(path, file):
+            continue
+        elif is_later:
+            later.append(name)
+        elif contents.is_note(name):
+            wanted[name] = file
+        else:
+            raise KeepingError(
+                f"{path} is not the file that was kept ({copy.made}): move it away, or set output "
+                "to another folder, or go on without restore() if this is the one you want."
+            )
+    return wanted, later
+
+
+def _note_origin(output: Path, run: str, number: int) -> None:
+    """What is made here from now on comes after copy ``number``."""
+    before = contents.origin_of(output)
+    if before.run == run:
+        number = max(number, before.copy)
+    contents.write_origin(output, Origin(run, number))
+
+
+def _is_as_kept(path: Path, file: StoredFile) -> bool:
+    return path.stat().st_size == file.size and artifacts.digest_of_file(path) == file.digest
+
+
+def _copy(source: Path, target: Path, file: StoredFile) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError as error:
+        raise DamagedCopy(f"{file.at} is missing") from error
+    if not _is_as_kept(target, file):
+        raise DamagedCopy(f"{file.at} is cut off or changed")
+
+
+def _order(name: str) -> tuple[bool, str]:
+    """Manifests first: by them a stage knows files of an unfinished folder for its own."""
+    return not name.endswith("manifest.json"), name
