@@ -28,6 +28,7 @@ def hub(monkeypatch, tmp_path):
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUBS)
 def test_what_is_kept_at_a_hub_comes_back(kept_settings, elsewhere, hub, name, capfd):
     place = f"{name}:me/story"
@@ -44,6 +45,7 @@ def test_what_is_kept_at_a_hub_comes_back(kept_settings, elsewhere, hub, name, c
     assert not any(TOKEN.encode() in content for content in hub.files.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUBS)
 def test_only_what_changed_is_sent_again_and_old_files_go(kept_settings, hub, name):
     place = f"{name}:me/story"
@@ -88,6 +90,7 @@ def test_a_repository_that_is_not_seen_is_told(kept_settings, hub, name):
     assert restore(kept_settings, f"{name}:me/story").files == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUBS)
 def test_an_upload_that_breaks_off_leaves_the_copy_before(kept_settings, elsewhere, hub, name):
     place = f"{name}:me/story"
