@@ -148,9 +148,10 @@ def test_a_variation_of_a_panel_is_kept_and_the_story_is_shown_as_code(lab, serv
     keep.nth(3).wait_for(timeout=RUN_TIMEOUT)
     seed = keep.nth(1).inner_text().split()[-1]
     keep.nth(1).click()
-    editor.locator("pre", has_text=f"seed={seed}").wait_for()
+    code = editor.locator("pre", has_text=f"seed={seed}")
+    code.wait_for()
     editor.get_by_text("改文字或种子，再画").wait_for(timeout=RUN_TIMEOUT)
-    assert f"seed={seed}" in editor.locator("pre").first.inner_text().splitlines()[3]
+    assert f"seed={seed}" in code.inner_text().splitlines()[3]
     assert _changed(files, _fingerprints(folder)) == [3] and keep.count() == 0
     assert lab.tracebacks() == [] and lab.console == []
 
