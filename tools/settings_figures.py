@@ -1,8 +1,8 @@
 """Draw the figures of docs/*/settings.md: python -m tools.settings_figures [--only NAME ...]
 
 A row shows one panel with too little, the default and too much of a setting, by ``mini``. What a
-row needs trained is trained first, into ``outputs/figures``, about half an hour on two cores; a
-second run trains and draws nothing twice, and an interrupted one goes on.
+row needs trained is trained first, into ``outputs/figures``, 2,460 steps in all; a second
+run trains and draws nothing twice, and an interrupted one goes on.
 """
 
 import argparse
