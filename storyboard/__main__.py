@@ -22,6 +22,7 @@ KERNEL_DIED = (
     "or lower train_batch_size and render_batch_size."
 )
 PICTURE_LINK = re.compile(r"(!\[[^\]]*\])\(([^):]+\.png)\)")  # no colon: a path, not an address
+PAGE_LINK = re.compile(r"(?<!\!)(\[[^\]]*\])\(([^):]+\.md)\)")
 
 
 def main() -> int:
@@ -49,7 +50,7 @@ def main() -> int:
         message = execute(arguments.notebook, executed, parameters)
     finally:
         if executed.is_file():
-            attach_pictures(executed, arguments.notebook.parent)
+            mend_links(executed, arguments.notebook.parent)
     if message:
         return fail(message, code=1)
 
@@ -190,10 +191,10 @@ def execute(notebook: Path, executed: Path, parameters: dict[str, object]) -> st
     return None
 
 
-def attach_pictures(executed: Path, folder: Path) -> None:
-    """Put the pictures that its text links to, relative to ``folder``, into the executed notebook.
+def mend_links(executed: Path, folder: Path) -> None:
+    """Make the links of the executed notebook hold, which are relative to ``folder``.
 
-    The copy lies in another folder, from which the links do not hold.
+    The copy lies in another folder: pictures are put into it, pages are linked to from there.
     """
     import nbformat
 
@@ -208,7 +209,18 @@ def attach_pictures(executed: Path, folder: Path) -> None:
             encoded = base64.b64encode(picture.read_bytes()).decode()
             cell.setdefault("attachments", {})[picture.name] = {"image/png": encoded}
             cell.source = cell.source.replace(link[0], f"{link[1]}(attachment:{picture.name})")
+        for link in PAGE_LINK.finditer(cell.source):
+            page = _from(executed.parent, folder / link[2])
+            cell.source = cell.source.replace(link[0], f"{link[1]}({page})")
     artifacts.write_atomically(executed, nbformat.writes(notebook))
+
+
+def _from(folder: Path, page: Path) -> str:
+    """The link to ``page`` from ``folder``."""
+    try:
+        return Path(os.path.relpath(page, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return page.resolve().as_uri()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import ast
 import base64
 import io
+import json
 import re
 import tokenize
 
@@ -87,8 +88,8 @@ def test_cells_are_short_and_have_one_set_of_parameters(notebook):
 
 def test_what_is_committed_names_no_place_of_the_machine_that_ran_it(notebook):
     nbformat.validate(notebook)
-    text = nbformat.writes(notebook)
-    assert not re.search(r"(?<![\w.:/])/(home|root|work|tmp|usr|mnt|content)/", text)
+    shown = json.dumps([cell.get("outputs") for cell in notebook.cells])
+    assert not re.search(r"(?<![\w.:/])/(home|root|work|tmp|usr|mnt|content)/", shown)
     for cell in notebook.cells:
         assert not is_code(cell) or cell.execution_count is None
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from storyboard.__main__ import attach_pictures, parameters_of
+from storyboard.__main__ import mend_links, parameters_of
 from tests import original_layout
 from tests.conftest import ROOT
 
@@ -90,21 +91,26 @@ def test_the_notebook_opened_alone_says_what_is_missing(tmp_path, name, message)
     assert f"ModuleNotFoundError: {message}" in run.stderr
 
 
-def test_the_executed_notebook_holds_the_pictures_of_its_text(tmp_path):
+def test_the_links_of_the_executed_notebook_hold(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     cells = [
-        nbformat.v4.new_markdown_cell("![one](one.png) ![two](https://hub/two.png)"),
+        nbformat.v4.new_markdown_cell(
+            "![one](one.png) ![two](https://hub/two.png) [a](docs/a.md) [b](https://hub/b.md)"
+        ),
         nbformat.v4.new_code_cell("'![one](one.png)'"),
     ]
     executed = tmp_path / "outputs" / "executed.ipynb"
     executed.parent.mkdir()
     nbformat.write(nbformat.v4.new_notebook(cells=cells), executed)
-    attach_pictures(executed, tmp_path)
+    mend_links(executed, tmp_path)
 
     notebook = nbformat.read(executed, 4)
     nbformat.validate(notebook)
     markdown, code = notebook.cells
-    assert markdown.source == "![one](attachment:one.png) ![two](https://hub/two.png)"
+    assert markdown.source == (
+        "![one](attachment:one.png) ![two](https://hub/two.png) [a](../docs/a.md) "
+        "[b](https://hub/b.md)"
+    )
     attached = base64.b64decode(markdown.attachments["one.png"]["image/png"])
     assert attached == (tmp_path / "one.png").read_bytes()
     assert code.source == "'![one](one.png)'"
@@ -112,9 +118,13 @@ def test_the_executed_notebook_holds_the_pictures_of_its_text(tmp_path):
 
 def test_every_link_of_the_notebook_holds_in_the_executed_one(executed):
     output, _ = executed
-    title = nbformat.read(output / "baseline.executed.ipynb", 4).cells[0]
+    cells = nbformat.read(output / "baseline.executed.ipynb", 4).cells
+    title = cells[0]
     assert "(attachment:story.png)" in title.source and "docs/story.png" not in title.source
     assert "image/png" in title.attachments["story.png"]
+    texts = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    pages = re.findall(r"\]\(([^):]+\.md)\)", texts)
+    assert len(pages) == 3 and all((output / page).is_file() for page in pages)
 
 
 def run(output, notebook=NOTEBOOK, **parameters):

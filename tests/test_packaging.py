@@ -100,6 +100,7 @@ def test_an_installed_wheel_finds_its_resources_from_another_folder(site, tmp_pa
         "import storyboard\n"
         "from storyboard import Settings, check, resources\n"
         "names = ['baseline.ipynb', 'requirements.txt', 'NOTICE.md', 'docs/story.png']\n"
+        "names += ['docs/zh/dataset.md', 'docs/figures/train_steps.webp']\n"
         "names += ['recipes/sample.yaml', 'data/sample/metadata.jsonl', 'models/mini/README.md']\n"
         "assert all(resources.path(name).is_file() for name in names)\n"
         "print('imported from', storyboard.__file__)\n"
