@@ -23,7 +23,7 @@ _MODULES = {  # as in __init__.pyi, which type checkers and editors read
     "denoising": "rendering.strips",
     "files": "machine",
     "import_lora": "lora.importing",
-    "installed": "machine",
+    "install": "installation.stage",
     "merge": "lora.merging",
     "preview": "notebook",
     "publish": "exporting.publish",

@@ -106,6 +106,10 @@ class LibraryError(StoryboardError):
     """An installed library lacks what this package reaches into."""
 
 
+class InstallError(StoryboardError):
+    """Packages that cannot be installed here, or would break what is here."""
+
+
 class BundleError(StoryboardError):
     """A story bundle that is not whole, or not safe to open or to give away."""
 
