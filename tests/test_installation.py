@@ -88,14 +88,25 @@ def test_a_torch_that_cannot_be_imported_is_replaced(host):
 @pytest.mark.slow
 def test_a_torchvision_built_for_another_torch_is_exchanged_for_the_one_that_fits(host):
     """Their versions fit, and torchvision cannot be imported: it is for another CUDA."""
-    host.has(wheels.torch(host.folder, "2.10.0+cu128"))
     wrong = "raise RuntimeError('operator torchvision::nms does not exist')"
-    host.has(wheels.wheel(host.folder, "torchvision", "0.25.0", ("torch==2.10.0",), wrong))
-    wheels.wheel(host.wheels, "torchvision", "0.25.0+cu128", ("torch==2.10.0",))
+    host.has(
+        wheels.torch(host.folder, "2.10.0+cu128"),
+        wheels.wheel(host.folder, "torchvision", "0.25.0", ("torch==2.10.0",), wrong),
+    )
     ran = host.install(TORCH, VISION)
+    last = ran.stderr.strip().splitlines()[-1]
+    assert ran.returncode == 1 and "torchvision 0.25.0 does not fit torch 2.10.0+cu128, and" in last
+    assert f"{wheels.NOWHERE}/cu128, which has one, is not reached" in last
+
+    folder = host.folder / "index" / "cu128" / "torchvision"
+    wheels.wheel(folder, "torchvision", "0.25.0+cu128", ("torch==2.10.0",))
+    with wheels.index(host.folder / "index") as url:
+        open_index = {"PIP_NO_INDEX": "", "PIP_INDEX_URL": f"{url}/pypi"}
+        ran = host.install(TORCH, VISION, STORYBOARD_TORCH_INDEX=url, **open_index)
     assert ran.returncode == 0, ran.stderr
     assert "changes on this host: torchvision 0.25.0 -> 0.25.0+cu128" in lines(ran)
     assert "torchvision::nms does not exist" in lines(ran)[1]
+    assert host.versions()["torch"] == "2.10.0+cu128"
 
 
 @pytest.mark.slow

@@ -8,9 +8,8 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
-
-import pip
 
 from tests import local_server
 from tests.conftest import ROOT
@@ -87,7 +86,9 @@ class Host:
         self.python = environment / "bin" / "python"
         scheme = {"base": str(environment), "platbase": str(environment)}
         self.site = Path(sysconfig.get_path("purelib", "venv", scheme))
-        (self.site / "pip").symlink_to(Path(pip.__file__).parent)
+        pip = metadata.distribution("pip")
+        for folder in ("pip", f"pip-{pip.version}.dist-info"):
+            (self.site / folder).symlink_to(pip.locate_file(folder))
 
     def has(self, *wheels: Path) -> None:
         """Install ``wheels`` with nothing that they require."""
@@ -117,6 +118,6 @@ class Host:
         return self.run(["-c", script], check=False, **variables)
 
     def versions(self) -> dict[str, str]:
-        """What is installed."""
-        names = (path.name for path in self.site.glob("*.dist-info"))
-        return dict(name.removesuffix(".dist-info").rsplit("-", 1) for name in names)
+        """What is installed, pip left out."""
+        names = (path.stem for path in self.site.glob("*.dist-info"))
+        return dict(name.rsplit("-", 1) for name in names if not name.startswith("pip-"))

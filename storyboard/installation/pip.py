@@ -8,7 +8,6 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from storyboard.errors import InstallError
@@ -55,7 +54,8 @@ class _Said:
 
 def check_usable() -> None:
     """Raise InstallError where pip cannot install into this Python."""
-    if find_spec("pip") is None:
+    command = [sys.executable, "-m", "pip", "--version"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         raise InstallError(
             f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`, "
             "or `uv pip install pip` in an environment of uv, and then this cell again."

@@ -8,6 +8,7 @@ import urllib.request
 from dataclasses import dataclass, replace
 
 from storyboard import drivers
+from storyboard.errors import InstallError
 from storyboard.installation import host
 
 INDEX = "STORYBOARD_TORCH_INDEX"  # variable: address of a mirror of PyTorch's index of wheels
@@ -108,10 +109,9 @@ def choose(lines: list[str], versions: dict[str, str], card: drivers.Card | None
         without = (f"torch!={version}",)
         return _new(card, f"torch {version} cannot be imported ({found.error})", without)
 
-    kept = Choice((f"torch=={version}",), _beside(version), (f"torch {found.torch} stays",))
-    vision = versions.get("torchvision")
-    if vision and found.vision and not host.unmet([asked["torchvision"]], versions):
-        kept = _other_vision(kept, found, vision)
+    kept = Choice((f"torch=={version}",), notes=(f"torch {found.torch} stays",))
+    if "torchvision" in asked:
+        kept = _with_vision(kept, found, asked["torchvision"], versions)
     if card and found.card:
         kept = replace(kept, notes=(*kept.notes, _card_unused(found, card)))
     return kept
@@ -139,20 +139,39 @@ def _new(card: drivers.Card | None, why: str, constraints: tuple[str, ...] = ())
     return Choice(constraints, index, tuple(notes))
 
 
-def _beside(version: str) -> str:
-    """The index with packages that fit a torch of PyTorch's own index: those of PyPI may not."""
-    local = version.partition("+")[2]
-    return f"{_root()}/{local}" if local.startswith(("cu", "cpu", "rocm", "xpu")) else ""
+def _with_vision(kept: Choice, found: Probe, asked: str, versions: dict[str, str]) -> Choice:
+    """``kept``, and a torchvision that fits it where that of the host does not.
 
+    PyPI's fits by its version alone: a torch for another CUDA needs one of the same index.
+    """
+    version = versions.get("torchvision")
+    fits = not host.unmet([asked], versions)
+    if fits and not found.vision:
+        return kept
 
-def _other_vision(kept: Choice, found: Probe, version: str) -> Choice:
-    """``kept`` with another build of a torchvision that fits by its version alone."""
     local = found.torch.partition("+")[2]
-    public = version.partition("+")[0]
-    another = f"torchvision=={public}+{local}" if local else f"torchvision!={version}"
+    if not fits:
+        from_pypi = "+" not in versions["torch"]
+        return kept if from_pypi else replace(kept, index=_index_of(local, found, version))
+
     note = f"torchvision {version} cannot be imported ({found.vision})"
-    index = f"{_root()}/{local}" if local else kept.index
+    public = str(version).partition("+")[0]
+    another = f"torchvision=={public}+{local}" if local else f"torchvision!={version}"
+    index = _index_of(local, found, version) if local else ""
     return Choice((*kept.constraints, another), index, (*kept.notes, note))
+
+
+def _index_of(local: str, found: Probe, vision: str | None) -> str:
+    """PyTorch's index for builds of ``local``, such as cu124; InstallError if it is not reached."""
+    index = f"{_root()}/{local}"
+    if not _reached(index, "torchvision"):
+        has = f"torchvision {vision} does not fit" if vision else "there is no torchvision for"
+        raise InstallError(
+            f"{has} torch {found.torch}, and {index}, which has one, is not reached: name a mirror "
+            f"of {OFFICIAL} by the variable {INDEX}, or run `pip uninstall -y torch torchvision` "
+            "and this cell again to take both from PyPI."
+        )
+    return index
 
 
 def _card_unused(found: Probe, card: drivers.Card) -> str:
@@ -172,9 +191,9 @@ def _root() -> str:
     return os.environ.get(INDEX, OFFICIAL).rstrip("/")
 
 
-def _reached(index: str) -> bool:
+def _reached(index: str, package: str = "torch") -> bool:
     try:
-        with urllib.request.urlopen(f"{index}/torch/", timeout=REACHED):
+        with urllib.request.urlopen(f"{index}/{package}/", timeout=REACHED):
             return True
     except (OSError, ValueError):  # refused, unknown, silent; not an address
         return False
