@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from storyboard import drivers, resources
+from storyboard import drivers, resources, threads
 from storyboard.compat import packaging
 from storyboard.errors import InstallError
 from storyboard.facts import Facts
@@ -87,6 +87,7 @@ def install(requirements: Path | None = None, allow_conflicts: bool | None = Non
         _check_imports(map(host.canonical, (host.requirement(line).name for line in lines)))
     else:
         _tell("nothing is missing")
+    _tell(threads.choose())
     return Facts([*_versions(lines), ("kernel", _restart(plan))], "Packages")
 
 
