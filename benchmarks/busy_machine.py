@@ -3,8 +3,8 @@
 The defaults on ``mini`` at one way of waiting at a time, alone and beside one process that never
 rests. Threads of OpenMP spin while they wait for each other, unless ``OMP_WAIT_POLICY`` is
 ``passive``: where another process takes a core, those that hold the others wait for a time slice.
-For each way the median of the training steps and of three stories of eight panels is printed. The
-last line is JSON.
+``by the load`` is what the notebook's first cell does (``storyboard.threads``). For each way the
+median of the training steps and of three stories of eight panels is printed. The last line is JSON.
 
 ``--steps`` of training, of which five are left out. ``--output`` keeps what all need: the cleaned
 set, its latents and embeddings. ``--quick`` trains and draws at 64 pixels, to see that all of it
@@ -22,19 +22,23 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.side_by_side import ROOT
+from storyboard import threads
 
 WAYS = {  # what the environment says
     "spinning": {},  # the default
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "one thread": {"OMP_NUM_THREADS": "1"},
+    "by the load": {},  # which threads.choose adds to
 }
 LEFT_OUT = 5  # steps at the start
 STORIES = 3
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
-def measure(output: Path, steps: int, quick: bool = False) -> dict[str, float]:
+def measure(way: str, output: Path, steps: int, quick: bool = False) -> dict[str, float]:
     """Seconds of a training step and of eight panels in this process."""
+    if way == "by the load":
+        print(threads.choose())
     from storyboard import Settings, Story, clean, collect, render, show, train
 
     small = {"resolution": 64, "num_inference_steps": 2} if quick else {}
@@ -66,7 +70,7 @@ def in_a_process(way: str, busy: bool, output: Path, steps: int, quick: bool = F
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))
     }
-    command = [sys.executable, "-m", "benchmarks.busy_machine", "--measure"]
+    command = [sys.executable, "-m", "benchmarks.busy_machine", "--measure", way]
     command += ["--output", str(output), "--steps", str(steps), *(["--quick"] if quick else [])]
     neighbour = subprocess.Popen(BUSY) if busy else None
     try:
@@ -92,11 +96,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/busy"))
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--quick", action="store_true", help="small pictures")
-    parser.add_argument("--measure", action="store_true", help="here, as the environment says")
+    parser.add_argument("--measure", choices=WAYS, help="one of the ways, in this process")
     arguments = parser.parse_args()
     output = arguments.output.resolve()
     if arguments.measure:
-        print(json.dumps(measure(output, arguments.steps, arguments.quick)))
+        way, steps = arguments.measure, arguments.steps
+        print(json.dumps(measure(way, output, steps, arguments.quick)))
         return
 
     quick = arguments.quick

@@ -25,7 +25,7 @@ _MODULES = {  # as in __init__.pyi, which type checkers and editors read
     "edit_story": "widgets.story_editing",
     "files": "machine",
     "import_lora": "lora.importing",
-    "installed": "machine",
+    "install": "installation.stage",
     "keep": "keeping.keep",
     "merge": "lora.merging",
     "preview": "notebook",

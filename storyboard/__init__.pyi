@@ -6,6 +6,7 @@ from storyboard.exporting.comfyui.graph import save_workflow as save_workflow
 from storyboard.exporting.comfyui.graph import workflow as workflow
 from storyboard.exporting.publish import publish as publish
 from storyboard.exporting.reproduce import reproduce as reproduce
+from storyboard.installation.stage import install as install
 from storyboard.keeping.keep import keep as keep
 from storyboard.keeping.restore import restore as restore
 from storyboard.lora.conversion import convert as convert
@@ -13,7 +14,6 @@ from storyboard.lora.importing import import_lora as import_lora
 from storyboard.lora.merging import merge as merge
 from storyboard.machine import check as check
 from storyboard.machine import files as files
-from storyboard.machine import installed as installed
 from storyboard.notebook import preview as preview
 from storyboard.notebook import render as render
 from storyboard.reference import Reference as Reference

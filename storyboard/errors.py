@@ -118,6 +118,10 @@ class TimeBudgetError(StoryboardError):
     """Training that its time budget ended before the last step; its state is saved."""
 
 
+class InstallError(StoryboardError):
+    """Packages that cannot be installed here, or would break what is here."""
+
+
 class BundleError(StoryboardError):
     """A story bundle that is not whole, or not safe to open or to give away."""
 

@@ -2,15 +2,13 @@
 
 import os
 import platform
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from storyboard import artifacts, show
+from storyboard import artifacts, drivers, show
 from storyboard.data import listing, recipes
 from storyboard.errors import ResourceError
+from storyboard.facts import Facts
 from storyboard.keeping.along import Along
 from storyboard.models import devices, memory, run, weights
 from storyboard.models.base import Base
@@ -18,7 +16,6 @@ from storyboard.settings import Settings
 from storyboard.training import defaults
 
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "peft", "py-data-juicer", "pillow")
-MODULES = {"pillow": "PIL", "py-data-juicer": "data_juicer"}  # where the name to import is another
 # minutes for a training picture of mini at 256 x 256: measured on two cores, guessed for a card
 MINUTES = {"cpu": 0.001, "mps": 0.001, "cuda": 0.0002}
 DISK_NEEDED = 2 * 10**9  # bytes for pictures, cache, LoRA and story
@@ -30,20 +27,6 @@ OUTPUTS = (
     "cleaned/metadata.csv",
     "cleaned/metadata.jsonl",
 )
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a cell shows in two columns: ``rows`` of (what, value)."""
-
-    rows: list[tuple[str, str]]
-    title: str = "This machine"
-
-    def __str__(self) -> str:
-        return "\n".join(f"  {name:<12} {value}" for name, value in self.rows)
-
-    def _repr_html_(self) -> str:
-        return show.table(self.title, ["what", "found"], self.rows)
 
 
 @dataclass(frozen=True)
@@ -100,22 +83,6 @@ def check(settings: Settings) -> Facts:
     )
     show.tell(facts)
     return facts
-
-
-def installed() -> Facts:
-    """Versions of what the notebook stands on, and whether the kernel still holds older ones."""
-    versions = artifacts.versions(*PACKAGES)
-    stale = []
-    for name, version in versions.items():
-        module = sys.modules.get(MODULES.get(name, name))
-        loaded = getattr(module, "__version__", version)
-        if loaded.split("+")[0] != version.split("+")[0]:
-            stale.append(name)
-
-    advice = "no restart needed"
-    if stale:
-        advice = f"restart the kernel, it still holds an older {', '.join(stale)}"
-    return Facts([*versions.items(), ("kernel", advice)], "Packages")
 
 
 def files(settings: Settings) -> Facts:
@@ -233,29 +200,18 @@ def _device(device: str) -> str:
         memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         return f"{torch.cuda.get_device_name()}, {memory}, CUDA {torch.version.cuda}"
 
-    driver = _driver()
-    if not driver:
+    card = drivers.card()
+    if not card:
         return "CPU (no NVIDIA driver)"
-    if torch.version.cuda:
-        return (
-            f"CPU: torch is built for CUDA {torch.version.cuda}, which the NVIDIA driver {driver} "
-            "is too old for (update it, or install a torch for an older CUDA)"
-        )
-    return f"CPU: this torch has no CUDA, though there is an NVIDIA driver {driver}"
-
-
-def _driver() -> str | None:
-    """Version of the NVIDIA driver, if there is one."""
-    if not shutil.which("nvidia-smi"):
-        return None
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired:
-        return None
-    if answer.returncode:
-        return None
-    return answer.stdout.split("\n")[0].strip() or None
+    fit = card.fit()
+    built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
+    if fit.index == "cpu":
+        return f"CPU: {fit.reason}"
+    why = f", and {fit.reason}" if fit.reason else f", though there is a driver {card.driver}"
+    return (
+        f"CPU: torch {torch.__version__} {built}{why} (for {fit.torch} that uses the card, run "
+        "`pip uninstall -y torch torchvision` and the install cell again)"
+    )
 
 
 def _memory() -> str:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-PACKAGED = Path(__file__).resolve().parent / "_resources"  # in an installed wheel
-CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
+PACKAGED = PACKAGE / "_resources"  # in an installed wheel
+CHECKOUT = PACKAGE.parent
 
 
 def path(name: str) -> Path:

@@ -1,6 +1,9 @@
-import pytest
+import os
 
-from storyboard import artifacts, check, installed
+import pytest
+import torch
+
+from storyboard import artifacts, check
 from storyboard.errors import ResourceError, SettingsError
 
 
@@ -51,9 +54,21 @@ def test_a_missing_recipe_stops_the_run_here(make_settings):
         check(make_settings(recipe="none"))
 
 
-def test_a_kernel_that_holds_an_older_package_is_told(monkeypatch):
-    assert ("kernel", "no restart needed") in installed().rows
-    import torch
-
-    monkeypatch.setattr(torch, "__version__", "1.0.0+cu118")
-    assert installed().rows[-1][1] == "restart the kernel, it still holds an older torch"
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        ("470.82.01, 7.5", "and the NVIDIA driver 470.82.01 runs CUDA 11 (for torch<2.8 that"),
+        ("550.54.14, 8.6", "and the NVIDIA driver 550.54.14 runs CUDA 12 (for torch<2.11 that"),
+        ("390.157", "CPU: the NVIDIA driver 390.157 is older than 450"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the card here can be used")
+def test_a_card_that_torch_cannot_use_is_told_with_the_torch_that_can(
+    make_settings, monkeypatch, tmp_path, answer, advice
+):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (device,) = (value for name, value in check(make_settings()).rows if name == "device")
+    assert advice in device

@@ -74,23 +74,6 @@ def test_the_terminal_refuses_in_one_sentence_before_the_kernel_starts(arguments
     assert message in run.stderr and run.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("baseline.ipynb", "只打开了 baseline.ipynb：请下载整个仓库"),
-        ("baseline.en.ipynb", "baseline.en.ipynb was opened without its repository"),
-    ],
-)
-def test_the_notebook_opened_alone_says_what_is_missing(tmp_path, name, message):
-    first = next(cell for cell in nbformat.read(ROOT / name, 4).cells if cell.cell_type == "code")
-    command = [sys.executable, "-X", "utf8", "-I", "-S", "-c"]
-    source = first.source.split("from storyboard")[0]
-    run = subprocess.run(
-        [*command, source], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert f"ModuleNotFoundError: {message}" in run.stderr
-
-
 def test_the_links_of_the_executed_notebook_hold(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     cells = [

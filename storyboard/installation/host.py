@@ -1,0 +1,116 @@
+"""What is installed on this host, and which requirements of it hold."""
+
+import importlib
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from storyboard.compat import packaging
+
+
+@cache
+def requirement(text: str) -> Any:
+    """``packaging``'s Requirement of a line such as ``torch>=2.6,<2.16``."""
+    return packaging.part("requirements").Requirement(text)
+
+
+def canonical(name: str) -> str:
+    """The name of a package as indexes write it: ``py_data_juicer`` is ``py-data-juicer``."""
+    return packaging.part("utils").canonicalize_name(name)
+
+
+def needed(path: Path) -> list[str]:
+    """What running needs of ``requirements.txt``: its first paragraph.
+
+    What is for the browser and for tests follows in others.
+    """
+    paragraph = path.read_text(encoding="utf-8").split("\n\n")[0]
+    return [line for line in paragraph.splitlines() if line and not line.startswith("#")]
+
+
+def installed() -> dict[str, str]:
+    """Every package that Python finds -> version."""
+    versions: dict[str, str] = {}
+    for each in metadata.distributions():
+        name = each.metadata["Name"]
+        if name:  # a folder that a broken installation left has none
+            versions.setdefault(canonical(name), each.version)
+    return versions
+
+
+def holds(text: str, versions: Mapping[str, str]) -> bool:
+    """Whether ``versions`` satisfy a requirement, pre-releases of hosts included."""
+    asked = requirement(text)
+    version = versions.get(canonical(asked.name))
+    return version is not None and asked.specifier.contains(version, prereleases=True)
+
+
+def unmet(lines: Iterable[str], versions: Mapping[str, str]) -> list[str]:
+    """Requirements that do not hold: of ``lines``, and of what they require in turn."""
+    found, seen = [], set()
+    asked = [(line, "") for line in lines]
+    while asked:
+        line, extra = asked.pop()
+        if (line, extra) in seen or not _applies(line, extra):
+            continue
+        seen.add((line, extra))
+        if not holds(line, versions):
+            found.append(line)
+            continue
+        one = requirement(line)
+        for wanted in ("", *one.extras):
+            asked += [(each, wanted) for each in _requires(canonical(one.name))]
+    return found
+
+
+def broken(after: Mapping[str, str]) -> list[str]:
+    """What other packages require that holds now, and would not with the versions ``after``.
+
+    Args:
+        after: New versions of packages that are installed.
+
+    Returns:
+        As "gradio 5.1 needs huggingface-hub<1"; those of packages that are replaced are left out.
+    """
+    before = installed()
+    versions = before | dict(after)
+    lost = []
+    for name in sorted(before.keys() - after.keys()):
+        for line in _requires(name):
+            one = requirement(line)
+            touched = canonical(one.name) in after and _applies(line, "")
+            if touched and holds(line, before) and not holds(line, versions):
+                lost.append(f"{name} {before[name]} needs {one.name}{one.specifier}")
+    return lost
+
+
+@cache
+def _requires(name: str) -> tuple[str, ...]:
+    try:
+        return tuple(metadata.requires(name) or ())
+    except metadata.PackageNotFoundError:
+        return ()
+
+
+def _applies(line: str, extra: str) -> bool:
+    marker = requirement(line).marker
+    return marker is None or marker.evaluate({"extra": extra})
+
+
+def modules(name: str) -> set[str]:
+    """Modules that a package brings, as far as this process has imported them."""
+    try:
+        files = metadata.distribution(name).files or []
+    except metadata.PackageNotFoundError:
+        return set()
+    tops = {file.parts[0].removesuffix(".py").split(".")[0] for file in files if file.parts}
+    return tops & sys.modules.keys()
+
+
+def forget() -> None:
+    """Read again what is installed: something was."""
+    _requires.cache_clear()
+    importlib.invalidate_caches()
