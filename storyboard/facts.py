@@ -11,7 +11,8 @@ class Facts:
     title: str = "This machine"
 
     def __str__(self) -> str:
-        return "\n".join(f"  {name:<12} {value}" for name, value in self.rows)
+        width = max((len(name) for name, _ in self.rows), default=0)
+        return "\n".join(f"  {name:<{width}} {value}" for name, value in self.rows)
 
     def _repr_html_(self) -> str:
         from storyboard import show  # needs Pillow, which the first cell may have to install

@@ -101,13 +101,16 @@ def _applies(line: str, extra: str) -> bool:
 
 
 def modules(name: str) -> set[str]:
-    """Modules that a package brings, as far as this process has imported them."""
+    """Modules that a package brings, as far as this process has imported them.
+
+    Private ones are left out: setuptools' ``_distutils_hack`` is imported by every Python.
+    """
     try:
         files = metadata.distribution(name).files or []
     except metadata.PackageNotFoundError:
         return set()
     tops = {file.parts[0].removesuffix(".py").split(".")[0] for file in files if file.parts}
-    return tops & sys.modules.keys()
+    return {top for top in tops & sys.modules.keys() if not top.startswith("_")}
 
 
 def forget() -> None:

@@ -121,7 +121,7 @@ def _run(options: list[str], request: Request, folder: Path, tell: Callable | No
             said.lines.append(line.rstrip())
             large = LARGE.search(line) if tell else None
             if tell and large and (large[2].endswith("GB") or float(large[2].split()[0]) >= LEAST):
-                tell(f"install: downloading {large[1]}, {large[2]}")
+                tell(f"downloading {large[1]}, {large[2]}")
     if process.returncode:
         raise InstallError(why_not(said.text))
 
