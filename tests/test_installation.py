@@ -115,6 +115,8 @@ def test_what_would_break_the_host_is_refused_before_anything_is_installed(host)
     for path in (
         host.wheels / "numpy-2.0.2-py3-none-any.whl",
         wheels.wheel(host.folder, "tensorflow", "2.19.0", ("numpy<2.2,>=1.26",)),
+        # of a form that was valid once
+        wheels.wheel(host.folder, "lightning", "1.5", ("numpy (>=1.17.*)", "torch>=1.9.*")),
     ):
         host.has(path)
     before = host.versions()

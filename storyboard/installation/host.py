@@ -13,7 +13,7 @@ from storyboard.compat import packaging
 
 @cache
 def requirement(text: str) -> Any:
-    """``packaging``'s Requirement of a line such as ``torch>=2.6,<2.16``."""
+    """``packaging``'s Requirement of a line such as ``torch>=2.6,<2.16``; ValueError for none."""
     return packaging.part("requirements").Requirement(text)
 
 
@@ -45,7 +45,12 @@ def holds(text: str, versions: Mapping[str, str]) -> bool:
     """Whether ``versions`` satisfy a requirement, pre-releases of hosts included."""
     asked = requirement(text)
     version = versions.get(canonical(asked.name))
-    return version is not None and asked.specifier.contains(version, prereleases=True)
+    if version is None:
+        return False
+    try:
+        return asked.specifier.contains(version, prereleases=True)
+    except ValueError:  # a version of no known form
+        return False
 
 
 def unmet(lines: Iterable[str], versions: Mapping[str, str]) -> list[str]:
@@ -89,10 +94,20 @@ def broken(after: Mapping[str, str]) -> list[str]:
 
 @cache
 def _requires(name: str) -> tuple[str, ...]:
+    """What a package requires; lines of older packages that are not valid any more are left out."""
     try:
-        return tuple(metadata.requires(name) or ())
+        lines = metadata.requires(name) or ()
     except metadata.PackageNotFoundError:
         return ()
+    return tuple(filter(_is_valid, lines))
+
+
+def _is_valid(line: str) -> bool:
+    try:
+        requirement(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _applies(line: str, extra: str) -> bool:
