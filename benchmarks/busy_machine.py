@@ -27,6 +27,7 @@ from storyboard import threads
 WAYS = {  # what the environment says
     "spinning": {},  # the default
     "passive": {"OMP_WAIT_POLICY": "passive"},
+    "short spin": {"GOMP_SPINCOUNT": threads.SHORT},
     "one thread": {"OMP_NUM_THREADS": "1"},
     "by the load": {},  # which threads.choose adds to
 }

@@ -1,9 +1,10 @@
 """How the threads of matrix products wait for each other, chosen before torch is imported.
 
-By default they spin, which is quicker on an idle machine. Where another program holds one of their
-cores, all others spin until that one has its time slice: asleep they would leave it a core. On two
-cores drawing beside one busy program takes half the time asleep, and alone up to 1.4 times as long
-(``python -m benchmarks.busy_machine``), so the load decides. What is computed is the same.
+By default they spin for milliseconds. Where another program holds one of their cores, all others
+spin until that one has its time slice: asleep they would leave it a core. On two cores training and
+drawing beside one busy program take half the time asleep, and alone up to 1.4 times as long. A spin
+of about 0.1 ms costs drawing at most a fifth and training nothing, and is nearly as good as sleep
+where another program comes later (benchmarks/RESULTS.md). What is computed is the same.
 """
 
 import math
@@ -14,7 +15,9 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 OWN = ("OMP_", "GOMP_", "KMP_")  # variables of a host that has chosen
-POLICY, COUNT = "OMP_WAIT_POLICY", "OMP_NUM_THREADS"
+POLICY, COUNT, SPIN = "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"
+SHORT = "1000"  # turns of the loop in which GNU's threads spin, 300,000 by default
+SMALL = 4  # cores up to which a short spin is set; measured on two
 BUSY = 0.5  # cores that other programs use, from which on threads wait asleep
 LOOKS, WINDOW = 3, 0.2  # the least of three counts: a short burst is no load; seconds of each
 STAT = Path("/proc/stat")
@@ -49,8 +52,11 @@ def choose(environment: MutableMapping[str, str] | None = None) -> str:
             f"{limit:g} of {len(allowed)} cores"
         )
     used = load(set(allowed))
-    if used is None or used < BUSY:
-        return "threads: unchanged, no other program keeps a core busy"
+    if used is None or (used < BUSY and len(allowed) > SMALL):
+        return "threads: unchanged, no other program is seen to keep a core busy"
+    if used < BUSY:
+        environment[SPIN] = SHORT
+        return f"threads: they spin shortly ({SPIN}={SHORT}), no other program keeps a core busy"
     environment[POLICY] = "passive"
     return (
         f"threads: they wait asleep ({POLICY}=passive), as other programs use "

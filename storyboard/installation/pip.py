@@ -12,7 +12,7 @@ from pathlib import Path
 
 from storyboard.errors import InstallError
 
-LARGE = re.compile(r"Downloading \S*?([^/\s]+)-[\d.]+\S* \(([\d.]+ [MG]B)\)")
+LARGE = re.compile(r"Downloading (?:\S*/)?([\w.]+?)-\d\S* \(([\d.]+ [MG]B)\)")
 LEAST = 50  # MB of a download that is told
 NO_COMPILER = re.compile(r"command '\S*(?:gcc|cc|g\+\+|clang)\S*' failed|unable to execute '\S*cc'")
 FAILED = re.compile(r"Failed (?:to build|building wheel for) '?([\w.-]+)|╰─> ([\w.-]+)$", re.M)
