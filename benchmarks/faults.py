@@ -26,7 +26,7 @@ from benchmarks.faults_run import STAGES
 
 SECTIONS = ("kills", "pairs", "disks", "hubs", "damage", "inputs")
 # how much of each by default, and with --quick
-KILLS, PAIRS, DAMAGED, INPUTS = (50, 3), (8, 1), (40, 2), (2000, 70)
+KILLS, PAIRS, DAMAGED, INPUTS = (50, 3), (8, 1), (40, 2), (2000, 35)
 QUICK_STAGES = ["best"]  # of the disks: little is left to do after it
 
 
