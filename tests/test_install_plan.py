@@ -1,5 +1,8 @@
 """What an installation is said to do, and why pip could not, from what pip wrote."""
 
+import sys
+import sysconfig
+
 import pytest
 
 from storyboard.errors import InstallError
@@ -95,3 +98,13 @@ ERROR: ResolutionImpossible: for help visit https://pip.pypa.io/"""
 )
 def test_why_pip_stopped_is_one_sentence(said, sentence):
     assert sentence in pip.why_not(said) and "\n" not in pip.why_not(said)
+
+
+def test_the_python_of_the_operating_system_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    pip.check_usable()
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    pip.check_usable()  # an environment made from it
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
+    with pytest.raises(InstallError, match="forbids pip to change it: make an environment"):
+        pip.check_usable()

@@ -221,3 +221,12 @@ def test_where_pytorchs_index_is_not_reached_that_is_said(host):
     assert told[0].endswith("torch<2.8, the NVIDIA driver 470.82.01 runs CUDA 11")
     assert told[1].startswith(f"{wheels.NOWHERE}/cu118 is not reached, so torch comes from PyPI")
     assert told[2].startswith('the card is not used until `pip install "torch<2.8" torchvision')
+
+
+def test_an_environment_without_pip_is_told_how_to_get_it(host):
+    for path in host.site.glob("pip*"):
+        path.unlink()
+    ran = host.install(TORCH)
+    last = ran.stderr.strip().splitlines()[-1]
+    assert ran.returncode == 1
+    assert f"InstallError: {host.python} has no pip: run `{host.python} -m ensurepip`" in last
