@@ -21,6 +21,7 @@ SMALL = 4  # cores up to which a short spin is set; measured on two
 BUSY = 0.5  # cores that other programs use, from which on threads wait asleep
 LOOKS, WINDOW = 3, 0.2  # the least of three counts: a short burst is no load; seconds of each
 STAT = Path("/proc/stat")
+_set: dict[str, str] = {}  # by an earlier call in this process
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -36,13 +37,22 @@ def choose(environment: MutableMapping[str, str] | None = None) -> str:
         What was chosen and why, in one line.
     """
     environment = os.environ if environment is None else environment
-    own = sorted(name for name in environment if name.startswith(OWN))
+    own = {name: value for name, value in sorted(environment.items()) if name.startswith(OWN)}
+    if own and own == _set:
+        return "threads: as chosen before"
     if own:
         return f"threads: as this host has set {', '.join(own)}"
     if "torch" in sys.modules:
         return "threads: as they were, torch is loaded already"
 
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    line = _choose(environment, allowed)
+    _set.clear()
+    _set.update({name: value for name, value in environment.items() if name.startswith(OWN)})
+    return line
+
+
+def _choose(environment: MutableMapping[str, str], allowed: list[int]) -> str:
     limit = quota()
     if limit is not None and limit < len(allowed):
         environment[POLICY] = "passive"

@@ -86,6 +86,30 @@ def test_a_torch_that_cannot_be_imported_is_replaced(host):
 
 
 @pytest.mark.slow
+def test_a_torch_that_lacks_a_package_stays_and_gets_it(host):
+    code = "import sympy\n" + wheels.TORCH.format(cuda=None)
+    host.has(wheels.wheel(host.folder, "torch", "2.6.0", ("sympy",), code))
+    wheels.wheel(host.wheels, "sympy", "1.13.1")
+    ran = host.install(TORCH, VISION)
+    assert ran.returncode == 0, ran.stderr
+    lacking = (
+        "torch 2.6.0 stays and gets what it lacks (ModuleNotFoundError: No module named 'sympy')"
+    )
+    assert lacking in lines(ran)
+    assert host.versions()["torch"] == "2.6.0" and host.versions()["torchvision"] == "0.21.0"
+
+
+@pytest.mark.slow
+def test_a_torch_that_ends_its_process_is_not_replaced(host):
+    killed = "import os; os.kill(os.getpid(), 9)"  # as for lack of memory
+    host.has(wheels.torch(host.folder, "2.10.0", code=killed))
+    ran = host.install(TORCH, VISION)
+    last = ran.stderr.strip().splitlines()[-1]
+    assert "Importing torch ended its process with exit code -9: free some memory" in last
+    assert host.versions() == {"torch": "2.10.0"}
+
+
+@pytest.mark.slow
 def test_a_torchvision_built_for_another_torch_is_exchanged_for_the_one_that_fits(host):
     """Their versions fit, and torchvision cannot be imported: it is for another CUDA."""
     wrong = "raise RuntimeError('operator torchvision::nms does not exist')"

@@ -18,6 +18,7 @@ def machine(tmp_path, monkeypatch):
     stat = tmp_path / "stat"
     monkeypatch.setattr(threads, "STAT", stat)
     monkeypatch.setattr(threads, "GROUPS", tmp_path)
+    monkeypatch.setattr(threads, "_set", {})
     monkeypatch.delitem(sys.modules, "torch", raising=False)
 
     def choose(*looks, quota="max 100000", **environment):
@@ -80,6 +81,11 @@ def test_a_containers_quota_counts_instead_of_its_hosts_cores(machine):
 def test_what_a_host_has_set_stays(machine, name):
     line, environment = machine([1.0, 1.0], **{name: "1"})
     assert environment == {name: "1"} and line == f"threads: as this host has set {name}"
+
+
+def test_a_cell_that_is_run_again_knows_its_own_choice(machine):
+    _, environment = machine([1.0, 1.0])
+    assert machine([0.0, 0.0], **environment) == ("threads: as chosen before", environment)
 
 
 def test_a_torch_that_is_loaded_has_read_it_already(machine, monkeypatch):

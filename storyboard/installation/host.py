@@ -53,6 +53,13 @@ def holds(text: str, versions: Mapping[str, str]) -> bool:
         return False
 
 
+def fits(line: str, other: str, versions: Mapping[str, str]) -> bool:
+    """Whether a requirement holds, and what its package requires of the package ``other``."""
+    asked = [each for each in _requires(requirement(line).name) if _applies(each, "")]
+    of_other = [each for each in asked if canonical(requirement(each).name) == other]
+    return all(holds(each, versions) for each in (line, *of_other))
+
+
 def unmet(lines: Iterable[str], versions: Mapping[str, str]) -> list[str]:
     """Requirements that do not hold: of ``lines``, and of what they require in turn."""
     found, seen = [], set()

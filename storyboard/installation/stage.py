@@ -144,7 +144,7 @@ def _check_imports(names: Iterable[str]) -> None:
 def _versions(lines: list[str]) -> list[tuple[str, str]]:
     installed = host.installed()
     asked = {host.canonical(host.requirement(line).name) for line in lines}
-    return [(name, installed[name]) for name in SHOWN if name in asked]
+    return [(name, installed[name]) for name in SHOWN if name in asked & installed.keys()]
 
 
 def _restart(plan: Plan) -> str:

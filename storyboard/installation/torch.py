@@ -15,6 +15,7 @@ INDEX = "STORYBOARD_TORCH_INDEX"  # variable: address of a mirror of PyTorch's i
 OFFICIAL = "https://download.pytorch.org/whl"
 REACHED = 10  # seconds to wait for it
 PROBED = 300  # seconds; a first import from a slow disk takes a minute
+LACKING = "ModuleNotFoundError"  # of a package that pip is going to add
 PROBE = """
 import json, sys
 told = {"torch": "", "cuda": "", "error": "", "vision": "", "card": ""}
@@ -75,17 +76,25 @@ class Choice:
 
 
 def probe() -> Probe:
-    """Import torch and torchvision in a process of its own, and compute a little."""
+    """Import torch and torchvision in a process of its own, and compute a little.
+
+    Raises:
+        InstallError: It did not come to an end, which tells nothing of torch.
+    """
     command = [sys.executable, "-c", PROBE]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=PROBED, check=False)
-    except subprocess.TimeoutExpired:
-        return Probe(error=f"importing it took more than {PROBED} s")
-    lines = ran.stdout.strip().splitlines()
-    if ran.returncode or not lines:
-        last = (ran.stderr.strip().splitlines() or ["it ended the process"])[-1]
-        return Probe(error=f"exit code {ran.returncode}, {last}")
-    told = json.loads(lines[-1])
+    except subprocess.TimeoutExpired as error:
+        raise InstallError(
+            f"Importing torch takes more than {PROBED} s: "
+            "run this cell again when the machine is less busy."
+        ) from error
+    if ran.returncode:
+        raise InstallError(
+            f"Importing torch ended its process with exit code {ran.returncode}: free some memory "
+            "and run this cell again, or `pip uninstall -y torch torchvision` to get another torch."
+        )
+    told = json.loads(ran.stdout.strip().splitlines()[-1])
     return Probe(**{name: " ".join(text.split())[:200] for name, text in told.items()})
 
 
@@ -105,6 +114,9 @@ def choose(lines: list[str], versions: dict[str, str], card: drivers.Card | None
         tested = host.requirement(asked["torch"]).specifier
         return _new(card, f"torch {version} is not in the tested range ({tested})")
     found = probe()
+    if found.error.startswith(LACKING):
+        lacking = f"torch {version} stays and gets what it lacks ({found.error})"
+        return Choice((f"torch=={version}",), notes=(lacking,))
     if found.error:
         without = (f"torch!={version}",)
         return _new(card, f"torch {version} cannot be imported ({found.error})", without)
@@ -145,8 +157,8 @@ def _with_vision(kept: Choice, found: Probe, asked: str, versions: dict[str, str
     PyPI's fits by its version alone: a torch for another CUDA needs one of the same index.
     """
     version = versions.get("torchvision")
-    fits = not host.unmet([asked], versions)
-    if fits and not found.vision:
+    fits = host.fits(asked, "torch", versions)
+    if fits and (not found.vision or found.vision.startswith(LACKING)):
         return kept
 
     local = found.torch.partition("+")[2]
