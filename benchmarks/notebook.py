@@ -1,7 +1,8 @@
 """How long does the notebook take?  python -m benchmarks.notebook [-p NAME VALUE ...]
 
 Runs ``python -m storyboard`` into an empty folder and then once more, and shows the seconds of
-every cell. The packages are installed already; starting the kernel counts. The last line is JSON.
+every cell; ``--notebook`` names another than ``baseline.ipynb``. The packages are installed
+already; starting the kernel counts. The last line is JSON.
 """
 
 import argparse
@@ -15,9 +16,11 @@ from benchmarks import side_by_side
 from benchmarks.side_by_side import ROOT
 
 
-def run(output: Path, parameters: list[list[str]]) -> tuple[float, dict[str, float]]:
+def run(
+    notebook: Path, output: Path, parameters: list[list[str]]
+) -> tuple[float, dict[str, float]]:
     """Wall seconds of the whole, seconds of each cell by its first line that is no import."""
-    options = []
+    options = ["--notebook", str(notebook)]
     for name, value in [*parameters, ["output", str(output)]]:
         options += ["-p", name, value]
     began = time.perf_counter()
@@ -28,9 +31,9 @@ def run(output: Path, parameters: list[list[str]]) -> tuple[float, dict[str, flo
     if process.returncode:
         sys.exit(f"The notebook ended with exit code {process.returncode}; its output is above.")
 
-    notebook = json.loads((output / "baseline.executed.ipynb").read_text(encoding="utf-8"))
+    executed = json.loads((output / "baseline.executed.ipynb").read_text(encoding="utf-8"))
     by_cell = {}
-    for cell in notebook["cells"]:
+    for cell in executed["cells"]:
         duration = cell["metadata"].get("papermill", {}).get("duration")
         if cell["cell_type"] == "code" and duration:
             by_cell[_title("".join(cell["source"]))] = duration
@@ -50,10 +53,13 @@ def main() -> None:
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
     )
+    parser.add_argument("--notebook", type=Path, default=ROOT / "baseline.ipynb")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmark-notebook")
     arguments = parser.parse_args()
     output = side_by_side.fresh(arguments.output.resolve())
-    (first, cells), (second, again) = (run(output, arguments.parameter) for _ in range(2))
+    (first, cells), (second, again) = (
+        run(arguments.notebook, output, arguments.parameter) for _ in range(2)
+    )
     rows = [
         {"cell": name, "first run s": seconds, "second run s": again.get(name)}
         for name, seconds in cells.items()
