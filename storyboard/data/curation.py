@@ -29,11 +29,16 @@ class Curation:
         self._rows = {row.source: row for row in collected.rows if row.source}
         self._before: list[dict[str, Edit]] = []
 
-    def __str__(self) -> str:
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Of the pictures that are shown, of those taken out, and of captions changed."""
         taken_out = sum(not edit.keep for edit in self.edits.values())
-        described = sum(edit.keep for edit in self.edits.values() if edit)
+        return len(self.names), taken_out, len(self.edits) - taken_out
+
+    def __str__(self) -> str:
+        shown, taken_out, described = self.counts
         return (
-            f"{len(self.names)} pictures, {taken_out} taken out, {described} captions changed, "
+            f"{shown} pictures, {taken_out} taken out, {described} captions changed, "
             f"in {self.settings.folder / edits.FILE} ({edits.HEADER}), "
             "which clean and collect go by"
         )

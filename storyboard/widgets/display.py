@@ -13,7 +13,8 @@ from storyboard.errors import SettingsError, brief
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 LANGUAGES = ("zh", "en")  # of labels
 CARDS = "repeat(auto-fill, minmax({}px, 1fr))"  # as many columns as fit
-ERROR = "color:#c0392b"  # legible on white and on black
+# in the theme's own colour: no red is legible on white and on black
+ERROR = "font-weight:600;border-left:4px solid #c0392b;padding-left:6px"
 
 
 class Widgets:

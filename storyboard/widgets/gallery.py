@@ -130,15 +130,11 @@ class Gallery:
         self._show_state()
 
     def _show_state(self) -> None:
-        made = self.curation.edits.values()
         self.other.layout.display = None if self.action.value == "replace" else "none"
         self.apply.description = self.labels["apply"].format(len(self._names()))
         self.state.value = line(
             self.labels["state"].format(
-                len(self.curation.names),
-                sum(not edit.keep for edit in made),
-                sum(edit.keep for edit in made),
-                self.curation.settings.folder / edits.FILE,
+                *self.curation.counts, self.curation.settings.folder / edits.FILE
             )
         )
 
