@@ -188,16 +188,18 @@ def _device(device: str) -> str:
     import torch
 
     if device == devices.MPS:
+        free = devices.free_memory(device) / 2**30
         return (
-            f"Apple silicon, {devices.free_memory(device) / 2**30:.1f} GiB for its GPU; not tried"
+            f"Apple silicon, {free:.1f} GiB for its GPU, which was not tried: "
+            'set device="cpu" where it fails'
         )
     if device == devices.CPU and torch.backends.mps.is_available():
         return 'CPU (device="mps" takes Apple\'s GPU)'
     if device == devices.CPU and torch.cuda.is_available():
         return 'CPU (device="cuda" takes the card)'
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        left, total = torch.cuda.mem_get_info()
+        memory = f"{left / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         return f"{torch.cuda.get_device_name()}, {memory}, CUDA {torch.version.cuda}"
 
     card = drivers.card()

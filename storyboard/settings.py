@@ -82,8 +82,7 @@ class Settings:
         text_encoder_bits: 8 or 4 load Kolors' text encoder quantised, on a CUDA card with
             bitsandbytes; None keeps it whole.
         precision: Of the base, "bf16", "fp16" or "fp32"; the LoRA is always trained in fp32.
-        device: "cuda", "mps" (Apple silicon) or "cpu"; None takes a CUDA card, or for a base that
-            needs a card Apple's, or the CPU.
+        device: "cuda", "mps" (Apple silicon) or "cpu"; None takes the first that torch has.
         gradient_checkpointing: Compute activations twice, for a third of the memory; None decides
             by the card.
         text_encoder_on_cpu: The text encoders run on the CPU; None: where the card is too small.

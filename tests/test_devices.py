@@ -31,7 +31,7 @@ def plan(name, **changes):
     return memory.plan(bases.get(name), Settings(base=name, **changes))
 
 
-def test_a_mac_takes_its_gpu_for_bases_that_need_a_card(mac):
+def test_a_mac_takes_its_gpu(mac):
     made = plan("sdxl")
     assert (made.device, made.precision) == ("mps", "fp32")
     assert made.train_micro_batch_size == made.render_micro_batch_size == 1
@@ -41,10 +41,10 @@ def test_a_mac_takes_its_gpu_for_bases_that_need_a_card(mac):
     assert cache.PIXELS_PER_BATCH[made.device]
 
 
-def test_mini_stays_on_a_macs_cpu_unless_its_gpu_is_asked_for(mac):
-    assert plan("mini").device == "cpu"
-    asked = plan("mini", device="mps")
-    assert (asked.device, asked.precision, asked.gradient_checkpointing) == ("mps", "fp32", False)
+def test_mini_takes_a_macs_gpu_as_it_takes_a_card(mac):
+    made = plan("mini")
+    assert (made.device, made.precision, made.gradient_checkpointing) == ("mps", "fp32", False)
+    assert plan("mini", device="cpu").device == "cpu"
 
 
 def test_what_the_user_names_is_taken_on_a_mac(mac):
@@ -74,8 +74,8 @@ def test_a_mac_without_room_is_told_before(mac):
 
 def test_a_cuda_card_goes_before_and_the_cpu_can_be_asked_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices.choose(None, needs_card=False) == "cuda"
-    assert devices.choose("cpu", needs_card=True) == "cpu"
+    assert devices.choose(None) == "cuda"
+    assert devices.choose("cpu") == "cpu"
     with pytest.raises(ResourceError, match="torch computes on the CPU here"):
         memory.check(bases.get("sdxl"), Settings(base="sdxl", device="cpu"))
 
@@ -91,9 +91,9 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_the_check_cell_names_a_macs_gpu(mac, tmp_path):
-    rows = dict(check(Settings(base="mini", output=tmp_path, device="mps")).rows)
-    assert rows["device"] == "Apple silicon, 20.0 GiB for its GPU; not tried"
     rows = dict(check(Settings(base="mini", output=tmp_path)).rows)
+    assert rows["device"].startswith("Apple silicon, 20.0 GiB for its GPU, which was not tried")
+    rows = dict(check(Settings(base="mini", output=tmp_path, device="cpu")).rows)
     assert rows["device"] == 'CPU (device="mps" takes Apple\'s GPU)'
 
 

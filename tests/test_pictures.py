@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storyboard import collect
+from storyboard import collect, render, show
 from storyboard.data import pictures
 from storyboard.errors import SettingsError
 from storyboard.rendering import references
@@ -94,3 +94,15 @@ def test_a_reference_that_is_no_picture_is_one_sentence(kind, tmp_path):
     with pytest.raises(SettingsError, match="panel 2, .*a.png, cannot be read as a pict") as error:
         references.check_picture(path, "The reference of panel 2")
     assert "\n" not in str(error.value)
+
+
+def test_the_display_shows_a_panel_as_soon_as_it_is_written(trained, tmp_path, monkeypatch):
+    shown = []
+
+    def picture(_, title, paths):
+        shown.extend((title, path.name, path.is_file()) for path in paths)
+
+    monkeypatch.setattr(show.Live, "picture", picture)
+    settings, story, _, lora = trained
+    render(story, settings.but(output=str(tmp_path), render_batch_size=2), lora)
+    assert shown == [(f"panel {n}", f"panel-{n}.png", True) for n in (1, 2, 3)]

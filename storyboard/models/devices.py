@@ -7,13 +7,8 @@ from storyboard.errors import SettingsError
 CUDA, MPS, CPU = "cuda", "mps", "cpu"
 
 
-def choose(wanted: str | None, needs_card: bool) -> str:
-    """The device that is wanted, or the fastest that is known to work.
-
-    Args:
-        wanted: As in ``Settings.device``.
-        needs_card: The base is too large for a CPU. A small one stays on a Mac's CPU, which draws
-            the pictures of other machines' CPUs.
+def choose(wanted: str | None) -> str:
+    """``wanted``, as in ``Settings.device``, or the first that torch has: CUDA, MPS, the CPU.
 
     Raises:
         SettingsError: torch does not find the one that is wanted.
@@ -22,9 +17,7 @@ def choose(wanted: str | None, needs_card: bool) -> str:
 
     there = {CUDA: torch.cuda.is_available(), MPS: torch.backends.mps.is_available(), CPU: True}
     if wanted is None:
-        if there[CUDA]:
-            return CUDA
-        return MPS if there[MPS] and needs_card else CPU
+        return next(device for device, is_there in there.items() if is_there)
     if not there[wanted]:
         found = ", ".join(f'"{device}"' for device, is_there in there.items() if is_there)
         raise SettingsError(

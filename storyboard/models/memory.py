@@ -95,7 +95,7 @@ def plan(base: Base, settings: Settings, free: float | None = None) -> Plan:
         )
     if free is not None:
         return _plan_for_card(base, settings, free, has_bf16=True)
-    device = devices.choose(settings.device, is_large(base))
+    device = devices.choose(settings.device)
     if device == devices.CUDA:
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return _plan_for_card(base, settings, devices.free_memory(device), has_bf16)
@@ -193,7 +193,7 @@ def check(base: Base, settings: Settings, free: float | None = None) -> None:
         return
     precision = settings.precision
     if free is None:
-        device = devices.choose(settings.device, needs_card=True)
+        device = devices.choose(settings.device)
         if device == devices.CPU:
             raise ResourceError(
                 f"base={base.name!r} needs a CUDA card or Apple silicon, and torch computes on the "

@@ -176,15 +176,12 @@ def _draw(
             saving[index] = writer.submit(
                 pictures.save_panel, folder, index, drawing.image, drawing.record, text_chunks
             )
-            if not drawing.ends_batch:
-                continue
-
-            panels |= {index: saved.result() for index, saved in saving.items()}
-            numbers = ", ".join(str(index + 1) for index in saving)
-            paths = [folder / pictures.panel_file(index) for index in saving]
-            live.picture(f"panel {numbers}", paths)
-            saving.clear()
-            pictures.write_unfinished(folder, panels.values(), records)
+            written = [i for i, saved in saving.items() if drawing.ends_batch or saved.done()]
+            for i in written:
+                panels[i] = saving.pop(i).result()
+                live.picture(f"panel {i + 1}", [folder / pictures.panel_file(i)])
+            if drawing.ends_batch:
+                pictures.write_unfinished(folder, panels.values(), records)
 
     if cost := renderer.character_cost():
         print(cost, flush=True)
