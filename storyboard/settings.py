@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from storyboard import durations, paths, places, prompts
+from storyboard import cluster, durations, paths, places, prompts
 from storyboard.errors import SettingsError, brief
 from storyboard.story import MAX_SEED
 
@@ -106,6 +106,8 @@ class Settings:
             ``"modelscope:me/my-story"`` or ``"huggingface:me/my-story"``.
         time_budget: How long a call of ``train`` may take: ``"3h"``, ``"2h30m"``, ``"90m"`` or
             minutes as a number. It ends in time, with its state saved.
+        cluster: ``"local"`` (all GPUs of this machine), or the ``"host:port"`` of a Ray's head:
+            cleaning, training and ``render_many`` work there. None stays in this process.
 
     Raises:
         SettingsError: A value of another type or out of range, in one sentence.
@@ -145,6 +147,7 @@ class Settings:
     allow_operators: tuple[str, ...] = ()
     keep_in: str | None = None
     time_budget: str | float | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         for name in (*WHOLE_NUMBERS, *NUMBERS, *FURTHER_NUMBERS):
@@ -171,6 +174,7 @@ class Settings:
         self._check_operators()
         places.check("keep_in", self.keep_in)
         durations.check("time_budget", self.time_budget)
+        cluster.check_address(self.cluster)
 
     def _check_number(self, name: str, low: float, high: float, whole: bool = False) -> None:
         """Raise SettingsError unless it is a number in the range, or None where it may be."""

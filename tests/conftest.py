@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import secrets
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # fixtures whose tests train, or draw many pictures
 SLOW_FIXTURES = {"trained", "executed", "tiny_controlnets", "sketch"}
 
+# Ray reads these when it is imported; otherwise it would write a token into the home folder
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 if "PYTEST_XDIST_WORKER" in os.environ:
     # threads of two workers wait for each other; read when torch is imported, here and in children
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -187,3 +190,13 @@ def place(tmp_path):
     """A folder on what stands in for a mounted drive; only the drive is there."""
     (tmp_path / "drive").mkdir()
     return tmp_path / "drive" / "story"
+
+
+@pytest.fixture(scope="module")
+def two_nodes():
+    """A real Ray of two nodes with one CPU each."""
+    from tests.ray_cluster import TwoNodes
+
+    ray = TwoNodes()
+    yield ray
+    ray.end()

@@ -1,0 +1,100 @@
+"""A real Ray of two nodes on this machine, each a set of processes of its own."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+RAY = [
+    str(Path(sys.executable).with_name("ray")),
+    "start",
+    "--block",
+    "--disable-usage-stats",
+    "--node-ip-address=127.0.0.1",
+    "--num-cpus=1",
+    f"--object-store-memory={200 * 2**20}",
+]
+
+
+class TwoNodes:
+    """A head and a worker node with one CPU each, as ``ray start`` starts them.
+
+    Attributes:
+        address: Of the head.
+        nodes: The head first.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, as paths of sockets must be
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        _, _, port = self.address.partition(":")
+        self.nodes: list[subprocess.Popen] = []
+        self.add(
+            "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}"
+        )
+        self._wait_for(1)
+        self.add(f"--address={self.address}")
+        self._wait_for(2)
+
+    def add(self, *arguments: str) -> subprocess.Popen:
+        """Start a node; ``end(node)`` ends it as a machine that loses its power."""
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        with (self.folder / f"node-{len(self.nodes)}.log").open("wb") as log:
+            node = subprocess.Popen(
+                [*RAY, *arguments],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.nodes.append(node)
+        return node
+
+    def _wait_for(self, count: int, seconds: float = 120) -> None:
+        """Until so many nodes are alive."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            code = (
+                f"import ray; ray.init('{self.address}', log_to_driver=False); "
+                f"raise SystemExit(sum(n['Alive'] for n in ray.nodes()) != {count})"
+            )
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+            if done.returncode == 0:
+                return
+            time.sleep(0.5)
+        logs = "\n".join(path.read_text() for path in self.folder.glob("node-*.log"))
+        raise RuntimeError(f"Ray did not come up:\n{logs}")
+
+    def end(self) -> None:
+        """End every process that was started."""
+        for node in reversed(self.nodes):
+            end(node)
+        shutil.rmtree(self.folder)
+
+
+def end(node: subprocess.Popen) -> None:
+    """End ``node`` and all that it started."""
+    while found := of_node(node):
+        for each in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(found, timeout=5)
+
+
+def of_node(node: subprocess.Popen) -> list[psutil.Process]:
+    """The processes of ``node`` that live: all are in its session."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(each.pid) == node.pid and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each)
+    return found
