@@ -96,7 +96,7 @@ class Cluster:
                 _Batches,
                 fn_constructor_args=(worker, dict(arguments)),
                 batch_size=rows_at_once,
-                compute=data.ActorPoolStrategy(min_size=1, max_size=count),
+                compute=data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
                 num_cpus=0 if gpu else 1,
                 num_gpus=1 if gpu else 0,
             )

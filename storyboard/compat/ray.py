@@ -39,9 +39,10 @@ def connected(address: str) -> Iterator[ModuleType]:
             f'cluster={brief(address)} needs Ray: run %pip install "ray>=2.60,<2.61", or set '
             "cluster=None."
         )
-    with process.state_kept(), _environment_set(), quiet("ray"):
+    with process.state_kept(), _environment_set(), contextlib.ExitStack() as silence:
         import ray
 
+        silence.enter_context(quiet("ray"))  # the import has set its level
         if ray.is_initialized():
             yield ray
             return
