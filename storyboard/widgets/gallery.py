@@ -5,7 +5,7 @@ from typing import Any
 
 import ipywidgets
 
-from storyboard.data import edits
+from storyboard.data import edits_file
 from storyboard.data.curation import BULK, Curation
 from storyboard.errors import StoryboardError
 from storyboard.widgets.display import ERROR, cards, line, picture
@@ -134,7 +134,7 @@ class Gallery:
         self.apply.description = self.labels["apply"].format(len(self._names()))
         self.state.value = line(
             self.labels["state"].format(
-                *self.curation.counts, self.curation.settings.folder / edits.FILE
+                *self.curation.counts, self.curation.settings.folder / edits_file.FILE
             )
         )
 
