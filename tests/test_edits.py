@@ -125,3 +125,13 @@ def test_pictures_that_have_other_names_now_are_called_so(settings, folder):
     assert {row.source for row in again.rows} >= {"99.png"}
     assert report.captions.rows[-1].source == "9.png"
     assert {row.source for row in clean(again, settings).captions.rows} >= {"99.png"}
+
+
+def test_edits_that_lie_beside_the_pictures_are_no_listing_of_them(settings, folder):
+    settings = settings.but(output=str(folder))
+    (folder / "2.txt").unlink()
+    write(settings, "file_name,keep,text\n2.png,yes,猫\n3.png,no,\n")
+    collect(settings)
+    collected = Captions.load(folder / edits.COLLECTED)
+    assert {row.source: row.text for row in collected.rows}["2.png"] != "猫"
+    assert {row.source: row.text for row in collect(settings).rows}["2.png"] == "猫"
