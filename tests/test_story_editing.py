@@ -1,6 +1,7 @@
 """A story edited panel by panel: the calls, and the widgets as a browser would set them."""
 
 import sys
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -11,6 +12,7 @@ from storyboard import Panel, Reference, Story, edit_story, render, variations
 from storyboard.errors import RenderingError, SettingsError
 from storyboard.widgets import display, panels
 from storyboard.widgets.panels import PanelCards
+from tests.conftest import picture
 from tests.test_rendering import pixels
 
 
@@ -100,10 +102,28 @@ def test_variations_are_drawn_once(trained, tmp_path, capsys):
     strip = variations(story, settings, lora, panel=3, count=2, first=7)
     assert [caption for _, caption in strip.pictures] == ["seed 7", "seed 8"]
     capsys.readouterr()
-    variations(story, settings, lora, panel=3, count=3, first=7)
-    assert "drew 1 of 3 panels" in capsys.readouterr().out
+    assert variations(story, settings, lora, panel=3, count=2, first=7) == strip
+    assert "render: nothing to do" in capsys.readouterr().out
     alone = render(Story([Panel(story[2].text, "模糊", seed=8)]), settings, lora, tmp_path / "x")
     assert abs(pixels(alone.paths[0]) - pixels(strip.paths[1])).max() <= 1
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("character", [None, "shared"])
+def test_a_variation_follows_what_its_panel_follows(trained, tmp_path, number, character):
+    settings, story, _, lora = trained
+    settings = settings.but(output=str(tmp_path), character=character)
+    picture(3).save(tmp_path / "sketch.png")
+    panels = list(story)
+    panels[1] = Panel(story[1].text, reference=Reference(tmp_path / "sketch.png"))
+    if character is None:  # beside which panel 1 follows nothing
+        panels[0] = Panel(
+            story[0].text, reference=Reference(tmp_path / "sketch.png", control="image")
+        )
+    strip = variations(Story(panels), settings, lora, number, count=2, first=70)
+    panels[number - 1] = replace(panels[number - 1], seed=71)
+    kept = render(Story(panels), settings, lora).paths[number - 1]
+    assert abs(pixels(kept) - pixels(strip.paths[1])).max() <= 1
 
 
 @pytest.mark.parametrize("changes", [{"count": 0}, {"count": 65}, {"count": 1.5}, {"panel": 4}])
