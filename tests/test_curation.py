@@ -176,6 +176,43 @@ def test_what_a_widget_refuses_is_said_in_one_line(curation):
     assert "shorten it" in gallery.state.value and display.ERROR in gallery.state.value
 
 
+def test_a_tick_that_cannot_be_written_is_taken_back_and_the_line_says_why(curation, monkeypatch):
+    def refuse(*_):
+        raise ResourceError("The disk became full.")
+
+    monkeypatch.setattr("storyboard.artifacts.write_atomically", refuse)
+    gallery = Gallery(curation, "zh")
+    shown, tick, _ = gallery.cards.children[3].children
+    tick.value = False
+    assert tick.value and shown.layout.opacity == "1"
+    assert "The disk became full." in gallery.state.value
+
+
+def test_an_emptied_box_shows_the_collected_caption_and_a_refusal_goes_when_it_is_mended(curation):
+    gallery = Gallery(curation, "zh")
+    text = gallery.cards.children[3].children[2]
+    text.value = "别的"
+    text.value = " "
+    assert text.value == "画 3" == curation.text("3.png")
+    text.value = "长" * 10_001
+    assert "shorten it" in gallery.state.value
+    text.value = "画 3"
+    assert "共 10 张" in gallery.state.value
+
+
+def test_what_is_taken_out_is_not_counted_among_those_that_change(curation):
+    gallery = Gallery(curation, "zh")
+    gallery.cards.children[3].children[1].value = False
+    assert gallery.apply.description == "应用到 9 张"
+
+
+def test_a_picture_that_is_gone_is_a_line_and_the_others_are_shown(curation):
+    curation.collected.path(curation.row("3.png")).unlink()
+    gallery = Gallery(curation, "zh")
+    shown = [card.children[0].value for card in gallery.cards.children]
+    assert [display.ERROR in each for each in shown] == [number == 3 for number in range(10)]
+
+
 def test_a_large_set_is_shown_page_by_page(folder, settings):
     for n in range(10, 30):
         (folder / f"{n}.png").write_bytes((folder / "1.png").read_bytes())
