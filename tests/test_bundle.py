@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from storyboard import Pair, Story, bundle, clean, collect, render, score
+from storyboard import Pair, Story, bundle, clean, collect, render, save_workflow, score
 from storyboard.errors import BundleError, RenderingError
 from storyboard.exporting import data_card, page
 from storyboard.exporting.bundle import check_private
@@ -65,6 +65,7 @@ def test_pictures_that_others_were_drawn_over_are_refused_where_they_are_used(tr
         lambda: bundle(pictures, lora, settings),
         lambda: score(pictures, settings, captions),
         lambda: str(Pair(now, pictures)),
+        lambda: save_workflow(pictures),
         pictures._repr_html_,
     ):
         with pytest.raises(RenderingError, match="drawn over since, panel 3 is another one: run"):
