@@ -106,27 +106,33 @@ def image(text: str, width: int, height: int, drawing: str) -> str:
 def histogram(
     title: str, values: Sequence[float], low: float | None = None, high: float | None = None
 ) -> str:
-    """How many ``values`` lie where, as an image.
+    """How many ``values`` lie where, as an image; what is no number is passed over.
 
     Args:
         low, high: What lies below and above is grey. Drawn as lines where they lie within what is
             shown.
     """
-    least, largest = min(values), max(values)
+    values = [value for value in values if math.isfinite(value)]
+    least, largest = min(values, default=0.0), max(values, default=0.0)
     step = (largest - least) / BINS or 1.0
-    counts = [0] * BINS
+    kept, dropped = [0] * BINS, [0] * BINS
     for value in values:
+        is_kept = (low is None or value >= low) and (high is None or value <= high)
+        counts = kept if is_kept else dropped
         counts[min(BINS - 1, int((value - least) / step))] += 1
 
+    tallest = max(map(sum, zip(kept, dropped, strict=True))) or 1
     parts = []
-    for index, count in enumerate(counts):
-        middle = least + (index + 0.5) * step
-        is_kept = (low is None or middle >= low) and (high is None or middle <= high)
-        height = max(1.5, TALLEST * count / max(counts)) if count else 0
-        parts.append(
-            f"<rect x='{BIN * index}' y='{TALLEST + 2 - height:.1f}' width='{BIN - 1}' "
-            f"height='{height:.1f}' fill='{ACCENT if is_kept else MUTED}'/>"
-        )
+    for index in range(BINS):
+        bottom = TALLEST + 2.0
+        for count, colour in ((kept[index], ACCENT), (dropped[index], MUTED)):
+            if count:
+                height = max(1.5, TALLEST * count / tallest)
+                bottom -= height
+                parts.append(
+                    f"<rect x='{BIN * index}' y='{bottom:.1f}' width='{BIN - 1}' "
+                    f"height='{height:.1f}' fill='{colour}'/>"
+                )
     for limit in (low, high):
         if limit is not None and least <= limit <= largest:
             x = BIN * (limit - least) / step

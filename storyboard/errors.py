@@ -91,7 +91,7 @@ class TrainingError(StoryboardError):
 
 
 class RenderingError(StoryboardError):
-    """A picture that came out black, blank or not finite."""
+    """A picture that came out black, blank or not finite, or whose place another one took."""
 
 
 class ScoringError(StoryboardError):

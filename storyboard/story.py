@@ -14,7 +14,8 @@ from storyboard.records import TEXTS, PanelRecord
 from storyboard.reference import Reference
 
 MAX_PANELS = 64
-MAX_SEED = 2**63 - 1 - MAX_PANELS  # a panel without a seed adds its index
+LARGEST_SEED = 2**63 - 1  # of a panel
+MAX_SEED = LARGEST_SEED - MAX_PANELS  # of a story: a panel without a seed adds its index
 PARTS = ("prompt", "subject", "details", "modifiers", "style", "artist")
 
 
@@ -102,9 +103,9 @@ class Panel:
         is_whole = isinstance(self.seed, numbers.Integral) and not isinstance(self.seed, bool)
         if is_whole:
             object.__setattr__(self, "seed", int(self.seed))
-        if not is_whole or not 0 <= self.seed <= MAX_SEED:
+        if not is_whole or not 0 <= self.seed <= LARGEST_SEED:
             raise SettingsError(
-                f"Panel(seed={brief(self.seed)}) must be a whole number from 0 to {MAX_SEED}, "
+                f"Panel(seed={brief(self.seed)}) must be a whole number from 0 to {LARGEST_SEED}, "
                 "or be left out."
             )
 
@@ -258,8 +259,8 @@ def _read_back(path: Path) -> tuple[Panel, dict]:
     else:
         facts = {**content.settings, "tool": content.tool}
         notes = list(content.notes)
-        if seed is not None and seed > MAX_SEED:
-            notes.append(f"its seed {seed} is above {MAX_SEED}: the panel takes the story's")
+        if seed is not None and seed > LARGEST_SEED:
+            notes.append(f"its seed {seed} is above {LARGEST_SEED}: the panel takes the story's")
             facts["seed"], seed = seed, None
     try:
         panel = Panel(content.prompt, content.negative_prompt, seed)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from storyboard import Story, bundle, clean, collect, render
-from storyboard.errors import BundleError
+from storyboard import Pair, Story, bundle, clean, collect, render, save_workflow, score
+from storyboard.errors import BundleError, RenderingError
 from storyboard.exporting import data_card, page
 from storyboard.exporting.bundle import check_private
 
@@ -54,6 +54,24 @@ def test_a_bundle_holds_all_and_repeats_byte_for_byte(made):
     )
     assert contents(found.path)["lora.safetensors"] == lora.path.read_bytes()
     assert bundle(pictures, lora, settings, report).path.read_bytes() == first
+
+
+def test_pictures_that_others_were_drawn_over_are_refused_where_they_are_used(trained, tmp_path):
+    settings, story, captions, lora = trained
+    settings = settings.but(output=str(tmp_path))
+    pictures = render(story, settings, lora)
+    now = render(Story([*story[:2], "猫"], story.negative_prompt), settings, lora)
+    for use in (
+        lambda: bundle(pictures, lora, settings),
+        lambda: score(pictures, settings, captions),
+        lambda: str(Pair(now, pictures)),
+        lambda: save_workflow(pictures),
+        pictures._repr_html_,
+    ):
+        with pytest.raises(RenderingError, match="drawn over since, panel 3 is another one: run"):
+            use()
+    render(story, settings, lora)
+    assert bundle(pictures, lora, settings).path.is_file()
 
 
 def test_a_bundles_cards_say_what_was_done(made):

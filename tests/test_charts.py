@@ -36,14 +36,36 @@ def test_one_wild_loss_does_not_flatten_a_curve():
     assert "50.000" not in charts.curve(losses, 200)
 
 
+def bars_of(page):
+    """(x, height, colour) of each bar, from the left and from below."""
+    found = re.findall(r"<rect x='(\d+)'.*?height='([\d.]+)' fill='(#\w+)'", drawing(page))
+    return [(int(x), float(height), colour) for x, height, colour in found]
+
+
 def test_a_histogram_greys_what_its_limits_drop_and_names_them():
     drawn = charts.histogram("sharpness", [0.0, 0.1, 0.1, 0.9, 1.0], low=0.5)
-    bars = re.findall(r"height='([\d.]+)' fill='(#\w+)'", drawing(drawn))
-    assert len(bars) == charts.BINS
-    shown = [(height, colour) for height, colour in bars if float(height)]
-    assert [colour for _, colour in shown] == [charts.MUTED] * 2 + [charts.ACCENT] * 2
-    assert float(shown[1][0]) == charts.TALLEST == 2 * float(shown[0][0])
+    bars = bars_of(drawn)
+    assert [colour for _, _, colour in bars] == [charts.MUTED] * 2 + [charts.ACCENT] * 2
+    assert bars[1][1] == charts.TALLEST == 2 * bars[0][1]
     assert ">sharpness ≥ 0.5</figcaption>" in drawn and drawing(drawn).count("<path") == 1
+
+
+def test_a_bar_has_both_colours_where_its_values_are_kept_and_dropped():
+    last = charts.BIN * (charts.BINS - 1)
+    half = charts.TALLEST / 2
+    drawn = charts.histogram("width", [256, 511, 512], low=512)
+    assert bars_of(drawn) == [
+        (0, half, charts.MUTED),
+        (last, half, charts.ACCENT),
+        (last, half, charts.MUTED),
+    ]
+    assert bars_of(charts.histogram("width", [1, 2], high=1))[0][2] == charts.ACCENT
+
+
+def test_what_is_no_number_is_not_drawn():
+    drawn = charts.histogram("x", [float("nan"), 1.0, float("inf")])
+    assert len(bars_of(drawn)) == 1
+    assert bars_of(charts.histogram("x", [float("nan")], low=1)) == []
 
 
 def test_equal_values_and_limits_out_of_sight_are_drawn():

@@ -3,8 +3,9 @@
 import pytest
 
 from storyboard import collect, curate
-from storyboard.data import edits
-from storyboard.errors import DatasetError, SettingsError
+from storyboard.data import edits_file
+from storyboard.data.edits_file import Edit
+from storyboard.errors import DatasetError, ResourceError, SettingsError
 from storyboard.widgets import display
 from storyboard.widgets.gallery import PAGE, Gallery
 
@@ -60,10 +61,75 @@ def test_changes_are_taken_back_one_by_one(curation, settings):
     assert texts(settings)["3.png"] == "画 3"
 
 
+@pytest.mark.parametrize(
+    ("own", "change", "text"),
+    [
+        ("caterpillar", ("put_first", "cat"), "cat, caterpillar"),
+        ("cat, dog", ("put_first", "cat"), "cat, dog"),
+        ("cat", ("put_first", "cat"), "cat"),
+        ("二次元女孩", ("put_first", "二次元"), "二次元女孩"),
+        ("二次元，女孩", ("put_first", "二次元，"), "二次元，女孩"),
+        ("wildcat", ("put_last", "cat,"), "wildcat, cat"),
+        ("a cat", ("put_last", "cat"), "a cat"),
+        ("1,000 flowers, blurry", ("replace", "blurry", ""), "1,000 flowers"),
+        ("1,000 flowers", ("replace", "flowers", "trees"), "1,000 trees"),
+        ("a cat,", ("replace", "blurry", ""), "a cat,"),
+        ("blurry, a, blurry, blurry, b", ("replace", "blurry", ""), "a, b"),
+        ("猫，模糊，狗", ("replace", "模糊", ""), "猫，狗"),
+        ("a very blurry cat blurry, b", ("replace", "blurry", ""), "a very cat, b"),
+    ],
+)
+def test_words_are_put_once_and_what_is_taken_out_leaves_no_gap(curation, own, change, text):
+    curation.describe("1.png", own)
+    for _ in range(2):
+        getattr(curation, change[0])(*change[1:], ["1.png"])
+    assert curation.text("1.png") == text
+
+
+def test_what_was_written_meanwhile_stays(curation, settings):
+    path = settings.folder / edits_file.FILE
+    curation.keep("1.png", False)
+    again = curate(collect(settings), settings)
+    path.write_text("file_name,keep,text\n1.png,no,x\n2.png,no,\nother.png,no,\n", encoding="utf-8")
+    curation.keep("1.png", True)
+    curation.keep("3.png", False)
+    assert not curation.is_kept("2.png")
+    again.describe("4.png", "猫")
+    curation.undo()
+    assert path.read_text(encoding="utf-8-sig").splitlines() == [
+        "file_name,keep,text",
+        "1.png,yes,x",
+        "2.png,no,",
+        "other.png,no,",
+        "4.png,yes,猫",
+    ]
+    path.unlink()
+    again.keep("5.png", False)
+    assert len(path.read_text(encoding="utf-8-sig").splitlines()) == 2
+
+
+def test_a_change_that_cannot_be_written_is_not_made_and_can_still_be_taken_back(
+    curation, monkeypatch
+):
+    curation.keep("1.png", False)
+
+    def refuse(*_):
+        raise ResourceError("The disk became full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("storyboard.artifacts.write_atomically", refuse)
+        for change in (lambda: curation.keep("2.png", False), curation.undo):
+            with pytest.raises(ResourceError):
+                change()
+    assert curation.is_kept("2.png") and not curation.is_kept("1.png")
+    curation.undo()
+    assert curation.is_kept("1.png")
+
+
 def test_only_what_clean_kept_is_shown_and_what_was_taken_out(clean_by):
     captions, report = clean_by({"text_length_filter": {"min_len": 3}})
     settings_folder = captions.folder.parent
-    edits.write(settings_folder, {"2.png": edits.Edit(keep=False)})
+    edits_file.EditsFile(settings_folder, ["2.png"]).change({"2.png": Edit(keep=False)})
     some = report.captions
     some.rows[:] = some.rows[4:6]
 
@@ -78,12 +144,13 @@ def test_only_what_clean_kept_is_shown_and_what_was_taken_out(clean_by):
     [
         (lambda curation: curation.keep("x.png", False), "There is no picture 'x.png'"),
         (lambda curation: curation.describe("1.png", "a" * 10_001), "caption of 1.png has 10,001"),
+        (lambda curation: curation.replace("画 1", ""), "left of the caption of 1.png: take"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(curation, settings, change, said):
     with pytest.raises(DatasetError, match=said):
         change(curation)
-    assert not (settings.folder / edits.FILE).exists()
+    assert not (settings.folder / edits_file.FILE).exists()
 
 
 def test_widgets_write_what_is_ticked_and_typed(curation, settings):
@@ -109,6 +176,43 @@ def test_what_a_widget_refuses_is_said_in_one_line(curation):
     assert "shorten it" in gallery.state.value and display.ERROR in gallery.state.value
 
 
+def test_a_tick_that_cannot_be_written_is_taken_back_and_the_line_says_why(curation, monkeypatch):
+    def refuse(*_):
+        raise ResourceError("The disk became full.")
+
+    monkeypatch.setattr("storyboard.artifacts.write_atomically", refuse)
+    gallery = Gallery(curation, "zh")
+    shown, tick, _ = gallery.cards.children[3].children
+    tick.value = False
+    assert tick.value and shown.layout.opacity == "1"
+    assert "The disk became full." in gallery.state.value
+
+
+def test_an_emptied_box_shows_the_collected_caption_and_a_refusal_goes_when_it_is_mended(curation):
+    gallery = Gallery(curation, "zh")
+    text = gallery.cards.children[3].children[2]
+    text.value = "别的"
+    text.value = " "
+    assert text.value == "画 3" == curation.text("3.png")
+    text.value = "长" * 10_001
+    assert "shorten it" in gallery.state.value
+    text.value = "画 3"
+    assert "共 10 张" in gallery.state.value
+
+
+def test_what_is_taken_out_is_not_counted_among_those_that_change(curation):
+    gallery = Gallery(curation, "zh")
+    gallery.cards.children[3].children[1].value = False
+    assert gallery.apply.description == "应用到 9 张"
+
+
+def test_a_picture_that_is_gone_is_a_line_and_the_others_are_shown(curation):
+    curation.collected.path(curation.row("3.png")).unlink()
+    gallery = Gallery(curation, "zh")
+    shown = [card.children[0].value for card in gallery.cards.children]
+    assert [display.ERROR in each for each in shown] == [number == 3 for number in range(10)]
+
+
 def test_a_large_set_is_shown_page_by_page(folder, settings):
     for n in range(10, 30):
         (folder / f"{n}.png").write_bytes((folder / "1.png").read_bytes())
@@ -122,8 +226,8 @@ def test_a_large_set_is_shown_page_by_page(folder, settings):
 
 def test_without_a_notebook_its_text_says_which_file_it_is(curation, settings):
     shown = curation._repr_mimebundle_()
-    assert shown.keys() == {"text/plain"} and edits.HEADER in shown["text/plain"]
-    assert str(settings.folder / edits.FILE) in shown["text/plain"]
+    assert shown.keys() == {"text/plain"} and edits_file.HEADER in shown["text/plain"]
+    assert str(settings.folder / edits_file.FILE) in shown["text/plain"]
 
 
 def test_in_a_notebook_it_is_widgets(curation, monkeypatch):

@@ -1,11 +1,8 @@
-import csv
-
 import pytest
 
 from storyboard import clean, collect
-from storyboard.data import edits
+from storyboard.data import edits, edits_file
 from storyboard.data.captions import Captions
-from storyboard.data.edits import Edit
 from storyboard.errors import DatasetError
 
 RECIPE = "process:\n  - image_shape_filter:\n      min_width: 8\n"
@@ -20,7 +17,7 @@ def settings(folder, make_settings, tmp_path):
 
 def write(settings, text: str, encoding: str = "utf-8") -> None:
     settings.folder.mkdir(exist_ok=True)
-    (settings.folder / edits.FILE).write_text(text, encoding=encoding)
+    (settings.folder / edits_file.FILE).write_text(text, encoding=encoding)
 
 
 def test_what_is_taken_out_and_described_anew_reaches_clean_and_the_account(settings, capsys):
@@ -53,7 +50,7 @@ def test_clean_goes_by_what_was_decided_since_collect(settings):
     write(settings, "file_name,keep,text\n3.png,yes,猫\n")
     texts = {row.source: row.text for row in clean(edited, settings).captions.rows}
     assert len(texts) == 10 and texts["3.png"] == "猫"
-    (settings.folder / edits.FILE).unlink()
+    (settings.folder / edits_file.FILE).unlink()
     assert clean(edited, settings).captions.rows == captions.rows
 
 
@@ -72,7 +69,7 @@ def test_edits_do_not_collect_again_and_go_when_the_file_goes(settings):
     assert collect(settings) == once
     assert (once.folder / "metadata.jsonl").stat().st_mtime_ns == made
     assert (before.folder / "metadata.jsonl").stat().st_mtime_ns == written
-    (settings.folder / edits.FILE).unlink()
+    (settings.folder / edits_file.FILE).unlink()
     assert collect(settings) == before
 
 
@@ -109,7 +106,7 @@ def test_a_file_that_is_no_such_table_is_one_sentence(settings, text, said):
     write(settings, text)
     with pytest.raises(DatasetError, match=said) as error:
         collect(settings)
-    assert "\n" not in str(error.value) and edits.FILE in str(error.value)
+    assert "\n" not in str(error.value) and edits_file.FILE in str(error.value)
 
 
 def test_a_row_of_another_data_set_is_named_and_not_used(settings, capsys):
@@ -118,14 +115,23 @@ def test_a_row_of_another_data_set_is_named_and_not_used(settings, capsys):
     assert "no picture 'other/7.png' (and 1 more)" in capsys.readouterr().out
 
 
-def test_what_is_written_is_read_and_no_spreadsheet_takes_it_for_a_formula(tmp_path):
-    made = {
-        "a.png": Edit(keep=False),
-        'b "c", d.png': Edit(text='=1+1, "猫"'),
-        "e.png": Edit(),
-    }
-    path = edits.write(tmp_path, made)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = list(csv.reader(lines))
-    assert rows[1:] == [["a.png", "no", ""], ['b "c", d.png', "yes", '\'=1+1, "猫"']]
-    assert edits.read(tmp_path, made) == {name: edit for name, edit in made.items() if edit}
+def test_pictures_that_have_other_names_now_are_called_so(settings, folder):
+    write(settings, "file_name,keep,text\n0.png,no,\n")
+    report = clean(collect(settings), settings)
+    for suffix in ("png", "txt"):
+        if (folder / f"9.{suffix}").exists():
+            (folder / f"9.{suffix}").rename(folder / f"99.{suffix}")
+    again = collect(settings)
+    assert {row.source for row in again.rows} >= {"99.png"}
+    assert report.captions.rows[-1].source == "9.png"
+    assert {row.source for row in clean(again, settings).captions.rows} >= {"99.png"}
+
+
+def test_edits_that_lie_beside_the_pictures_are_no_listing_of_them(settings, folder):
+    settings = settings.but(output=str(folder))
+    (folder / "2.txt").unlink()
+    write(settings, "file_name,keep,text\n2.png,yes,猫\n3.png,no,\n")
+    collect(settings)
+    collected = Captions.load(folder / edits.COLLECTED)
+    assert {row.source: row.text for row in collected.rows}["2.png"] != "猫"
+    assert {row.source: row.text for row in collect(settings).rows}["2.png"] == "猫"

@@ -64,6 +64,7 @@ def test_another_style_than_most_goes_unless_its_caption_says_it(folder, clean_b
     _, report = clean_by({"image_style_filter": {}})
     assert list(dropped(report)) == ["0012"]
     assert "image_style personas" in dropped(report)["0012"]
+    assert report.operators[0].limits == {"image_style_probability": [0.8, None]}
 
 
 @pytest.mark.parametrize("operator", ["image_caption_filter", "image_style_filter"])
@@ -78,7 +79,7 @@ def test_pictures_that_the_classifier_cannot_read_all_stay(tmp_path, clean_by, o
         path.unlink()
         path.with_suffix(".txt").unlink()
     _, report = clean_by({operator: {}})
-    assert not report.dropped
+    assert not report.dropped and not report.operators[0].limits
     assert f"{operator} judged none: the classifier, which knows mini's drawings" in str(report)
 
 
@@ -121,9 +122,10 @@ def test_where_much_of_a_set_looks_like_text_only_sure_text_goes():
             operator = ImageTextLineFilter()
         operator.look_at_set(statistics)
         rows = [{Fields.stats: row} for row in statistics]
-        return [operator.process_single(row) for row in rows], operator.note
+        judged = [operator.process_single(row) for row in rows]
+        return judged, operator.limits()["image_text_line"], operator.note
 
-    assert kept(lines[:4] * 2 + lines[5:]) == ([True] * 8 + [False], "")
-    judged, note = kept(lines)
-    assert judged == [True] * 5 + [False]
+    assert kept(lines[:4] * 2 + lines[5:]) == ([True] * 8 + [False], [None, 0.55], "")
+    judged, limits, note = kept(lines)
+    assert judged == [True] * 5 + [False] and limits == [None, 0.85]
     assert note.startswith("finds text in 2 of 6 pictures, which may be fine lines of the drawing")

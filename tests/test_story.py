@@ -4,7 +4,7 @@ import pytest
 
 from storyboard import Panel, Story
 from storyboard.errors import SettingsError
-from storyboard.story import ResolvedPanel
+from storyboard.story import MAX_SEED, ResolvedPanel
 
 
 def test_strings_become_panels_and_inherit_the_negative_prompt():
@@ -118,3 +118,8 @@ def test_what_panels_share_stands_before_each():
 def test_what_panels_share_is_checked(shared):
     with pytest.raises(SettingsError, match="must be text|that is never"):
         Story(["a"], **shared)
+
+
+def test_panels_of_the_largest_seed_of_a_story_can_stand_alone():
+    plain = Story(["a", "b"]).plain(MAX_SEED)
+    assert plain.resolved(0) == Story(["a", "b"]).resolved(MAX_SEED)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from storyboard import denoising, render, strengths
+from storyboard import denoising, render, strengths, variations
 from storyboard.errors import LoraError, SettingsError
 from tests.test_rendering import pixels
 
@@ -57,6 +57,35 @@ def test_a_strip_shows_its_pictures_with_their_captions(trained, tmp_path):
     strip = strengths(story, settings.but(output=str(tmp_path)), lora, values=(0, 2))
     page = strip._repr_html_()
     assert page.count("data:image/jpeg;base64") == 2 and "strength 2" in page
+
+
+def test_a_strip_still_shows_its_pictures_when_others_were_drawn(trained, tmp_path):
+    settings, story, _, lora = trained
+    settings = settings.but(output=str(tmp_path))
+    near = 0.5 + 1e-9
+    strips = [
+        strengths(story, settings, lora, panel=2, values=(0.5, near)),
+        denoising(story, settings, lora, panel=2),
+        variations(story, settings, lora, panel=2, count=1),
+    ]
+    before = [path.read_bytes() for strip in strips for path in strip.paths]
+    strengths(story, settings, lora, panel=3, values=(0.5,))
+    denoising(story, settings, lora, panel=3)
+    variations(story, settings, lora, panel=3, count=1)
+    variations(story, settings, lora, panel=2, count=1, first=99)
+    assert [path.read_bytes() for strip in strips for path in strip.paths] == before
+    assert [caption for _, caption in strips[0].pictures] == [
+        "strength 0.5",
+        f"strength {near!r}",
+    ]
+    assert len(set(strips[0].paths)) == 2
+
+
+def test_strengths_of_no_lora_are_refused(trained, tmp_path):
+    settings, story, _, _ = trained
+    with pytest.raises(LoraError, match=r"strengths\(lora=None\) has no LoRA to draw with: give"):
+        strengths(story, settings.but(output=str(tmp_path)), None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_lora_is_one_sentence_before_anything_is_drawn(trained, tmp_path):

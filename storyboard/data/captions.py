@@ -123,6 +123,10 @@ class Captions:
             ) from error
         return cls(folder, rows, unreadable, digest, notes)
 
+    def names_json(self) -> list[list[str | None]]:
+        """Id and name of each row, which are no part of ``digest``."""
+        return [[row.id, row.source] for row in self.rows]
+
     def unreadable_json(self) -> list[dict]:
         """``unreadable`` as a manifest has it."""
         return [asdict(entry) for entry in self.unreadable]

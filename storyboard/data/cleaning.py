@@ -32,7 +32,7 @@ class CleaningReport:
             ``total == kept + dropped + unreadable``.
         operators: In the recipe's order.
         dropped: Each with its reason.
-        unreadable: What ``collect`` left out.
+        unreadable: What ``collect`` left out, and what ``edits.csv`` takes out.
         statistics: Everything measured of a row, by its id.
         origin: Folder of the collected pictures.
     """
@@ -118,7 +118,7 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
     """Run the recipe of ``settings`` over ``captions`` into ``<output>/cleaned``.
 
     Of captions that ``collect`` returned, those are cleaned that ``<output>/edits.csv`` leaves
-    (``data/edits.py``), however often it changed since.
+    (``data/edits_file.py``), however often it changed since.
 
     Raises:
         SettingsError: The recipe is missing; it names an operator that is unknown or not safe
@@ -135,6 +135,7 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
     fingerprint = artifacts.fingerprint(
         stage="clean",
         captions=captions.digest,
+        names=captions.names_json(),
         unreadable=captions.unreadable_json(),
         process=recipe.to_json(),
         networks=_networks(recipe),

@@ -30,8 +30,8 @@ GROWTH = 2  # free space asked for, in sizes of the data set: a picture may grow
 def collect(settings: Settings) -> Captions:
     """Bring the data set of ``settings`` into ``<output>/collected``.
 
-    What ``<output>/edits.csv`` takes out or describes anew (``data/edits.py``) is as it wants it
-    in what is returned, which lies in ``<output>/edited`` then.
+    What ``<output>/edits.csv`` takes out or describes anew (``data/edits_file.py``) is as it wants
+    it in what is returned, which lies in ``<output>/edited`` then.
 
     EXIF rotation is applied, transparency laid on white, colour profiles turned to sRGB. What
     cannot be read, picture, caption or row of a listing, is left out and listed in

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from storyboard import images
+from storyboard.data import edits_file
 from storyboard.data.beside import CaptionFiles, folded
 from storyboard.data.captions import Note
 from storyboard.data.listing_file import NOT_READ, ListedPicture, ListingFile, folder_of, suffix
@@ -55,6 +56,9 @@ class _Reader:
 
     def __init__(self, folder: Path, output: Path | None) -> None:
         self.tree = scan(folder, output)
+        # what was decided by hand of the set, where both folders are one, is no listing of it
+        if output and output.resolve() == self.tree.root:
+            self.tree.files.pop(edits_file.FILE, None)
         self.lookup = Lookup(self.tree, folder)
         self.captions = CaptionFiles(self.tree)
         self.listing = Listing()

@@ -56,6 +56,10 @@ class SetFilter(Filter):
         """Decide, by what was measured of all rows, how each is judged."""
         raise NotImplementedError
 
+    def limits(self) -> dict[str, list[float | None]]:
+        """The least and the largest value that it keeps of a statistic, as it judged this set."""
+        return {}
+
     def run(self, dataset, *, exporter=None, tracer=None, reduce=True):
         """As ``dj-process`` calls it."""
         measured = super().run(dataset, exporter=exporter, tracer=tracer, reduce=False)
@@ -100,6 +104,9 @@ class ImageTextLineFilter(SetFilter):
                 f"finds text in {above} of {len(lines)} pictures, which may be fine lines of the "
                 f"drawing: only those above {self.max_doubtful:g} go; look at the others"
             )
+
+    def limits(self) -> dict[str, list[float | None]]:
+        return {"image_text_line": [None, self.limit]}
 
     def compute_stats_single(self, sample, context=False):
         from storyboard.models import text_detector
@@ -221,6 +228,11 @@ class ImageStyleFilter(AttributeFilter):
         if count < self.min_style_share * len(matching):
             self.judges = False
             self.note = f"judged none: of {len(matching)} pictures only {count} are in one style"
+
+    def limits(self) -> dict[str, list[float | None]]:
+        return (
+            {"image_style_probability": [self.min_style_probability, None]} if self.judges else {}
+        )
 
     def process_single(self, sample):
         stats = sample[Fields.stats]

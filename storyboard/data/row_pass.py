@@ -98,13 +98,13 @@ def _enter(
     judging = sum(verdict.seconds[index] for verdict in before.values()) / workers
     seconds = time.perf_counter() - began + judging
     note = getattr(operator, "note", "")
-    # filters of the whole set share what the first of them measures
-    measured = getattr(operator, "MEASURES", None) or list(
+    measured = list(
         dict.fromkeys(
             name for verdict in before.values() for name in verdict.measured.get(str(index), [])
         )
     )
-    limits = limits_of(operator, measured)
+    is_of_set = hasattr(operator, "look_at_set")
+    limits = operator.limits() if is_of_set else limits_of(operator, measured)
     name = data_juicer.name_of(operator)
     account.enter(name, list(before), kept, reasons, seconds, note, limits)
     return kept

@@ -73,6 +73,7 @@ def bundle(
     Raises:
         BundleError: The pictures were drawn with another LoRA, a file is missing, or one would give
             away a path of this machine or a token.
+        RenderingError: Pictures of another story were drawn over them.
     """
     path = lora.path if isinstance(lora, Lora) else Path(lora).expanduser()
     _check_files(pictures, path)
@@ -106,6 +107,7 @@ def _check_files(pictures: Pictures, lora: Path) -> None:
     for needed in (lora, pictures.grid, *pictures.paths, *pictures.reference_paths):
         if not needed.is_file():
             raise BundleError(f"{needed} is missing: run the training and rendering cells again.")
+    pictures.check()
     digest = artifacts.digest_of_file(lora)
     if any(panel.lora is None or panel.lora.digest != digest for panel in pictures.panels):
         raise BundleError(

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from storyboard import artifacts
-from storyboard.data import edits, recipes
+from storyboard.data import edits_file, recipes
 from storyboard.errors import SettingsError
 from storyboard.settings import Settings
 
 STAGES = ("lora", "story", "base")  # folders with a manifest
 SCORES = "scores"
-EDITS = edits.FILE
+EDITS = edits_file.FILE
 CHECKPOINT = ".checkpoint"  # of a training that is not finished
 NOTES = "kept"  # what ``keep`` itself writes into the output folder
 SETTINGS = f"{NOTES}/settings.json"

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from storyboard import artifacts, images, png
+from storyboard.errors import RenderingError
 from storyboard.records import PanelRecord, RecordError, is_version_1
 
 # further text chunks of a panel's PNG, by name
@@ -50,12 +51,28 @@ class Pictures:
         """All panels in one picture."""
         return self.folder / GRID
 
+    def check(self) -> None:
+        """Look whether the pictures in the folder are those that were drawn from ``panels``.
+
+        Raises:
+            RenderingError: The folder says that another one took the place of a panel's.
+        """
+        listed = _listed(self.folder)
+        for index, panel in enumerate(self.panels):
+            now = listed.get(panel_file(index))
+            if now and now.as_drawn.fingerprint != panel.as_drawn.fingerprint:
+                raise RenderingError(
+                    f"The pictures in {self.folder} were drawn over since, panel {index + 1} is "
+                    "another one: run the rendering cell again."
+                )
+
     def __str__(self) -> str:
         return f"{len(self.panels)} pictures in {self.folder}, the grid in {self.grid}"
 
     def _repr_html_(self) -> str:
         from storyboard import show
 
+        self.check()
         prompts = [panel.prompt for panel in self.panels]
         return show.story(list(zip(self.paths, prompts, strict=True)))
 

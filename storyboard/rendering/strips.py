@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 
 from storyboard import artifacts, show, stages
-from storyboard.errors import SettingsError, brief
+from storyboard.errors import LoraError, SettingsError, brief
 from storyboard.lora.file import Lora
 from storyboard.models.run import resolve
 from storyboard.rendering import pictures, stage
 from storyboard.rendering.panels import panel_records
 from storyboard.settings import Settings
-from storyboard.story import Panel, Story
+from storyboard.story import MAX_PANELS, Panel, Story
 
 FOLDER = "strips"  # in the output folder
 SIDE = 150  # pixels of a picture in the display
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 MOMENTS = 6  # pictures of a denoising
-MAX_VARIATIONS = 64
+MAX_VARIATIONS = MAX_PANELS - 1  # panel 1 may be drawn too
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,19 @@ def strengths(
 
     Raises:
         SettingsError: The story has no such panel, or a strength is out of range.
-        LoraError, RenderingError, ResourceError: As of ``render``.
+        LoraError: There is no LoRA, or as of ``render``.
+        RenderingError, ResourceError: As of ``render``.
     """
     alone = _alone(story, settings, panel)
+    if lora is None:
+        raise LoraError(
+            "strengths(lora=None) has no LoRA to draw with: give it what the training cell returns."
+        )
     runs = [settings.but(lora_strength=value, character=None) for value in values]
-    folder = settings.folder / FOLDER / "strengths"
+    folder = settings.folder / FOLDER / "strengths" / f"panel-{panel}"
     drawn = []
     for each in runs:
-        strength = f"{each.lora_strength:g}"
+        strength = _exact(each.lora_strength)
         made = stage.render(alone, each, lora, folder / strength)
         drawn.append((made.paths[0], f"strength {strength}"))
     strip = Strip(folder, drawn)
@@ -100,7 +105,7 @@ def denoising(
     path = stage.lora_path(lora)
     [record] = panel_records(run, alone, path)
     moments = _moments(record.steps)
-    target = run.folder / FOLDER / "denoising"
+    target = run.folder / FOLDER / "denoising" / f"panel-{panel}"
     shown = [
         (target / f"step-{step:03d}.png", f"step {step} of {record.steps}") for step in moments
     ]
@@ -144,29 +149,42 @@ def variations(
 ) -> Strip:
     """Draw one panel by other seeds, to choose from, into ``<output>/strips/variations``.
 
-    Its reference and character consistency are left out.
+    Each is the picture that ``render`` draws of the panel with that seed: its reference and
+    character consistency, for which panel 1 is drawn too, are kept.
 
     Args:
         lora: None draws by the base alone.
         panel: Its number in the story, from 1.
-        count: How many pictures, 1 to 64.
+        count: How many pictures, 1 to 63.
         first: The first seed, the others follow it; None takes the one after the panel's own.
 
     Raises:
         SettingsError: The story has no such panel, or a number is out of range.
         LoraError, RenderingError, ResourceError: As of ``render``.
     """
-    [own] = _alone(story, settings, panel)
+    _check_number(story, panel)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_VARIATIONS:
         raise SettingsError(
             f"count={brief(count)} must be a whole number from 1 to {MAX_VARIATIONS}."
         )
-    first = (own.seed or 0) + 1 if first is None else first
-    panels = [Panel(own.prompt, own.negative_prompt, first + index) for index in range(count)]
-    folder = settings.folder / FOLDER / "variations" / f"panel-{panel}"
-    made = stage.render(Story(panels), settings.but(character=None), lora, folder)
-    captions = [f"seed {each.seed}" for each in panels]
-    strip = Strip(folder, list(zip(made.paths, captions, strict=True)))
+    resolved = story.resolved(settings.seed)
+    first = resolved[panel - 1].seed + 1 if first is None else first
+    drawn = [(panel, first + index) for index in range(count)]
+    follows_panel_1 = settings.character is not None and settings.character_picture is None
+    if follows_panel_1 and panel == 1:
+        settings = settings.but(character=None)
+    elif follows_panel_1:
+        drawn = [(1, resolved[0].seed), *drawn]
+
+    panels = []
+    for number, seed in drawn:
+        own = resolved[number - 1]
+        panels.append(Panel(own.prompt, own.negative_prompt, seed, story[number - 1].reference))
+    name = f"seeds-{first}-{first + count - 1}"
+    folder = settings.folder / FOLDER / "variations" / f"panel-{panel}" / name
+    made = stage.render(Story(panels), settings, lora, folder)
+    captions = [f"seed {each.seed}" for each in panels[-count:]]
+    strip = Strip(folder, list(zip(made.paths[-count:], captions, strict=True)))
     show.tell(strip)
     return strip
 
@@ -176,12 +194,22 @@ def _moments(steps: int) -> list[int]:
     return sorted({round(1 + i * (steps - 1) / (MOMENTS - 1)) for i in range(MOMENTS)})
 
 
+def _exact(value: float) -> str:
+    """``value`` as short as it can be written without becoming another."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _check_number(story: Story, number: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(story):
+        raise SettingsError(f"panel={brief(number)} must be a whole number from 1 to {len(story)}.")
+
+
 def _alone(story: Story, settings: Settings, number: int) -> Story:
     """A story of panel ``number`` alone, with what its story shares and its seed.
 
     Raises:
         SettingsError: There is no such panel.
     """
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(story):
-        raise SettingsError(f"panel={brief(number)} must be a whole number from 1 to {len(story)}.")
+    _check_number(story, number)
     return Story([story.plain(settings.seed)[number - 1]])

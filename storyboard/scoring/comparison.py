@@ -15,7 +15,13 @@ class Pair:
         self.base, self.lora = base, lora
 
     def difference(self) -> float:
-        """Mean absolute difference of the two sets, 0 to 255."""
+        """Mean absolute difference of the two sets, 0 to 255.
+
+        Raises:
+            RenderingError: Pictures of another story were drawn over one of them.
+        """
+        self.base.check()
+        self.lora.check()
         differences = []
         for base, lora in zip(self.base.paths, self.lora.paths, strict=True):
             one, other = images.read(base).image, images.read(lora).image

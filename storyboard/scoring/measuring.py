@@ -25,10 +25,12 @@ def measure(
 
     Raises:
         ScoringError: A picture is gone.
+        RenderingError: Another one took its place.
     """
     for path in pictures.paths:
         if not path.is_file():
             raise ScoringError(f"{path} is gone: run the cell that draws it again.")
+    pictures.check()
 
     prompts = [plain(panel.prompt) for panel in pictures.panels]  # without A1111's weights
     digests = [artifacts.digest_of_file(path) for path in pictures.paths]

@@ -44,6 +44,7 @@ def score(
 
     Raises:
         ScoringError: A picture is gone.
+        RenderingError: Pictures of another story were drawn over them.
     """
     judge = _judge_for(settings, preference)
     folder = settings.folder / FOLDER

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from storyboard.data import edits
+from storyboard.data import edits, edits_file
 from storyboard.data.captions import Captions
 from storyboard.data.curation import Curation
 from storyboard.settings import Settings
@@ -14,7 +14,7 @@ def curate(
 ) -> "CurationWidgets":
     """Show ``captions`` with a tick and a box for the caption of each, and what was taken out.
 
-    Every change is written to ``<output>/edits.csv`` at once (``data/edits.py``); ``clean``
+    Every change is written to ``<output>/edits.csv`` at once (``data/edits_file.py``); ``clean``
     and ``collect``, run again, go by it. What is returned has all of it as methods too.
 
     Args:
@@ -27,7 +27,7 @@ def curate(
     """
     collected = Captions.load(settings.folder / edits.COLLECTED)
     named = [row.source for row in collected.rows if row.source]
-    made = edits.read(settings.folder, named)
+    made = edits_file.read(settings.folder, named)
     shown = {row.source for row in captions.rows}
     shown |= {name for name, edit in made.items() if not edit.keep}
     names = [name for name in named if name in shown]

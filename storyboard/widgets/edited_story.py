@@ -1,7 +1,7 @@
 """A story while it is edited: its words and seeds, its pictures, variations to choose from."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,15 @@ class EditedStory:
         """Of the panels, from 1."""
         return range(1, len(self.story) + 1)
 
+    @property
+    def changed(self) -> list[int]:
+        """Numbers of the panels that have other words or another seed than when they were drawn."""
+        drawn = [(each.prompt, each.negative_prompt, each.seed) for each in self.pictures.panels]
+        now = [astuple(panel) for panel in self.story.resolved(self.settings.seed)]
+        return [number for number in self.numbers if now[number - 1] != drawn[number - 1]]
+
     def draw(self) -> Pictures:
-        """Draw the panels that changed."""
+        """Draw all panels that changed."""
         self.pictures = render(self.story, self.settings, self.lora)
         return self.pictures
 

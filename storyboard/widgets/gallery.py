@@ -5,7 +5,7 @@ from typing import Any
 
 import ipywidgets
 
-from storyboard.data import edits
+from storyboard.data import edits_file
 from storyboard.data.curation import BULK, Curation
 from storyboard.errors import StoryboardError
 from storyboard.widgets.display import ERROR, cards, line, picture
@@ -54,7 +54,10 @@ class Gallery:
         self.number = 0  # of the page, from 0
 
         self.state = ipywidgets.HTML()
-        self.filter = ipywidgets.Text(placeholder=self.labels["filter"], layout=dict(ROOMY))
+        # not at every key: the page's pictures are made anew
+        self.filter = ipywidgets.Text(
+            placeholder=self.labels["filter"], continuous_update=False, layout=dict(ROOMY)
+        )
         self.back = ipywidgets.Button(icon="chevron-left", layout={"width": "40px"})
         self.forward = ipywidgets.Button(icon="chevron-right", layout={"width": "40px"})
         self.page = ipywidgets.Label()
@@ -102,16 +105,17 @@ class Gallery:
     def _names(self) -> list[str]:
         return self.curation.containing(self.filter.value)
 
-    def _try(self, change: Callable[[], None], show: bool = False) -> None:
-        """Make a change; where it is refused, say why instead."""
+    def _try(self, change: Callable[[], None], show: bool = False) -> bool:
+        """Make a change; where it is refused, say why instead. Returns whether it was made."""
         try:
             change()
         except StoryboardError as error:
             self.state.value = line(str(error), ERROR)
-            return
+            return False
         if show:
             self._show()
         self._show_state()
+        return True
 
     def _show(self) -> None:
         """Fill the page."""
@@ -131,17 +135,17 @@ class Gallery:
 
     def _show_state(self) -> None:
         self.other.layout.display = None if self.action.value == "replace" else "none"
-        self.apply.description = self.labels["apply"].format(len(self._names()))
+        count = sum(map(self.curation.is_kept, self._names()))
+        self.apply.description = self.labels["apply"].format(count)
         self.state.value = line(
             self.labels["state"].format(
-                *self.curation.counts, self.curation.settings.folder / edits.FILE
+                *self.curation.counts, self.curation.settings.folder / edits_file.FILE
             )
         )
 
     def _card(self, name: str) -> Any:
         curation = self.curation
-        path = curation.collected.path(curation.row(name))
-        shown = ipywidgets.HTML(picture(path, SIDE, name), layout={"min_height": f"{WIDTH}px"})
+        shown = ipywidgets.HTML(self._picture(name), layout={"min_height": f"{WIDTH}px"})
         kept = ipywidgets.Checkbox(
             curation.is_kept(name), description=self.labels["keep"], indent=False
         )
@@ -154,15 +158,27 @@ class Gallery:
         shown.layout.opacity = text.layout.opacity = _opacity(kept.value)
 
         def tick(change: dict) -> None:
-            self._try(lambda: curation.keep(name, change["new"]))
-            shown.layout.opacity = text.layout.opacity = _opacity(change["new"])
+            if change["new"] != curation.is_kept(name):
+                self._try(lambda: curation.keep(name, change["new"]))
+                kept.value = curation.is_kept(name)  # another where it was refused
+            shown.layout.opacity = text.layout.opacity = _opacity(kept.value)
 
         def write(change: dict) -> None:
-            self._try(lambda: curation.describe(name, change["new"]))
+            if change["new"] == curation.text(name):
+                self._show_state()
+            elif self._try(lambda: curation.describe(name, change["new"])):
+                text.value = curation.text(name)  # the collected one where it was emptied
 
         kept.observe(tick, "value")
         text.observe(write, "value")
         return ipywidgets.VBox([shown, kept, text])
+
+    def _picture(self, name: str) -> str:
+        path = self.curation.collected.path(self.curation.row(name))
+        try:
+            return picture(path, SIDE, name)
+        except StoryboardError as error:  # it is gone since
+            return line(str(error), ERROR)
 
 
 def _opacity(kept: bool) -> str:

@@ -95,7 +95,11 @@ def save_workflow(
     """Write the graph beside the pictures; returns ``workflow.json``, which ComfyUI's page opens.
 
     ``workflow_api.json`` is for its server. Arguments and errors as ``workflow``.
+
+    Raises:
+        RenderingError: Pictures of another story were drawn over them.
     """
+    pictures.check()
     graph = workflow(pictures, lora_name, strength, models, strength_clip)
     artifacts.write_json(pictures.folder / "workflow_api.json", graph["api"])
     artifacts.write_json(pictures.folder / "workflow.json", graph["ui"])
