@@ -6,6 +6,7 @@ Every message is one sentence: what is wrong, where, what to do.
 import os
 import reprlib
 import unicodedata
+from collections.abc import Callable
 
 MAX_SHOWN = 100  # characters of a value in a message
 _MAX_DIGITS = 40
@@ -126,9 +127,13 @@ class BundleError(StoryboardError):
     """A story bundle that is not whole, or not safe to open or to give away."""
 
 
-def reason(error: BaseException) -> str:
-    """Type and first line of an error of a library, for a message; of our own the message alone."""
-    lines = str(error).strip().splitlines()
+def reason(error: BaseException, mask: Callable[[str], str] = str) -> str:
+    """Type and first line of an error of a library, for a message; of our own the message alone.
+
+    Args:
+        mask: Takes out of its text what may not be shown, before it is cut short.
+    """
+    lines = mask(str(error)).strip().splitlines()
     first = " ".join(lines[0].split()).rstrip(".") if lines else ""
     if isinstance(error, StoryboardError):
         return first

@@ -19,6 +19,7 @@ from storyboard.data.rows import caption_of
 from storyboard.data.text_files import Refusal, Text
 from storyboard.data.tree import shown
 from storyboard.errors import DatasetError, ResourceError
+from storyboard.models import tokens
 from storyboard.models.download import LOCAL_ROOT
 
 DEFAULT = "AI-ModelScope/lowres_anime"
@@ -91,7 +92,8 @@ def fetch(dataset_id: str, cache: Path) -> Path:
                 if written and written % PICTURES_A_MESSAGE == 0:
                     print(f"collect: {written} pictures", flush=True)
     except _failures() as error:
-        raise _explained(error, dataset_id, folder, written) from error
+        # without the client's own error, which may quote a token
+        raise _explained(error, dataset_id, folder, written) from None
     complete.touch()
     return folder
 
@@ -139,7 +141,7 @@ def _explained(
             "free some space and run this cell again to go on from there."
         )
     what = f"broke off after {written} pictures" if written else "cannot be read"
-    first_line = next(iter(str(error).splitlines()), "")[:LONGEST_REASON]
+    first_line = next(iter(tokens.masked(str(error)).splitlines()), "")[:LONGEST_REASON]
     return DatasetError(
         f"{dataset_id} {what} ({type(error).__name__}: {first_line}): check the name and the "
         'network and run this cell again to go on from there, or set dataset to "sample".'

@@ -15,7 +15,7 @@ from storyboard.data.cleaning import CleaningReport
 from storyboard.errors import BundleError
 from storyboard.exporting import data_card, licences, model_card, page
 from storyboard.lora.file import Lora
-from storyboard.models.uploading import tokens
+from storyboard.models import tokens
 from storyboard.rendering.stage import Pictures
 from storyboard.settings import Settings
 
@@ -140,7 +140,7 @@ def check_private(files: dict[str, bytes], further: tuple[str, ...] = ()) -> Non
     """
     paths = [str(Path.home()), str(Path.cwd())]
     paths += [text for text in further if Path(text).expanduser().is_absolute()]
-    secrets = [token.encode() for token in tokens()]
+    secrets = [token.encode() for token in tokens.in_environment()]
     for path in paths:
         if len(path) > 3:
             secrets += [path.encode() + end for end in (b"/", b"\\", b'"')]

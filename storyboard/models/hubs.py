@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storyboard import disks, errors
+from storyboard.models import tokens
 
 ANSWERS = {
     401: "it does not exist, or needs a login",
@@ -95,7 +96,10 @@ def publishing(model: HubModel) -> list[Hub]:
 
 
 def reason(error: Exception) -> str:
-    """Why a client failed, for a message: the hub's answer in words, or what the client says."""
+    """Why a client failed, for a message: the hub's answer in words, or what the client says.
+
+    No token is in it.
+    """
     failed = getattr(error, "failed_files", None)  # of ModelScope's client, by name
     if failed:
         name, error = next(iter(failed.items()))
@@ -105,7 +109,7 @@ def reason(error: Exception) -> str:
         return f"{ANSWERS[status]} (HTTP {status})"
     if status >= 500:
         return f"the hub is out of order (HTTP {status})"
-    return errors.reason(error)
+    return errors.reason(error, tokens.masked)
 
 
 def status_of(error: Exception) -> int:

@@ -5,20 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from storyboard.errors import StoryboardError, UnreachableError
+from storyboard.models import tokens
 from storyboard.places import HUBS
-
-TOKENS = (  # environment variables of the hubs' clients
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "MODELSCOPE_API_TOKEN",
-)
-SHORTEST_TOKEN = 8  # characters
-
-
-def tokens() -> list[str]:
-    """The hubs' tokens that the environment holds."""
-    values = [os.environ.get(name, "").strip() for name in TOKENS]
-    return [value for value in values if len(value) >= SHORTEST_TOKEN]
 
 
 def send(
@@ -69,9 +57,7 @@ def _failure(call: Callable[[], object], token: str | None = None) -> str | None
         raise
     except Exception as error:
         # of whatever kind a client's libraries raise: its text and its frames may hold the token
-        text = str(error)
-        for secret in filter(None, [token, *tokens()]):
-            text = text.replace(secret, "***")
+        text = tokens.masked(str(error), token)
         return f"{type(error).__name__} {' '.join(text.split())[:200]}"
     return None
 
