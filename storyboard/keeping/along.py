@@ -60,13 +60,13 @@ class Along:
         try:
             with disks.working_in(folder), locks.hold(folder, self.what):
                 kept = copy_to(self.place, self.settings)
-        except StoryboardError as error:
+        except (StoryboardError, OSError) as error:  # what was made here is not worth less by it
             self._fail(error, always=last)
             return
         self.failure = None
         self._print(str(kept), kept.where, always=last)
 
-    def _fail(self, error: StoryboardError, always: bool) -> None:
+    def _fail(self, error: Exception, always: bool) -> None:
         self.failure = str(error)
         line = f"{self.what}: what is made is not kept: {error}"
         self._print(line, line, always)

@@ -7,7 +7,8 @@ set.
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from storyboard import artifacts, errors
@@ -28,19 +29,20 @@ class Folder:
 
     def check(self, output: Path) -> None:
         """Raise KeepingError where this is no place for copies of ``output``."""
-        if _is_within(self.path, output) or _is_within(output, self.path):
-            raise KeepingError(
-                f"{self.path} and the output folder {output} lie in each other: name a folder "
-                "elsewhere, on a disk that the host does not wipe."
-            )
-        if not self.path.parent.is_dir():
-            # as below a drive that is not mounted: a folder made there would be wiped too
-            raise KeepingError(
-                f"There is no folder {self.path.parent}: mount the drive, or make that folder, "
-                "and run this cell again."
-            )
-        if self.path.exists() and not self.path.is_dir():
-            raise KeepingError(f"{self.path} is a file: name a folder.")
+        with reading(self.path):
+            if _is_within(self.path, output) or _is_within(output, self.path):
+                raise KeepingError(
+                    f"{self.path} and the output folder {output} lie in each other: name a folder "
+                    "elsewhere, on a disk that the host does not wipe."
+                )
+            if not self.path.parent.is_dir():
+                # as below a drive that is not mounted: a folder made there would be wiped too
+                raise KeepingError(
+                    f"There is no folder {self.path.parent}: mount the drive, or make that folder, "
+                    "and run this cell again."
+                )
+            if self.path.exists() and not self.path.is_dir():
+                raise KeepingError(f"{self.path} is a file: name a folder.")
 
     def check_private(self) -> None:
         """Who can read a folder is not for us to say."""
@@ -50,25 +52,25 @@ class Folder:
 
     def note(self, output: Path) -> str:
         """What ought to be known of the place; empty if nothing."""
-        if artifacts.disk_of(self.path) == artifacts.disk_of(output):
-            return f"the same disk as {output}: a host that wipes one wipes both"
+        with reading(self.path):
+            if artifacts.disk_of(self.path) == artifacts.disk_of(output):
+                return f"the same disk as {output}: a host that wipes one wipes both"
         return ""
 
     def sizes(self) -> dict[str, int] | None:
         """Bytes of what may be files of copies, by name; None where there is no folder."""
-        if not self.path.is_dir():
-            return None
-        try:
+        with reading(self.path):
+            if not self.path.is_dir():
+                return None
             paths = [path for path in self.path.iterdir() if path.is_file()]
             for name in contents.FOLDERS:
                 paths += [path for path in (self.path / name).rglob("*") if path.is_file()]
             return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in paths}
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
 
     def others(self, sizes: Mapping[str, int]) -> list[str]:
         """Everything in the folder but hidden files, which systems make in any."""
-        return sorted(path.name for path in self.path.iterdir() if path.name[0] != ".")
+        with reading(self.path):
+            return sorted(path.name for path in self.path.iterdir() if path.name[0] != ".")
 
     def fetch(self, names: Iterable[str]) -> Path:
         """A folder in which the files ``names`` can be read."""
@@ -141,8 +143,17 @@ def _copy(source: Path, target: Path) -> None:
         raise OSError(f"{target} came out cut off")
 
 
-def _unreadable(path: Path, error: OSError) -> UnreachableError:
-    return UnreachableError(
-        f"{path} cannot be read ({reason(error)}): see whether it is mounted, and run this cell "
-        "again."
-    )
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the operating system refuses inside, as a drive that drops out does, is the place's.
+
+    Raises:
+        UnreachableError: As one sentence.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnreachableError(
+            f"{path} cannot be read ({reason(error)}): see whether it is mounted, and run this "
+            "cell again."
+        ) from error

@@ -1,8 +1,7 @@
 """Bring a kept copy back into an output folder, from which a run then goes on."""
 
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from storyboard import artifacts, disks, locks, stages
@@ -10,6 +9,7 @@ from storyboard.errors import KeepingError, ResourceError
 from storyboard.keeping import contents, copies, place
 from storyboard.keeping.contents import Origin
 from storyboard.keeping.copies import Copy, StoredFile
+from storyboard.keeping.folder import CHUNK, reading
 from storyboard.keeping.place import Found, Kept, Place
 from storyboard.settings import Settings
 
@@ -147,13 +147,24 @@ def _is_as_kept(path: Path, file: StoredFile) -> bool:
 
 
 def _copy(source: Path, target: Path, file: StoredFile) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copyfile(source, target)
-    except FileNotFoundError as error:
-        raise DamagedCopy(f"{file.at} is missing") from error
+    with disks.writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as writing:
+            for chunk in _chunks(source, file):
+                writing.write(chunk)
     if not _is_as_kept(target, file):
         raise DamagedCopy(f"{file.at} is cut off or changed")
+
+
+def _chunks(source: Path, file: StoredFile) -> Iterator[bytes]:
+    """The bytes at the place, whose faults are not those of the disk here."""
+    with reading(source):
+        try:
+            with source.open("rb") as stored:
+                while chunk := stored.read(CHUNK):
+                    yield chunk
+        except FileNotFoundError as error:
+            raise DamagedCopy(f"{file.at} is missing") from error
 
 
 def _order(name: str) -> tuple[bool, str]:
