@@ -154,12 +154,38 @@ def test_what_was_made_since_it_was_kept_stays(kept_settings, place, capsys):
     """A notebook that begins with restore() and is run again on a machine that lost nothing."""
     keep(kept_settings, place)
     kept.make(kept_settings, 2)
-    (kept_settings.folder / "story" / "story.json").unlink()
+    (kept_settings.folder / "scores" / "story.json").unlink()
     before = kept.tree(kept_settings.folder)
     restore(kept_settings, place)
     assert "files here are later and stay, such as .checkpoint/" in capsys.readouterr().out
-    after = kept.tree(kept_settings.folder)
-    assert after == before | {"story/story.json": b"story.json 1"}
+    assert kept.tree(kept_settings.folder) == before | {"scores/story.json": b"{}"}
+
+
+def test_what_was_made_since_is_not_mixed_with_what_is_older(kept_settings, place, capsys):
+    """Trained again for other checkpoints, drawn again with fewer panels, decisions undone."""
+    keep(kept_settings, place)
+    with artifacts.building(kept_settings.folder / "lora") as lora:
+        kept.write(lora / "lora.safetensors", "another")
+        artifacts.write_manifest(lora, "train", "def")
+    story = kept_settings.folder / "story"
+    (story / "panel-1.png").unlink()
+    artifacts.write_manifest(story, "render", "def", names=["story.png", "story.json"])
+    (kept_settings.folder / "edits.csv").unlink()
+    before = kept.tree(kept_settings.folder)
+    done = restore(kept_settings, place)
+    assert kept.tree(kept_settings.folder) == before
+    gone = {"lora/checkpoints/step-000004.safetensors", "story/panel-1.png", "edits.csv"}
+    assert not gone & done.files.keys()
+    assert "; older than that, or deleted here: 3, such as edits.csv)" in capsys.readouterr().out
+
+
+def test_a_whole_folder_that_is_gone_comes_back_beside_later_ones(kept_settings, place):
+    keep(kept_settings, place)
+    lora = kept.tree(kept_settings.folder / "lora")
+    shutil.rmtree(kept_settings.folder / "lora")
+    kept.write(kept_settings.folder / "story" / "story.png", "drawn since")
+    restore(kept_settings, place)
+    assert kept.tree(kept_settings.folder / "lora") == lora
 
 
 def test_of_two_machines_the_one_that_fell_behind_is_told(kept_settings, elsewhere, place):

@@ -67,6 +67,14 @@ def is_note(name: str) -> bool:
     return name.startswith(f"{NOTES}/")
 
 
+def whole_of(name: str) -> str:
+    """The folder of a stage or a training in which ``name`` lies; ``name`` where it is in none."""
+    parts = name.split("/")
+    if parts[0] in STAGES:
+        return parts[0]
+    return "/".join(parts[:2]) if parts[0] == CHECKPOINT else name
+
+
 def write_notes(settings: Settings) -> None:
     """Write the settings, the recipe and the captions into ``<output>/kept``."""
     folder = settings.folder

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from storyboard import artifacts, disks, locks, stages
@@ -22,9 +23,10 @@ class DamagedCopy(Exception):
 def restore(settings: Settings, where: Path | str | None = None) -> Kept:
     """Bring what ``keep`` copied back into the output folder, whole or not at all.
 
-    What is there already stays. Stages then find their results, and training goes on from its last
-    kept checkpoint to the same LoRA. Where nothing has been kept yet a line says so. Of two copies
-    the newer is taken, unless it is damaged, which is said.
+    What is there already stays, and what was made or deleted there since is not mixed with older
+    files. Stages then find their results, and training goes on from its last kept checkpoint to
+    the same LoRA. Where nothing has been kept yet a line says so. Of two copies the newer is taken,
+    unless it is damaged, which is said.
 
     Args:
         where: As of ``keep``.
@@ -81,7 +83,8 @@ def _bring_back(source: Place, copy: Copy, sizes: Mapping[str, int], output: Pat
     """
     if missing := copy.missing(sizes):
         raise DamagedCopy(f"{missing} is missing or cut off")
-    wanted, later = _compared(copy, output)
+    here = _compared(copy, output)
+    wanted = here.wanted
     needed = sum(file.size for file in wanted.values())
     if lacking := artifacts.free_space_needed(output, needed):
         raise ResourceError(
@@ -102,36 +105,64 @@ def _bring_back(source: Place, copy: Copy, sizes: Mapping[str, int], output: Pat
                 with disks.writing(target):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     (Path(scratch) / name).replace(target)
-    files = {name: file.size for name, file in copy.files.items()}
-    note = f"{len(later)} files here are later and stay, such as {later[0]}" if later else ""
-    return Kept("restore", str(source), files, needed, note)
+    files = {name: file.size for name, file in copy.files.items() if name not in here.gone}
+    return Kept("restore", str(source), files, needed, here.note)
 
 
-def _compared(copy: Copy, output: Path) -> tuple[dict[str, StoredFile], list[str]]:
-    """What is not here, and what was changed here since it was kept.
+@dataclass(frozen=True)
+class Compared:
+    """A copy, and what of it is in an output folder.
+
+    Attributes:
+        wanted: What is not here, and comes back.
+        later: Names of what was changed here since it was kept.
+        gone: Names of what is not here, and stays away: older than what is here, or deleted.
+    """
+
+    wanted: dict[str, StoredFile]
+    later: list[str]
+    gone: list[str]
+
+    @property
+    def note(self) -> str:
+        """For the reader; empty if all came back."""
+        told = []
+        if self.later:
+            told.append(f"{len(self.later)} files here are later and stay, such as {self.later[0]}")
+        if self.gone:
+            which = f"{len(self.gone)}, such as {self.gone[0]}"
+            told.append(f"older than that, or deleted here: {which}")
+        return "; ".join(told)
+
+
+def _compared(copy: Copy, output: Path) -> Compared:
+    """What ``output`` has of ``copy``.
 
     Raises:
         KeepingError: A file here is another than the kept one, and not a later one.
     """
     is_later = contents.origin_of(output).has(copy.run, copy.number)
-    wanted, later = {}, []
+    absent, other = [], []
     for name, file in copy.files.items():
         path = output / name
-        there = path.exists() or path.is_symlink()
-        if not there:
-            wanted[name] = file
-        elif path.is_file() and _is_as_kept(path, file):
-            continue
-        elif is_later:
-            later.append(name)
-        elif contents.is_note(name):
-            wanted[name] = file
-        else:
+        if not (path.exists() or path.is_symlink()):
+            absent.append(name)
+        elif not (path.is_file() and _is_as_kept(path, file)):
+            other.append(name)
+
+    if not is_later:
+        if foreign := [name for name in other if not contents.is_note(name)]:
             raise KeepingError(
-                f"{path} is not the file that was kept ({copy.made}): move it away, or set output "
-                "to another folder, or go on without restore() if this is the one you want."
+                f"{output / foreign[0]} is not the file that was kept ({copy.made}): move it away, "
+                "or set output to another folder, or go on without restore() if this is the one "
+                "you want."
             )
-    return wanted, later
+        return Compared({name: copy.files[name] for name in (*absent, *other)}, [], [])
+
+    made_since = {contents.EDITS, *map(contents.whole_of, other)}
+    gone = [name for name in absent if contents.whole_of(name) in made_since]
+    wanted = {name: copy.files[name] for name in absent if name not in gone}
+    return Compared(wanted, other, gone)
 
 
 def _note_origin(output: Path, run: str, number: int) -> None:
