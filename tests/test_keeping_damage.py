@@ -116,9 +116,12 @@ def test_of_two_copies_the_one_that_is_whole_is_taken(
     assert kept.worth_keeping(back.folder) == kept.worth_keeping(elsewhere.folder)
 
 
-def test_a_file_that_is_gone_from_the_place_is_copied_again(kept_settings, elsewhere, place):
+@pytest.mark.parametrize("how", ["gone", "cut", "emptied"])
+def test_a_file_that_is_not_whole_at_the_place_is_copied_again(
+    kept_settings, elsewhere, place, how
+):
     keep(kept_settings, place)
-    (place / "lora" / "lora-0001.safetensors").unlink()
+    damage(place / "lora" / "lora-0001.safetensors", how)
     keep(kept_settings, place)
     restore(elsewhere, place)
     assert kept.worth_keeping(elsewhere.folder) == kept.worth_keeping(kept_settings.folder)
@@ -128,6 +131,8 @@ def damage(path: Path, how: str) -> None:
     content = path.read_bytes()
     if how == "gone":
         path.unlink()
+    elif how == "emptied":
+        path.write_bytes(b"")
     elif how == "cut":
         path.write_bytes(content[: len(content) // 2])
     else:

@@ -1,10 +1,16 @@
 """Keeping in a repository at a hub, and bringing back; a server stands in for both hubs."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from storyboard import keep, restore
 from storyboard.errors import KeepingError
+from storyboard.keeping import copies
 from storyboard.keeping.along import Along
+from storyboard.keeping.copies import StoredFile
+from storyboard.keeping.repository import Repository
+from storyboard.places import RepositoryId
 from tests import kept
 from tests.upload_server import TOKEN, UploadHub
 
@@ -113,6 +119,14 @@ def test_an_upload_that_breaks_off_leaves_the_copy_before(kept_settings, elsewhe
     hub.fault = None
     restore(elsewhere, place)
     assert kept.worth_keeping(elsewhere.folder) == expected
+
+
+def test_a_size_that_a_hub_does_not_list_is_not_missing(monkeypatch):
+    listed = {"lora/lora-0001.safetensors": 0, "story/story-0001.png": 3}
+    monkeypatch.setattr(Repository, "_hub", lambda self: SimpleNamespace(files=lambda: listed))
+    sizes = Repository(RepositoryId("modelscope", "me/story")).sizes()
+    for name, is_there in zip(listed, (True, False), strict=True):
+        assert copies.is_there(StoredFile(at=name, size=4, digest="0" * 64), sizes) is is_there
 
 
 def test_a_hub_that_is_away_is_one_sentence(kept_settings, monkeypatch, tmp_path):

@@ -20,6 +20,7 @@ from storyboard.records import Record, Sha256
 from storyboard.seals import is_sealed, sealed
 
 KEPT_COPIES = 2  # the newest ones; the files of others are deleted
+Sizes = Mapping[str, int | None]  # bytes of files at a place by name; None where it does not say
 LIST = re.compile(r"kept-(\d{4,9})\.json")
 README = "README.md"
 ABOUT = """# Kept by Storyboard · Storyboard 的备份
@@ -78,7 +79,7 @@ class Copy(Record):
         """Bytes of all its files."""
         return sum(file.size for file in self.files.values())
 
-    def missing(self, sizes: Mapping[str, int]) -> str | None:
+    def missing(self, sizes: Sizes) -> str | None:
         """Where a file should lie that is not among ``sizes``, whole by its size."""
         for file in self.files.values():
             if not is_there(file, sizes):
@@ -89,9 +90,9 @@ class Copy(Record):
         return json.dumps(sealed(self.model_dump()), ensure_ascii=False, indent=1) + "\n"
 
 
-def is_there(file: StoredFile, sizes: Mapping[str, int]) -> bool:
-    """Whether it is listed, with its size or, where a hub lists none, with 0."""
-    return sizes.get(file.at) in (file.size, 0 if file.size else file.size)
+def is_there(file: StoredFile, sizes: Sizes) -> bool:
+    """Whether it is listed, with its size if any."""
+    return file.at in sizes and sizes[file.at] in (None, file.size)
 
 
 def read(path: Path) -> Copy | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from storyboard import artifacts, errors
 from storyboard.errors import KeepingError, UnreachableError
 from storyboard.keeping import contents
+from storyboard.keeping.copies import Sizes
 
 CHUNK = 2**20  # bytes
 
@@ -57,7 +58,7 @@ class Folder:
                 return f"the same disk as {output}: a host that wipes one wipes both"
         return ""
 
-    def sizes(self) -> dict[str, int] | None:
+    def sizes(self) -> Sizes | None:
         """Bytes of what may be files of copies, by name; None where there is no folder."""
         with reading(self.path):
             if not self.path.is_dir():
@@ -67,7 +68,7 @@ class Folder:
                 paths += [path for path in (self.path / name).rglob("*") if path.is_file()]
             return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in paths}
 
-    def others(self, sizes: Mapping[str, int]) -> list[str]:
+    def others(self, sizes: Sizes) -> list[str]:
         """Everything in the folder but hidden files, which systems make in any."""
         with reading(self.path):
             return sorted(path.name for path in self.path.iterdir() if path.name[0] != ".")

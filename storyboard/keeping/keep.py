@@ -9,7 +9,7 @@ from storyboard import artifacts, locks, stages
 from storyboard.errors import KeepingError
 from storyboard.keeping import contents, copies, place
 from storyboard.keeping.contents import Origin
-from storyboard.keeping.copies import Copy, StoredFile
+from storyboard.keeping.copies import Copy, Sizes, StoredFile
 from storyboard.keeping.place import Found, Kept, Place
 from storyboard.settings import Settings
 
@@ -125,7 +125,7 @@ def _write(
         target.write({listed.name: listed})
 
 
-def _stale(whole: list[Copy], sizes: Mapping[str, int]) -> list[str]:
+def _stale(whole: list[Copy], sizes: Sizes) -> list[str]:
     """Lists and files of copies that are no longer kept, or were never finished."""
     kept = whole[: copies.KEPT_COPIES]
     used = {file.at for copy in kept for file in copy.files.values()}

@@ -8,7 +8,7 @@ from typing import Protocol
 from storyboard import places
 from storyboard.errors import SettingsError
 from storyboard.keeping import copies
-from storyboard.keeping.copies import Copy
+from storyboard.keeping.copies import Copy, Sizes
 from storyboard.keeping.folder import Folder
 from storyboard.keeping.repository import Repository
 from storyboard.settings import Settings
@@ -32,10 +32,10 @@ class Place(Protocol):
     def note(self, output: Path) -> str:
         """What ought to be known of the place; empty if nothing."""
 
-    def sizes(self) -> dict[str, int] | None:
+    def sizes(self) -> Sizes | None:
         """Bytes of the files here by name; None where the place is not made yet."""
 
-    def others(self, sizes: Mapping[str, int]) -> list[str]:
+    def others(self, sizes: Sizes) -> list[str]:
         """What lies in a place without copies: some of it may be the user's own."""
 
     def fetch(self, names: Sequence[str]) -> Path:
@@ -60,7 +60,7 @@ class Found:
     """
 
     exists: bool
-    sizes: dict[str, int]
+    sizes: Sizes
     copies: list[Copy]
     damaged: list[str]
 

@@ -11,6 +11,7 @@ from storyboard import locks
 from storyboard.compat import quiet
 from storyboard.errors import KeepingError, UnreachableError
 from storyboard.keeping import copies
+from storyboard.keeping.copies import Sizes
 from storyboard.models import hubs, uploading
 from storyboard.models.hubs import HubModel
 from storyboard.places import HUBS, RepositoryId
@@ -60,12 +61,13 @@ class Repository:
         """Nothing ought to be known of the place."""
         return ""
 
-    def sizes(self) -> dict[str, int] | None:
-        """Bytes of its files by name; None where no repository is seen."""
+    def sizes(self) -> Sizes | None:
+        """Bytes of its files by name; None where no repository is seen, or for an unlisted size."""
         failure = ""
         with quiet.quiet_hubs():
             try:
-                return self._hub().files()
+                # 0 stands for what the hub does not say
+                return {name: size or None for name, size in self._hub().files().items()}
             except Exception as error:  # clients raise whatever an answer leads to
                 if hubs.status_of(error) in ABSENT:
                     return None
@@ -74,7 +76,7 @@ class Repository:
             f"{self.where} cannot be read ({failure}): check the network, and run this cell again."
         )
 
-    def others(self, sizes: Mapping[str, int]) -> list[str]:
+    def others(self, sizes: Sizes) -> list[str]:
         """Its files but those that hubs make with it."""
         return sorted(set(sizes) - MADE_BY_HUBS)
 

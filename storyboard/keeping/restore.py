@@ -1,7 +1,7 @@
 """Bring a kept copy back into an output folder, from which a run then goes on."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from storyboard import artifacts, disks, locks, stages
 from storyboard.errors import KeepingError, ResourceError
 from storyboard.keeping import contents, copies, place
 from storyboard.keeping.contents import Origin
-from storyboard.keeping.copies import Copy, StoredFile
+from storyboard.keeping.copies import Copy, Sizes, StoredFile
 from storyboard.keeping.folder import CHUNK, reading
 from storyboard.keeping.place import Found, Kept, Place
 from storyboard.settings import Settings
@@ -73,7 +73,7 @@ def _newest(source: Place, found: Found, output: Path) -> Kept:
     )
 
 
-def _bring_back(source: Place, copy: Copy, sizes: Mapping[str, int], output: Path) -> Kept:
+def _bring_back(source: Place, copy: Copy, sizes: Sizes, output: Path) -> Kept:
     """Bring back what is not here.
 
     Raises:
