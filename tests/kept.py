@@ -47,6 +47,13 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+def stored(place: Path, name: str, number: int = 1) -> Path:
+    """What copy ``number`` wrote of the file ``name``; of ``kept.json`` its list."""
+    path = place / name
+    (found,) = path.parent.glob(f"{path.stem}-{number:04d}-*{path.suffix}")
+    return found
+
+
 def worth_keeping(folder: Path) -> dict[str, bytes]:
     """What ``keep`` promises of ``folder``."""
     left_out = ("collected/", "cleaned/", "cache/", "kept/run.json")

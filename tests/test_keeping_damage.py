@@ -77,24 +77,25 @@ def test_a_first_copy_that_breaks_off_can_be_made_again(
 @pytest.mark.parametrize(
     ("name", "how", "what"),
     [
-        ("lora/lora-0001.safetensors", "gone", "lora-0001.safetensors is missing or cut off"),
-        ("lora/lora-0001.safetensors", "cut", "lora-0001.safetensors is missing or cut off"),
-        ("story/story-0001.png", "changed", "story-0001.png is cut off or changed"),
-        ("kept-0001.json", "cut", "kept-0001.json is cut off or changed"),
-        ("kept-0001.json", "changed", "kept-0001.json is cut off or changed"),
+        ("lora/lora.safetensors", "gone", "is missing or cut off"),
+        ("lora/lora.safetensors", "cut", "is missing or cut off"),
+        ("story/story.png", "changed", "is cut off or changed"),
+        ("kept.json", "cut", "is cut off or changed"),
+        ("kept.json", "changed", "is cut off or changed"),
     ],
 )
 def test_a_damaged_copy_is_named_in_one_sentence(kept_settings, elsewhere, place, name, how, what):
     keep(kept_settings, place)
-    damage(place / name, how)
-    with pytest.raises(KeepingError, match=f"No copy in .* is whole .*{what}") as error:
+    stored = kept.stored(place, name)
+    damage(stored, how)
+    with pytest.raises(KeepingError, match=f"No copy .* is whole .*{stored.name} {what}") as error:
         restore(elsewhere, place)
     assert "\n" not in str(error.value)
     assert not elsewhere.folder.exists() or not any(elsewhere.folder.iterdir())
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "changed"])
-@pytest.mark.parametrize("name", ["story/story-0002.png", "kept-0002.json"])
+@pytest.mark.parametrize("name", ["story/story.png", "kept.json"])
 def test_of_two_copies_the_one_that_is_whole_is_taken(
     kept_settings, elsewhere, place, name, how, capsys
 ):
@@ -103,10 +104,10 @@ def test_of_two_copies_the_one_that_is_whole_is_taken(
     expected = kept.worth_keeping(kept_settings.folder)
     kept.make(kept_settings, 2)
     keep(kept_settings, place)
-    damage(place / name, how)
+    damage(kept.stored(place, name, 2), how)
     restore(elsewhere, place)
     assert kept.worth_keeping(elsewhere.folder) == expected
-    if (place / "kept-0002.json").exists():
+    if (name, how) != ("kept.json", "gone"):
         assert "restore: a newer copy is not whole" in capsys.readouterr().out
 
     kept.make(elsewhere, 3)
@@ -121,7 +122,7 @@ def test_a_file_that_is_not_whole_at_the_place_is_copied_again(
     kept_settings, elsewhere, place, how
 ):
     keep(kept_settings, place)
-    damage(place / "lora" / "lora-0001.safetensors", how)
+    damage(kept.stored(place, "lora/lora.safetensors"), how)
     keep(kept_settings, place)
     restore(elsewhere, place)
     assert kept.worth_keeping(elsewhere.folder) == kept.worth_keeping(kept_settings.folder)
@@ -154,12 +155,12 @@ def test_a_list_that_names_files_elsewhere_is_no_copy(kept_settings, elsewhere, 
     from storyboard.seals import sealed
 
     keep(kept_settings, place)
-    path = place / "kept-0001.json"
+    path = kept.stored(place, "kept.json")
     content = json.loads(path.read_text(encoding="utf-8"))
     del content["checksum"]
     file = content["files"].pop("story/story.png")
     stem, dot, suffix = name.rpartition(".")
     content["files"][name] = file | {"at": f"{stem}-0001{dot}{suffix}"}
     artifacts.write_json(path, sealed(content))
-    with pytest.raises(KeepingError, match="kept-0001.json is cut off or changed"):
+    with pytest.raises(KeepingError, match="kept-0001-.*.json is cut off or changed"):
         restore(elsewhere, place)

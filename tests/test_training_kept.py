@@ -93,7 +93,7 @@ def test_what_is_drawn_is_kept(trained, again, place, capsys):
     _, story, _, lora = trained
     pictures = render(story, again, lora)
     assert f"are kept in {place}" in capsys.readouterr().out
-    kept = place / "story" / "panel-1-0001.png"
+    (kept,) = (place / "story").glob("panel-1-0001-*.png")
     assert kept.read_bytes() == pictures.paths[0].read_bytes()
 
 

@@ -78,6 +78,7 @@ def whole_of(name: str) -> str:
 def write_notes(settings: Settings) -> None:
     """Write the settings, the recipe and the captions into ``<output>/kept``."""
     folder = settings.folder
+    write_origin(folder, origin_of(folder))  # a first copy that breaks off is known by it
     # in ASCII: names of files may hold bytes that are no text
     content = json.dumps(asdict(settings), indent=1)
     artifacts.write_atomically(folder / SETTINGS, f"{content}\n")

@@ -47,7 +47,7 @@ def copy_to(target: Place, settings: Settings) -> Kept:
     contents.write_notes(settings)
     copy, new = _next(settings.folder, found)
     if new or not found.copies or copy.files.keys() != found.copies[0].files.keys():
-        _write(target, copy, new, settings.folder, is_first=not found.copies)
+        _write(target, copy, new, settings.folder, found)
         target.remove(_stale([copy, *found.copies], found.sizes))
 
     sizes = {name: file.size for name, file in copy.files.items()}
@@ -65,12 +65,12 @@ def check_ours(target: Place, found: Found, output: Path) -> None:
                 "restore(settings) first to go on from it, or name another place."
             )
     for name in found.damaged:
-        if copies.numbers([name])[0] > origin.copy:
+        if copies.number_of(name) > origin.copy:
             raise KeepingError(
                 f"{target} holds a copy that was not made of {output}, and its list {name} is cut "
                 "off or changed: wait until a cloud drive has brought it, or name another place."
             )
-    if found.copies or not found.sizes or _is_marked(target, found):
+    if found.copies or not found.exists or _is_marked(target, found):
         return
     if others := target.others(found.sizes):
         raise KeepingError(
@@ -94,41 +94,56 @@ def _next(output: Path, found: Found) -> tuple[Copy, dict[str, Path]]:
     """The copy of ``output``, and what has to be written for it, by the names there."""
     origin = contents.origin_of(output)
     before = found.copies[0].files if found.copies else {}
-    number = max([origin.copy, *copies.numbers(found.sizes)]) + 1
+    number = max([origin.copy, *map(copies.number_of, copies.lists(found.sizes))]) + 1
+    tag = copies.new_tag(origin.run)
     files, new = {}, {}
     for name, path in contents.files(output).items():
         size, digest = path.stat().st_size, artifacts.digest_of_file(path)
         file = before.get(name)
         if not file or file.digest != digest or not copies.is_there(file, found.sizes):
-            file = StoredFile(at=copies.stored_name(name, number), size=size, digest=digest)
+            file = StoredFile(at=copies.stored_name(name, number, tag), size=size, digest=digest)
             new[file.at] = path
         files[name] = file
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return Copy(number=number, run=origin.run, made=made, files=files), new
+    return Copy(number=number, tag=tag, run=origin.run, made=made, files=files), new
 
 
-def _write(
-    target: Place, copy: Copy, new: Mapping[str, Path], output: Path, is_first: bool
-) -> None:
-    """The files, then the list, by which the copy is there."""
+def _write(target: Place, copy: Copy, new: Mapping[str, Path], output: Path, found: Found) -> None:
+    """The files, then the list, by which the copy is there.
+
+    Raises:
+        KeepingError: Another run was kept there since it was ``found``; its copy stays.
+    """
     with tempfile.TemporaryDirectory(dir=locks.temporary_files()) as folder:
-        if is_first:
+        if not found.copies:
             about = Path(folder) / copies.README
             about.write_text(copies.ABOUT, encoding="utf-8", newline="\n")
             target.write({copies.README: about})
         if new:
             target.write(new)
-        listed = Path(folder) / copies.list_name(copy.number)
+        _check_alone(target, copy, output, found)
+        listed = Path(folder) / copy.list_name
         listed.write_text(copy.to_json(), encoding="utf-8", newline="\n")
         # noted before: a list that is there without the note would look like another machine's
         contents.write_origin(output, Origin(copy.run, copy.number))
         target.write({listed.name: listed})
 
 
+def _check_alone(target: Place, copy: Copy, output: Path, found: Found) -> None:
+    """Raise KeepingError where another run has finished a copy since ``found``."""
+    if found.sizes.keys() >= set(copies.lists(target.sizes() or {})):
+        return
+    try:
+        check_ours(target, place.look(target), output)
+    except KeepingError:
+        before = {file.at for each in found.copies for file in each.files.values()}
+        target.remove([file.at for file in copy.files.values() if file.at not in before])
+        raise
+
+
 def _stale(whole: list[Copy], sizes: Sizes) -> list[str]:
-    """Lists and files of copies that are no longer kept, or were never finished."""
+    """Of this run, lists and files of copies that are no longer kept, or were never finished."""
     kept = whole[: copies.KEPT_COPIES]
     used = {file.at for copy in kept for file in copy.files.values()}
-    used |= {copies.list_name(copy.number) for copy in kept}
-    ours = (name for name in sizes if copies.LIST.fullmatch(name) or copies.is_stored(name))
-    return sorted(set(ours) - used)
+    used |= {copy.list_name for copy in kept}
+    return sorted({name for name in sizes if copies.is_of(name, whole[0].run)} - used)

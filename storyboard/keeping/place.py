@@ -118,7 +118,7 @@ def of(settings: Settings, where: Path | str | None = None, private: bool = True
 def look(place: Place) -> Found:
     """What is at ``place``."""
     sizes = place.sizes()
-    names = [copies.list_name(number) for number in copies.numbers(sizes or {})]
+    names = copies.lists(sizes or {})
     if not sizes or not names:
         return Found(sizes is not None, sizes or {}, [], [])
     folder = place.fetch(names)

@@ -65,7 +65,7 @@ def _newest(source: Place, found: Found, output: Path) -> Kept:
                 f"restore: a newer copy is not whole ({damages[-1]}), that of {copy.made} is taken",
                 flush=True,
             )
-        _note_origin(output, copy.run, max(copies.numbers(found.sizes)))
+        _note_origin(output, copy.run, copies.number_of(copies.lists(found.sizes)[0]))
         return kept
     raise KeepingError(
         f"No copy in {source} is whole ({'; '.join(damages)}): wait until a cloud drive has "
