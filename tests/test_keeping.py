@@ -48,6 +48,15 @@ def test_settings_recipe_and_captions_are_kept(kept_settings, elsewhere, place, 
     assert notes["cleaned.jsonl"] == b"captions of cleaned"
 
 
+def test_the_recipe_that_came_with_a_copy_can_be_the_one_in_use(kept_settings, place, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("process: []", encoding="utf-8")
+    keep(kept_settings.but(recipe=recipe), place)
+    back = kept_settings.folder / "kept" / "recipe.yaml"
+    assert keep(kept_settings.but(recipe=back), place).files["kept/recipe.yaml"]
+    assert back.read_bytes() == b"process: []"
+
+
 def test_a_restored_folder_keeps_the_captions_that_came_with_it(kept_settings, elsewhere, place):
     keep(kept_settings, place)
     restore(elsewhere, place)

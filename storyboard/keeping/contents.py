@@ -82,7 +82,8 @@ def write_notes(settings: Settings) -> None:
     # in ASCII: names of files may hold bytes that are no text
     content = json.dumps(asdict(settings), indent=1)
     artifacts.write_atomically(folder / SETTINGS, f"{content}\n")
-    with suppress(SettingsError):  # a recipe that is gone was kept before
+    # a recipe that is gone was kept before; one that came back with a copy may be the one in use
+    with suppress(SettingsError, shutil.SameFileError):
         shutil.copyfile(recipes.path_of(settings.recipe), folder / RECIPE)
     for name, source in CAPTIONS.items():
         if (folder / source).is_file():
