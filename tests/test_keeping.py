@@ -143,15 +143,6 @@ def test_what_is_here_as_it_was_kept_stays_and_the_rest_comes(kept_settings, els
     assert (elsewhere.folder / "notes.txt").read_text() == "mine"
 
 
-def test_a_run_that_forgot_to_restore_does_not_replace_the_copy(kept_settings, elsewhere, place):
-    keep(kept_settings, place)
-    before = kept.tree(place)
-    kept.make(elsewhere, 2)
-    with pytest.raises(KeepingError, match=r"was not made of .*: run restore\(settings\) first"):
-        keep(elsewhere, place)
-    assert kept.tree(place) == before
-
-
 def test_a_restored_run_goes_on_in_the_same_place(kept_settings, elsewhere, place):
     keep(kept_settings, place)
     restore(elsewhere, place)
@@ -196,18 +187,6 @@ def test_a_whole_folder_that_is_gone_comes_back_beside_later_ones(kept_settings,
     kept.write(kept_settings.folder / "story" / "story.png", "drawn since")
     restore(kept_settings, place)
     assert kept.tree(kept_settings.folder / "lora") == lora
-
-
-def test_of_two_machines_the_one_that_fell_behind_is_told(kept_settings, elsewhere, place):
-    keep(kept_settings, place)
-    restore(elsewhere, place)
-    kept.make(elsewhere, 2)
-    keep(elsewhere, place)
-    kept.make(kept_settings, 3)
-    with pytest.raises(KeepingError, match="was not made of"):
-        keep(kept_settings, place)
-    with pytest.raises(KeepingError, match="is not the file that was kept"):
-        restore(kept_settings, place)
 
 
 def test_a_copy_whose_end_was_not_seen_is_ours(kept_settings, place, monkeypatch):

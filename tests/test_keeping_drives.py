@@ -2,11 +2,15 @@
 
 import errno
 import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from storyboard import keep, restore
-from storyboard.errors import UnreachableError
+from storyboard import artifacts, keep, restore
+from storyboard.errors import ResourceError, UnreachableError
 from storyboard.keeping import folder as keeping_folder
 from storyboard.keeping.along import Along
 from tests import kept
@@ -84,3 +88,40 @@ def test_what_else_fails_while_it_is_kept_does_not_end_training(kept_settings, p
     along = Along(kept_settings.but(keep_in=place), "train")
     along.keep()
     assert along.failure
+
+
+@pytest.fixture
+def another_disk():
+    """A folder on another disk than the tests' own."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        pytest.skip("there is no second disk here")
+    folder = Path(tempfile.mkdtemp(dir=memory))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_is_a_link_to_another_disk_comes_back_there(
+    kept_settings, elsewhere, place, another_disk, monkeypatch
+):
+    keep(kept_settings, place)
+    linked = another_disk / "lora"
+    linked.mkdir()
+    elsewhere.folder.mkdir(parents=True)
+    (elsewhere.folder / "lora").symlink_to(linked)
+    if artifacts.disk_of(linked) == artifacts.disk_of(elsewhere.folder):
+        pytest.skip("there is no second disk here")
+
+    free = {artifacts.disk_of(linked): 10}
+
+    def usage(path):
+        return SimpleNamespace(free=free.get(artifacts.disk_of(path), 10**9))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts.shutil, "disk_usage", usage)
+        with pytest.raises(ResourceError, match="lora lacks 1 MB for what was kept"):
+            restore(elsewhere, place)
+    restore(elsewhere, place)
+    assert kept.tree(linked) == kept.tree(kept_settings.folder / "lora")
+    assert (elsewhere.folder / "lora").is_symlink()
+    assert [path.name for path in another_disk.iterdir()] == ["lora"]

@@ -30,6 +30,27 @@ def amid(monkeypatch):
     return arrange
 
 
+def test_a_run_that_forgot_to_restore_does_not_replace_the_copy(kept_settings, elsewhere, place):
+    keep(kept_settings, place)
+    before = kept.tree(place)
+    kept.make(elsewhere, 2)
+    with pytest.raises(KeepingError, match=r"was not made of .*: run restore\(settings\) first"):
+        keep(elsewhere, place)
+    assert kept.tree(place) == before
+
+
+def test_of_two_machines_the_one_that_fell_behind_is_told(kept_settings, elsewhere, place):
+    keep(kept_settings, place)
+    restore(elsewhere, place)
+    kept.make(elsewhere, 2)
+    keep(elsewhere, place)
+    kept.make(kept_settings, 3)
+    with pytest.raises(KeepingError, match="was not made of"):
+        keep(kept_settings, place)
+    with pytest.raises(KeepingError, match="is not the file that was kept"):
+        restore(kept_settings, place)
+
+
 def test_of_two_first_copies_one_is_whole_and_the_other_run_is_told(
     kept_settings, elsewhere, place, amid, tmp_path
 ):

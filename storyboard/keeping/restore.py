@@ -1,7 +1,7 @@
 """Bring a kept copy back into an output folder, from which a run then goes on."""
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,25 +86,11 @@ def _bring_back(source: Place, copy: Copy, sizes: Sizes, output: Path) -> Kept:
     here = _compared(copy, output)
     wanted = here.wanted
     needed = sum(file.size for file in wanted.values())
-    if lacking := artifacts.free_space_needed(output, needed):
-        raise ResourceError(
-            f"The disk of {output} lacks {lacking / 1e6:,.0f} MB for what was kept: free some "
-            "space or set output to another disk."
-        )
-
     if wanted:
+        _check_room(wanted, output)
         size = f"{len(wanted)} files, {needed / 1e6:.1f} MB"
         print(f"restore: copying {size} from {source}", flush=True)
-        folder = source.fetch([file.at for file in wanted.values()])
-        with tempfile.TemporaryDirectory(dir=locks.temporary_files()) as scratch:
-            for name, file in wanted.items():
-                _copy(folder / file.at, Path(scratch) / name, file)
-            # all are whole: from here on nothing can fail but the disk
-            for name in sorted(wanted, key=_order):
-                target = output / name
-                with disks.writing(target):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    (Path(scratch) / name).replace(target)
+        _copy_all(source.fetch([file.at for file in wanted.values()]), wanted, output)
     files = {name: file.size for name, file in copy.files.items() if name not in here.gone}
     return Kept("restore", str(source), files, needed, here.note)
 
@@ -165,6 +151,47 @@ def _compared(copy: Copy, output: Path) -> Compared:
     return Compared(wanted, other, gone)
 
 
+def _check_room(wanted: Mapping[str, StoredFile], output: Path) -> None:
+    """Raise ResourceError where a disk is too small: a folder in ``output`` may be on another."""
+    on_disk: dict[int, list[str]] = {}
+    for name in wanted:
+        on_disk.setdefault(artifacts.disk_of(output / name), []).append(name)
+    for names in on_disk.values():
+        folder = (output / names[0]).parent
+        needed = sum(wanted[name].size for name in names)
+        if lacking := artifacts.free_space_needed(folder, needed):
+            raise ResourceError(
+                f"The disk of {folder} lacks {lacking / 1e6:,.0f} MB for what was kept: free some "
+                "space or set output to another disk."
+            )
+
+
+def _copy_all(stored: Path, wanted: Mapping[str, StoredFile], output: Path) -> None:
+    """Copy what is ``wanted`` from the folder ``stored`` into ``output``, all of it or nothing.
+
+    Raises:
+        DamagedCopy: A file is missing, cut off or changed.
+        UnreachableError: One cannot be read.
+        ResourceError: A disk refuses.
+    """
+    with ExitStack() as stack:
+        scratch = {}
+        # a folder before those in it, which need no lock of their own then
+        for name in sorted(wanted, key=lambda name: name.count("/")):
+            with disks.writing(output / name):
+                stack.enter_context(locks.hold_around(output / name))
+                scratch[name] = locks.scratch(output / name)
+            stack.callback(scratch[name].unlink, missing_ok=True)
+        for name, file in wanted.items():
+            _copy(stored / file.at, scratch[name], file)
+        # all are whole: from here on nothing can fail but the disk
+        for name in sorted(wanted, key=_order):
+            target = output / name
+            with disks.writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                scratch[name].replace(target)
+
+
 def _note_origin(output: Path, run: str, number: int) -> None:
     """What is made here from now on comes after copy ``number``."""
     before = contents.origin_of(output)
@@ -178,11 +205,9 @@ def _is_as_kept(path: Path, file: StoredFile) -> bool:
 
 
 def _copy(source: Path, target: Path, file: StoredFile) -> None:
-    with disks.writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as writing:
-            for chunk in _chunks(source, file):
-                writing.write(chunk)
+    with disks.writing(target), target.open("wb") as writing:
+        for chunk in _chunks(source, file):
+            writing.write(chunk)
     if not _is_as_kept(target, file):
         raise DamagedCopy(f"{file.at} is cut off or changed")
 
