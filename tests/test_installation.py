@@ -1,6 +1,7 @@
 """The install cell on stand-in hosts: real pip, real environments, wheels of a few bytes."""
 
 import os
+import shutil
 
 import pytest
 
@@ -97,6 +98,28 @@ def test_a_torch_that_lacks_a_package_stays_and_gets_it(host):
     )
     assert lacking in lines(ran)
     assert host.versions()["torch"] == "2.6.0" and host.versions()["torchvision"] == "0.21.0"
+
+
+@pytest.mark.slow
+def test_a_torch_that_is_half_there_is_replaced(host):
+    """As an installation leaves it that broke off: its metadata are whole."""
+    host.has(wheels.torch(host.folder, "2.15.0", code="import torch._C"))
+    ran = host.install(TORCH, VISION)
+    assert "torch 2.15.0 cannot be imported (ModuleNotFoundError: No module named" in ran.stdout
+    assert host.versions()["torch"] == "2.10.0"
+
+
+@pytest.mark.slow
+def test_a_torch_whose_missing_package_is_said_to_be_here_is_not_called_fine(host):
+    code = "import sympy\n" + wheels.TORCH.format(cuda=None)
+    sympy = wheels.wheel(host.folder, "sympy", "1.13.1")
+    host.has(wheels.wheel(host.folder, "torch", "2.6.0", ("sympy",), code), sympy)
+    shutil.rmtree(host.site / "sympy")
+    ran = host.install(TORCH)
+    last = ran.stderr.strip().splitlines()[-1]
+    assert ran.returncode == 1 and "nothing is missing" not in ran.stdout
+    assert "torch is installed and cannot be imported (ModuleNotFoundError: No module" in last
+    assert "run `pip uninstall -y sympy` and this cell again" in last
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 from storyboard import drivers, resources, threads
@@ -86,6 +87,8 @@ def install(requirements: Path | None = None, allow_conflicts: bool | None = Non
         plan = _installed(lines, choice, versions, allow_conflicts)
         _check_imports(map(host.canonical, (host.requirement(line).name for line in lines)))
     else:
+        if choice.doubtful:  # though all that they require is said to be here
+            _check_imports(choice.doubtful)
         _tell("nothing is missing")
     _tell(threads.choose())
     return Facts([*_versions(lines), ("kernel", _restart(plan))], "Packages")
@@ -135,10 +138,18 @@ def _check_imports(names: Iterable[str]) -> None:
     failures = json.loads(ran.stdout.splitlines()[-1])
     for name, why in failures.items():
         raise InstallError(
-            f"{name} is installed and cannot be imported ({why}): run `pip uninstall -y {name}` "
-            "and this cell again, or make an environment of its own (python3 -m venv .venv)."
+            f"{name} is installed and cannot be imported ({why}): run "
+            f"`pip uninstall -y {_damaged(name, why)}` and this cell again, or make an environment "
+            "of its own (python3 -m venv .venv)."
         )
     _tell(f"{len(statements)} packages were imported by a process of its own")
+
+
+def _damaged(name: str, why: str) -> str:
+    """The package to take away: that of a module which ``name`` lacks, else ``name``."""
+    lacking = torch.LACKING.match(why)
+    packages = metadata.packages_distributions()
+    return packages.get(lacking[1].split(".")[0], [name])[0] if lacking else name
 
 
 def _versions(lines: list[str]) -> list[tuple[str, str]]:

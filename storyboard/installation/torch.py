@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -15,7 +16,8 @@ INDEX = "STORYBOARD_TORCH_INDEX"  # variable: address of a mirror of PyTorch's i
 OFFICIAL = "https://download.pytorch.org/whl"
 REACHED = 10  # seconds to wait for it
 PROBED = 300  # seconds; a first import from a slow disk takes a minute
-LACKING = "ModuleNotFoundError"  # of a package that pip is going to add
+# of a package that pip may have to add; modules of torch itself are lacking where it is half there
+LACKING = re.compile(r"ModuleNotFoundError: No module named '(?!torch|functorch)([\w.]+)'")
 PROBE = """
 import json, sys
 told = {"torch": "", "cuda": "", "error": "", "vision": "", "card": ""}
@@ -68,11 +70,13 @@ class Choice:
         constraints: Lines for pip.
         index: Address of a further index of wheels; empty for none.
         notes: Lines for the reader.
+        doubtful: Packages that stay and cannot be imported, as they lack another.
     """
 
     constraints: tuple[str, ...] = ()
     index: str = ""
     notes: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
 
 
 def probe() -> Probe:
@@ -114,9 +118,9 @@ def choose(lines: list[str], versions: dict[str, str], card: drivers.Card | None
         tested = host.requirement(asked["torch"]).specifier
         return _new(card, f"torch {version} is not in the tested range ({tested})")
     found = probe()
-    if found.error.startswith(LACKING):
+    if LACKING.match(found.error):
         lacking = f"torch {version} stays and gets what it lacks ({found.error})"
-        return Choice((f"torch=={version}",), notes=(lacking,))
+        return Choice((f"torch=={version}",), notes=(lacking,), doubtful=("torch",))
     if found.error:
         without = (f"torch!={version}",)
         return _new(card, f"torch {version} cannot be imported ({found.error})", without)
@@ -158,8 +162,10 @@ def _with_vision(kept: Choice, found: Probe, asked: str, versions: dict[str, str
     """
     version = versions.get("torchvision")
     fits = host.fits(asked, "torch", versions)
-    if fits and (not found.vision or found.vision.startswith(LACKING)):
+    if fits and not found.vision:
         return kept
+    if fits and LACKING.match(found.vision):
+        return replace(kept, doubtful=("torchvision",))
 
     local = found.torch.partition("+")[2]
     if not fits:
