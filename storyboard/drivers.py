@@ -11,6 +11,12 @@ TIMEOUT = 30  # seconds
 # 2.7 for 12.6, 2.8 to 2.10 for 12.8, from 2.11 on for 13.x. For CUDA 11.8 there are wheels of
 # 2.6 and 2.7 at PyTorch's own index alone (pytorch.org/get-started/previous-versions).
 CUDA_13, CUDA_12, CUDA_11 = 580, 525, 450
+# of a torch for a CUDA that the driver runs
+HIDDEN = (
+    "does not see the card, though the driver runs its CUDA: see whether the variable "
+    "CUDA_VISIBLE_DEVICES hides it"
+)
+LEAST = {"13": CUDA_13, "12": CUDA_12, "11": CUDA_11}
 # Wheels for CUDA 12.8 and later have no code for cards before Turing, those of PyPI up to torch 2.7
 # have (release notes of torch 2.8; github.com/pytorch/pytorch/issues/172352).
 TURING, MAXWELL = (7, 5), (5, 0)
@@ -51,7 +57,7 @@ class Card:
 
     def fit(self) -> Fit:
         """The torch that uses this card; of PyTorch's ``cpu`` index where none does."""
-        driver = int(self.driver.split(".")[0])
+        driver = self._release
         if self.capability and self.capability < MAXWELL:
             return Fit(index="cpu", reason=f"no torch has code for a card of {self._capability}")
         if driver < CUDA_11:
@@ -64,6 +70,15 @@ class Card:
         if driver < CUDA_13:
             return Fit("2.11", reason=f"the NVIDIA driver {self.driver} runs CUDA 12")
         return Fit()
+
+    def runs(self, cuda: str | None) -> bool:
+        """Whether the driver is new enough for a torch for this version of CUDA."""
+        least = LEAST.get((cuda or "").split(".")[0])
+        return least is not None and self._release >= least
+
+    @property
+    def _release(self) -> int:
+        return int(self.driver.split(".")[0])
 
     @property
     def _capability(self) -> str:

@@ -209,6 +209,8 @@ def _device(device: str) -> str:
     built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
     if fit.index == "cpu":
         return f"CPU: {fit.reason}"
+    if card.runs(torch.version.cuda):
+        return f"CPU: torch {torch.__version__} {drivers.HIDDEN}"
     why = f", and {fit.reason}" if fit.reason else f", though there is a driver {card.driver}"
     return (
         f"CPU: torch {torch.__version__} {built}{why} (for {fit.torch} that uses the card, run "

@@ -29,6 +29,23 @@ def test_the_torch_that_a_card_uses(driver, capability, torch, index):
 
 
 @pytest.mark.parametrize(
+    ("driver", "cuda", "runs"),
+    [
+        ("580.65.06", "13.2", True),
+        ("579.99", "13.0", False),
+        ("525.60.13", "12.4", True),
+        ("470.82.01", "12.4", False),
+        ("470.82.01", "11.8", True),
+        ("580.65.06", "", False),
+        ("580.65.06", None, False),
+        ("580.65.06", "14.0", False),
+    ],
+)
+def test_the_cuda_that_a_driver_runs(driver, cuda, runs):
+    assert Card(driver).runs(cuda) is runs
+
+
+@pytest.mark.parametrize(
     ("answer", "card"),
     [
         ("535.104.05, 8.6", Card("535.104.05", (8, 6))),

@@ -60,6 +60,7 @@ def test_a_missing_recipe_stops_the_run_here(make_settings):
         ("470.82.01, 7.5", "and the NVIDIA driver 470.82.01 runs CUDA 11 (for torch<2.8 that"),
         ("550.54.14, 8.6", "and the NVIDIA driver 550.54.14 runs CUDA 12 (for torch<2.11 that"),
         ("390.157", "CPU: the NVIDIA driver 390.157 is older than 450"),
+        ("580.65.06, 9.0", "does not see the card, though the driver runs its CUDA: see whether"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the card here can be used")
@@ -70,5 +71,6 @@ def test_a_card_that_torch_cannot_use_is_told_with_the_torch_that_can(
     program.write_text(f"#!/bin/sh\necho '{answer}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
     (device,) = (value for name, value in check(make_settings()).rows if name == "device")
     assert advice in device

@@ -16,6 +16,7 @@ INDEX = "STORYBOARD_TORCH_INDEX"  # variable: address of a mirror of PyTorch's i
 OFFICIAL = "https://download.pytorch.org/whl"
 REACHED = 10  # seconds to wait for it
 PROBED = 300  # seconds; a first import from a slow disk takes a minute
+NO_CODE = "no kernel image"  # said of a card that a torch was not built for
 # of a package that pip may have to add; modules of torch itself are lacking where it is half there
 LACKING = re.compile(r"ModuleNotFoundError: No module named '(?!torch|functorch)([\w.]+)'")
 PROBE = """
@@ -193,12 +194,17 @@ def _index_of(local: str, found: Probe, vision: str | None) -> str:
 
 
 def _card_unused(found: Probe, card: drivers.Card) -> str:
-    """Why a torch that works leaves the card alone, and which would not."""
+    """Why a torch that works leaves the card alone, and what helps."""
     fit = card.fit()
     if fit.index == "cpu":
         return f"the card is not used: {fit.reason}"
+    met = "" if found.card == "none" else found.card
+    if card.runs(found.cuda) and NO_CODE not in met:  # another torch would not either
+        if not met:
+            return f"the card is not used: torch {found.torch} {drivers.HIDDEN}"
+        return f"the card is not used: torch {found.torch} suits it and meets {met}"
     built = f"is for CUDA {found.cuda}" if found.cuda else "is without CUDA"
-    why = fit.reason or (found.card if found.card != "none" else "")
+    why = met or fit.reason
     return (
         f"the card is not used: torch {found.torch} {built}{', ' + why if why else ''}; for "
         f"{fit.torch} that uses it, run `pip uninstall -y torch torchvision` and this cell again"

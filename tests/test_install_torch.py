@@ -1,0 +1,32 @@
+"""Which torch is chosen, and what is said of a card that it leaves alone."""
+
+import pytest
+
+from storyboard.drivers import Card
+from storyboard.installation import torch
+from storyboard.installation.torch import Probe
+
+NO_CODE = "RuntimeError: CUDA error: no kernel image is available for execution on the device"
+BUSY = "AcceleratorError: CUDA error: all CUDA-capable devices are busy or unavailable"
+AGAIN = "run `pip uninstall -y torch torchvision` and this cell again"
+
+
+@pytest.mark.parametrize(
+    ("found", "card", "why", "again"),
+    [
+        # Blackwell: the driver does, the build does not
+        (("2.6.0+cu124", "12.4", NO_CODE), Card("570.86", (12, 0)), f"12.4, {NO_CODE}", True),
+        (("2.15.0", "13.2", "none"), Card("550.54", (8, 0)), "driver 550.54 runs CUDA 12", True),
+        (("2.15.0+cpu", "", "none"), Card("580.65", (8, 0)), "is without CUDA", True),
+        (("2.9.0", "12.8", NO_CODE), Card("580.65", (6, 1)), f"12.8, {NO_CODE}", True),
+        # what another torch would meet too
+        (("2.10.0", "12.8", "none"), Card("550.54", (8, 0)), "CUDA_VISIBLE_DEVICES", False),
+        (("2.10.0", "12.8", BUSY), Card("550.54", (8, 0)), f"meets {BUSY}", False),
+        (("2.15.0", "13.2", "none"), Card("390.1"), "driver 390.1 is older than 450", False),
+    ],
+)
+def test_why_a_card_is_not_used_and_whether_another_torch_helps(found, card, why, again):
+    version, cuda, said = found
+    line = torch._card_unused(Probe(torch=version, cuda=cuda, card=said), card)
+    assert line.startswith("the card is not used: ")
+    assert why in line and (AGAIN in line) is again
