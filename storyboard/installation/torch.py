@@ -1,5 +1,6 @@
 """Which torch stays, and which is taken where none works."""
 
+import http.client
 import json
 import os
 import re
@@ -137,6 +138,8 @@ def choose(lines: list[str], versions: dict[str, str], card: drivers.Card | None
 def _new(card: drivers.Card | None, why: str, constraints: tuple[str, ...] = ()) -> Choice:
     """The torch that suits ``card``: from PyPI, or from PyTorch's index where that is reached."""
     fit = card.fit() if card else drivers.Fit(index="cpu", reason="there is no NVIDIA card")
+    if card and sys.platform == "win32":
+        fit = _for_windows(fit)
     folder = fit.index
     if folder == "cpu" and sys.platform != "linux":  # PyPI has wheels without CUDA for the others
         folder = ""
@@ -146,7 +149,8 @@ def _new(card: drivers.Card | None, why: str, constraints: tuple[str, ...] = ())
         constraints = (*constraints, fit.torch)
     index = f"{_root()}/{folder}" if folder else ""
     if index and not _reached(index):
-        notes.append(f"{index} is not reached, so torch comes from PyPI, with CUDA's libraries")
+        brings = "without CUDA" if sys.platform == "win32" else "with CUDA's libraries"
+        notes.append(f"{index} is not reached, so torch comes from PyPI, {brings}")
         if folder != "cpu":
             notes.append(
                 f'the card is not used until `pip install "{fit.torch}" torchvision '
@@ -154,6 +158,16 @@ def _new(card: drivers.Card | None, why: str, constraints: tuple[str, ...] = ())
             )
         index = ""
     return Choice(constraints, index, tuple(notes))
+
+
+def _for_windows(fit: drivers.Fit) -> drivers.Fit:
+    """``fit`` by wheels of PyTorch's index: those of PyPI for Windows are without CUDA."""
+    if fit.index:
+        return fit
+    if fit.below == "2.8":
+        return replace(fit, index="cu126")
+    # up to 2.10 are known to be there for CUDA 12.8; PyPI's would be taken of a later one
+    return drivers.Fit("2.11", "cu128", fit.reason or "PyPI's for Windows is without CUDA")
 
 
 def _with_vision(kept: Choice, found: Probe, asked: str, versions: dict[str, str]) -> Choice:
@@ -219,5 +233,6 @@ def _reached(index: str, package: str = "torch") -> bool:
     try:
         with urllib.request.urlopen(f"{index}/{package}/", timeout=REACHED):
             return True
-    except (OSError, ValueError):  # refused, unknown, silent; not an address
+    # refused, unknown, silent; not an address; no answer of HTTP
+    except (OSError, ValueError, http.client.HTTPException):
         return False
