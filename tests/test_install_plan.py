@@ -92,6 +92,10 @@ ERROR: ResolutionImpossible: for help visit https://pip.pypa.io/"""
             "ERROR: Failed building wheel for lz4",
             "lz4 has no wheel for this Python and no C compiler is here to build it",
         ),
+        (
+            "\nUsage:   \n  python -m pip install [options] ...\n\nno such option: --dry-run",
+            "This pip is too old to say what it would do: run `pip install -U pip`",
+        ),
         ("ERROR: Something else.", "pip stopped: Something else; mend that and run this cell"),
         ("", "pip stopped: no reason given; mend that"),
     ],
@@ -100,11 +104,36 @@ def test_why_pip_stopped_is_one_sentence(said, sentence):
     assert sentence in pip.why_not(said) and "\n" not in pip.why_not(said)
 
 
-def test_the_python_of_the_operating_system_is_left_alone(tmp_path, monkeypatch):
+@pytest.fixture
+def managed(tmp_path, monkeypatch):
+    """A Python that another program than pip manages, and pip's settings."""
+    for name in ("PIP_BREAK_SYSTEM_PACKAGES", "PIP_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    pip.check_usable()
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
     (tmp_path / "EXTERNALLY-MANAGED").touch()
+    return tmp_path
+
+
+def test_a_python_that_another_program_manages_is_left_alone(managed, monkeypatch):
+    with pytest.raises(InstallError, match="forbids pip to change it: make an environment"):
+        pip.check_usable()
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
     pip.check_usable()  # an environment made from it
     monkeypatch.setattr(sys, "base_prefix", sys.prefix)
-    with pytest.raises(InstallError, match="forbids pip to change it: make an environment"):
+    (managed / "EXTERNALLY-MANAGED").unlink()
+    pip.check_usable()
+
+
+def test_whoever_lets_pip_change_such_a_python_may(managed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("PIP_BREAK_SYSTEM_PACKAGES", "1")
+        pip.check_usable()
+    settings = managed / "pip.conf"
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    settings.write_text("[install]\nbreak-system-packages = true\n")
+    pip.check_usable()
+    settings.write_text("[install]\nbreak-system-packages = false\n")
+    with pytest.raises(InstallError, match="managed by another program than pip"):
         pip.check_usable()

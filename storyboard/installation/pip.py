@@ -15,6 +15,7 @@ from storyboard.errors import InstallError
 LARGE = re.compile(r"Downloading (?:\S*/)?([\w.]+?)-\d\S* \(([\d.]+ [MG]B)\)")
 LEAST = 50  # MB of a download that is told
 NO_COMPILER = re.compile(r"command '\S*(?:gcc|cc|g\+\+|clang)\S*' failed|unable to execute '\S*cc'")
+ALLOWED = re.compile(r"break-system-packages='(?:1|y|yes|t|true|on)'", re.IGNORECASE)
 FAILED = re.compile(r"Failed (?:to build|building wheel for) '?([\w.-]+)|╰─> ([\w.-]+)$", re.M)
 
 
@@ -54,18 +55,23 @@ class _Said:
 
 def check_usable() -> None:
     """Raise InstallError where pip cannot install into this Python."""
-    command = [sys.executable, "-m", "pip", "--version"]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
+    pip = [sys.executable, "-m", "pip"]
+    if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode:
         raise InstallError(
             f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`, "
             "or `uv pip install pip` in an environment of uv, and then this cell again."
         )
     marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
-    if sys.prefix == sys.base_prefix and marker.is_file():
+    if sys.prefix != sys.base_prefix or not marker.is_file():
+        return
+    # variables of pip are listed too
+    listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False)
+    if not ALLOWED.search(listed.stdout):
         raise InstallError(
-            f"{sys.executable} belongs to the operating system, which forbids pip to change it: "
-            "make an environment (python3 -m venv .venv), install into it "
-            "(.venv/bin/pip install -r requirements.txt) and choose it as this notebook's kernel."
+            f"{sys.executable} is managed by another program than pip, as its system's or uv's is, "
+            "which forbids pip to change it: make an environment (python3 -m venv .venv), install "
+            "into it (.venv/bin/pip install -r requirements.txt) and choose it as this notebook's "
+            "kernel."
         )
 
 
@@ -134,6 +140,11 @@ def why_not(text: str) -> str:
         return (
             "pip stopped as the disk is full: free some GB, or set TMPDIR and PIP_CACHE_DIR "
             "to another disk, and run this cell again."
+        )
+    if "no such option: --dry-run" in text:  # which came with pip 22.2
+        return (
+            "This pip is too old to say what it would do: run `pip install -U pip` and this cell "
+            "again."
         )
     if "ResolutionImpossible" in text:
         return (
