@@ -10,6 +10,7 @@ from storyboard.keeping import copies
 from storyboard.keeping.along import Along
 from storyboard.keeping.copies import StoredFile
 from storyboard.keeping.repository import Repository
+from storyboard.models import uploading
 from storyboard.places import RepositoryId
 from tests import kept
 from tests.upload_server import TOKEN, UploadHub
@@ -72,7 +73,7 @@ def test_only_what_changed_is_sent_again_and_old_files_go(kept_settings, hub, na
 @pytest.mark.parametrize("name", HUBS)
 def test_a_public_repository_is_refused_unless_it_is_wanted(kept_settings, hub, name):
     hub.exists = True
-    with pytest.raises(KeepingError, match=f"{name}:me/story is public, and a copy holds your"):
+    with pytest.raises(KeepingError, match=f"{name}:me/story is not private, and a copy"):
         keep(kept_settings, f"{name}:me/story")
     assert hub.files == {}
     keep(kept_settings, f"{name}:me/story", private=False)
@@ -121,6 +122,16 @@ def test_an_upload_that_breaks_off_leaves_the_copy_before(kept_settings, elsewhe
     assert kept.worth_keeping(elsewhere.folder) == expected
 
 
+@pytest.mark.parametrize(
+    ("visibility", "is_public"), [(1, False), (3, True), (5, True), (None, True)]
+)
+def test_at_modelscope_only_what_is_said_to_be_private_is(hub, monkeypatch, visibility, is_public):
+    hub.exists = True
+    data = {"Code": 200, "Success": True, "Data": {"Visibility": visibility}}
+    hub.fault = lambda method, path: (200, data)
+    assert uploading.is_public("modelscope", "me/story") is is_public
+
+
 def test_a_size_that_a_hub_does_not_list_is_not_missing(monkeypatch):
     listed = {"lora/lora-0001.safetensors": 0, "story/story-0001.png": 3}
     monkeypatch.setattr(Repository, "_hub", lambda self: SimpleNamespace(files=lambda: listed))
@@ -153,5 +164,5 @@ def test_a_hub_that_is_away_when_training_begins_is_told(
 @pytest.mark.parametrize("name", HUBS)
 def test_a_public_repository_is_told_before_training(kept_settings, hub, name):
     hub.exists = True
-    with pytest.raises(KeepingError, match="is public"):
+    with pytest.raises(KeepingError, match="is not private"):
         Along(kept_settings.but(keep_in=f"{name}:me/story"), "train").check()

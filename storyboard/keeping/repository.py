@@ -29,7 +29,7 @@ class Repository:
     """Copies in a repository, with the token that the hub's client is logged in with.
 
     Args:
-        private: Refuse one that is public.
+        private: Refuse one that is not.
     """
 
     def __init__(self, where: RepositoryId, private: bool = True) -> None:
@@ -50,11 +50,12 @@ class Repository:
             )
 
     def check_private(self) -> None:
-        """Raise KeepingError where the hub says that everybody can read it."""
+        """Raise KeepingError where others can read it."""
         if self.private and uploading.is_public(self.where.hub, self.where.repo_id):
             raise KeepingError(
-                f"{self.where} is public, and a copy holds your captions, settings and pictures: "
-                "make it private there, name another repository, or give keep() private=False."
+                f"{self.where} is not private, and a copy holds your captions, settings and "
+                "pictures: make it private there, name another repository, or give keep() "
+                "private=False."
             )
 
     def note(self, output: Path) -> str:

@@ -34,7 +34,7 @@ def remove(hub: str, repo_id: str, names: Sequence[str], message: str) -> str | 
 
 
 def is_public(hub: str, repo_id: str) -> bool:
-    """Whether the repository is there and seen by everybody.
+    """Whether the repository is there and not known to be seen by its owner alone.
 
     Raises:
         UnreachableError: The hub does not say.
@@ -116,4 +116,4 @@ def _public_at_modelscope(repo_id: str) -> bool:
         visibility = _api_of_modelscope().get_repo(repo_id, "model").visibility
     except NotExistError:
         return False
-    return getattr(visibility, "label", visibility) == "public"
+    return getattr(visibility, "label", visibility) != "private"  # also "internal", and None
