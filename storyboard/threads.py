@@ -83,6 +83,8 @@ def load(cores: set[int]) -> float | None:
         before = _ticks(cores)
         time.sleep(WINDOW)
         after = _ticks(cores)
+        if not after[1]:  # a container's list may be of other cores
+            return None
         busy, all_of_them = (end - start for start, end in zip(before, after, strict=True))
         counts.append(len(cores) * busy / max(1, all_of_them))
     return min(counts)

@@ -63,6 +63,22 @@ def test_requirements_of_requirements_count():
     assert any("datasets" in text for text in host.broken({"pyarrow": "1.0"}))
 
 
+def test_modules_of_a_shared_folder_are_those_of_the_package_that_brings_them(
+    tmp_path, monkeypatch
+):
+    """As ``google``, which Colab's kernel has imported."""
+    for name, package in (("first", "shared_by/first"), ("second", "shared_by/second")):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"{package}/__init__.py,,\n{package}/_c.abi3.so,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("shared_by", "shared_by.first"):
+        monkeypatch.setitem(sys.modules, name, sys)
+    assert host.modules("first") == {"shared_by.first"}
+    assert host.modules("second") == set()
+
+
 CONFLICT = """ERROR: Cannot install -r requirements.txt and tornado==6.1.
 
 The conflict is caused by:

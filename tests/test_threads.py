@@ -77,6 +77,12 @@ def test_a_containers_quota_counts_instead_of_its_hosts_cores(machine):
     assert "OMP_NUM_THREADS" not in machine([0.0] * 2, quota="250000 100000")[1]
 
 
+def test_cores_that_are_not_listed_tell_nothing(machine, monkeypatch):
+    """As where a container lists its own and counts the host's."""
+    machine([0.0, 0.0])
+    assert threads.load({100, 101}) is None
+
+
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
 def test_what_a_host_has_set_stays(machine, name):
     line, environment = machine([1.0, 1.0], **{name: "1"})

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from storyboard.compat import packaging
@@ -125,14 +125,21 @@ def _applies(line: str, extra: str) -> bool:
 def modules(name: str) -> set[str]:
     """Modules that a package brings, as far as this process has imported them.
 
-    Private ones are left out: setuptools' ``_distutils_hack`` is imported by every Python.
+    Those of its own files: ``google`` is of many packages, ``google.protobuf`` of one. Private
+    ones are left out: setuptools' ``_distutils_hack`` is imported by every Python.
     """
     try:
         files = metadata.distribution(name).files or []
     except metadata.PackageNotFoundError:
         return set()
-    tops = {file.parts[0].removesuffix(".py").split(".")[0] for file in files if file.parts}
-    return {top for top in tops & sys.modules.keys() if not top.startswith("_")}
+    own = (_module(file) for file in files if file.suffix in (".py", ".so", ".pyd"))
+    return {module for module in own if module in sys.modules and not module.startswith("_")}
+
+
+def _module(file: PurePath) -> str:
+    """``a.b`` for ``a/b.py``, ``a/b/__init__.py`` and ``a/b.cpython-311-x86_64-linux-gnu.so``."""
+    last = file.name.split(".")[0]
+    return ".".join([*file.parts[:-1], *([] if last == "__init__" else [last])])
 
 
 def forget() -> None:
