@@ -2,6 +2,7 @@
 
 import pytest
 
+from storyboard import Settings, locks, train
 from storyboard.errors import TimeBudgetError
 from storyboard.training.saving import LONGEST_RESERVE, SECONDS, Saving, TimeBudget
 
@@ -98,3 +99,20 @@ def test_the_budget_counts_from_when_it_is_made(clock, tmp_path):
     with pytest.raises(TimeBudgetError, match=r"at step \d of"):
         steps(saving, clock, State(clock), 1000, 5.0)
     assert TimeBudget.of(None) is None
+
+
+def test_the_budget_of_a_call_counts_its_wait_for_another_run(tmp_path, monkeypatch):
+    order = []
+
+    def of(written):
+        order.append("counting begins")
+
+    def hold(folder, what):
+        order.append("waiting for the folder")
+        raise TimeoutError
+
+    monkeypatch.setattr(TimeBudget, "of", of)
+    monkeypatch.setattr(locks, "hold", hold)
+    with pytest.raises(TimeoutError):
+        train(None, Settings(output=tmp_path, time_budget="1h"))
+    assert order == ["counting begins", "waiting for the folder"]

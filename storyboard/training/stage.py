@@ -30,7 +30,6 @@ BYTES = 4 * 10**8  # of LoRA, state and checkpoints
 BYTES_PER_PICTURE = 3 * 10**6  # of cached latents and embeddings
 
 
-@stages.stage("train", "lora", "cache/latents", "cache/prior", "cache/prior-latents")
 def train(captions: Captions, settings: Settings, story: Story | None = None) -> Lora:
     """Train a LoRA on ``captions`` into ``<output>/lora``.
 
@@ -49,11 +48,20 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
         SettingsError: More pictures in a step than there are.
         ResourceError: The disk is too small, or cannot be written.
         TrainingError: The loss is not finite.
-        TimeBudgetError: ``settings.time_budget`` is over, counted from the start of this call; the
-            state is saved, and what was trained before is untouched.
+        TimeBudgetError: ``settings.time_budget`` is over, counted from the start of this call, in
+            which another run may be waited for; the state is saved, and what was trained before is
+            untouched.
         KeepingError: ``settings.keep_in`` cannot be used, or holds copies of another run.
     """
-    budget, along = TimeBudget.of(settings.time_budget), Along(settings, "train")
+    return _trained(captions, settings, story, TimeBudget.of(settings.time_budget))
+
+
+@stages.stage("train", "lora", "cache/latents", "cache/prior", "cache/prior-latents")
+def _trained(
+    captions: Captions, settings: Settings, story: Story | None, budget: TimeBudget | None
+) -> Lora:
+    """``train``, alone in the folder."""
+    along = Along(settings, "train")
     along.check()
     run = resolve(settings)
     target = run.folder / "lora"
