@@ -249,12 +249,12 @@ def test_the_bundles_page_shows_chinese_and_stays_in_its_lines(made):
 
 @pytest.mark.parametrize("sign", ["长", "a ", "!", "🎈", "i"])
 def test_the_page_takes_no_longer_for_a_caption_that_never_ends(sign):
-    began = time.perf_counter()
+    began = time.process_time()
     for side in (380, 1589):  # of a picture of eight, and of one alone
         text, face = page.fitted(sign * (1_200_000 // len(sign)), side, int(side * page.CAPTION))
         assert face.size == page.SIZES[-1] or sign == "🎈"
         assert text.endswith("…") or sign == "🎈"
-    assert time.perf_counter() - began < 30
+    assert time.process_time() - began < 30
 
 
 def test_long_lines_break_where_each_letter_was_measured():

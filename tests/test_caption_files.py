@@ -176,10 +176,10 @@ def test_no_caption_is_read_through_a_link_out_of_the_folder(read, tmp_path, tar
 @pytest.mark.parametrize("sign", ["0", "a ", " ", "<__dj__", "图", "'", "\0", "é", "("])
 def test_long_captions_take_linear_time(sign, length):
     content = (sign * (length // len(sign)) + "a").encode()
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         captioning.is_placeholder(text_files.caption(text_files.decode(content).text).text)
         captioning.is_placeholder(content.decode())
     except Refusal:
         pass
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

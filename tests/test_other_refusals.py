@@ -86,10 +86,10 @@ LONG = {
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_long_texts_take_linear_time(tmp_path, text):
     path = png(tmp_path / "a.png", parameters=f"x {text}\nSteps: 5, {text}, Seed: 3")
-    began = time.perf_counter()
+    began = time.process_time()
     with suppress(SettingsError):
         Story.from_png(path)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_text_that_is_longer_than_is_read(tmp_path):
