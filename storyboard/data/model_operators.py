@@ -1,7 +1,8 @@
 """Data-Juicer operators that read pictures by the repository's own small networks.
 
-Importing this module registers them and those of ``operators.py``. ``dj-process`` takes this file
-by ``custom_operator_paths`` where this package can be imported. The networks lie in ``models/``.
+Importing this module registers them and those of ``operators.py`` and ``near_duplicates.py``.
+``dj-process`` takes this file by ``custom_operator_paths`` where this package can be imported. The
+networks lie in ``models/``.
 
 ``image_caption_filter`` and ``image_style_filter`` compare pictures and captions by the attribute
 classifier, which knows the drawings of ``mini`` alone. So they look at the whole set first: where
@@ -19,6 +20,7 @@ from data_juicer.ops.base_op import OPERATORS, Filter
 from data_juicer.utils.constant import Fields
 
 from storyboard import vocabulary
+from storyboard.data import near_duplicates  # noqa: F401  (registers its operator)
 from storyboard.data.operators import row_picture
 
 LEAST_NAMED = 3  # attributes in a caption: of fewer, any picture may have some by chance

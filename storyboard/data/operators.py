@@ -1,9 +1,9 @@
-"""Data-Juicer operators that it does not have itself: what pixels say, and near-duplicates.
+"""Data-Juicer operators that it does not have itself: what pixels say.
 
 Importing this module registers them; recipes then call them by name like any other operator.
 Nothing is downloaded. ``dj-process`` takes this file too, by ``custom_operator_paths``, so it
-imports nothing of this package. Operators that read pictures by a network are in
-``model_operators.py``.
+imports nothing of this package. Near-duplicates are found in ``near_duplicates.py``; operators that
+read pictures by a network are in ``model_operators.py``.
 
 To add an operator:
 
@@ -20,7 +20,7 @@ To add an operator:
 """
 
 import numpy as np
-from data_juicer.ops.base_op import OPERATORS, Deduplicator, Filter
+from data_juicer.ops.base_op import OPERATORS, Filter
 from data_juicer.utils.constant import Fields
 from data_juicer.utils.mm_utils import load_data_with_context, load_image
 from PIL import Image
@@ -32,16 +32,6 @@ OCTAVES = 4  # of which the finest is compared with the others
 LEAST_BAND = 4  # levels of the strongest octave, so that an even picture does not divide by zero
 CELL = 16  # pixels of a side of the cells that are empty or not
 CONTENT_RANGE = 16  # levels of luminance in a cell that is not empty
-THUMBNAIL = 24  # pixels of a side
-FINE = 2  # times as many pixels of a side, where a change in one place alone is looked for
-BLOCKS = 4  # of a thumbnail, in each direction
-LOW_CONTRAST = 0.15  # of a thumbnail's range, above which a difference always counts
-ROUNDING = 0.01  # of means of blocks in fp32
-# In a fine thumbnail of a picture that was changed in one place alone, that differs by at least
-# LOCAL_RANGE levels and LOCAL_TIMES the root mean square of all differences: 13 to 27 times for
-# another mouth, 9 and less for the same picture saved again.
-LOCAL_RANGE = 16
-LOCAL_TIMES = 11
 
 
 def row_picture(op, sample: dict, context: bool) -> Image.Image:
@@ -175,90 +165,3 @@ def _content(image: Image.Image) -> float:
     inside = luminance[: rows * CELL, : columns * CELL]
     cells = inside.reshape(rows, inside.shape[0] // rows, columns, inside.shape[1] // columns)
     return float(np.mean(np.ptp(cells, axis=(1, 3)) >= CONTENT_RANGE))
-
-
-@OPERATORS.register_module("image_near_deduplicator")
-class ImageNearDeduplicator(Deduplicator):
-    """Keeps the first of pictures that differ by recompression, scaling or exposure alone.
-
-    Compares 24 x 24 colour thumbnails, exposure taken out: a changed expression moves some cell by
-    far more than a new JPEG does. A small one, such as another mouth in a figure seen from afar,
-    moves no cell of these far, but a few of 48 x 48 by many times as much as the rest. Only
-    pictures of about the same mean luminance are compared, each with all others at once.
-
-    Args:
-        max_difference: Largest difference of any cell and channel that still counts as the same, 0
-            to 255; in pictures of low contrast, such as thin lines on white, no more than 15 % of
-            the thumbnail's range.
-        max_exposure: Largest difference of the mean that is taken out, 0 to 255.
-    """
-
-    def __init__(self, max_difference: float = 24.0, max_exposure: float = 12.0, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.max_difference, self.max_exposure = max_difference, max_exposure
-
-    def compute_hash(self, sample, context=False):
-        if "thumbnail" not in sample:
-            picture = row_picture(self, sample, context)
-            side = FINE * THUMBNAIL
-            thumbnail = picture.resize((side, side), Image.Resampling.BOX)
-            sample["thumbnail"] = thumbnail.tobytes().hex()
-        return sample
-
-    def process(self, dataset, show_num=0):
-        fine = [np.frombuffer(bytes.fromhex(raw), np.uint8) for raw in dataset["thumbnail"][:]]
-        first = self._first_of_same(np.stack(fine))
-
-        ids = dataset["id"][:]
-        self.repeats = {ids[i]: ids[same] for i, same in enumerate(first) if same != i}
-        kept = dataset.select([i for i, same in enumerate(first) if same == i])
-        return kept.remove_columns("thumbnail"), {}
-
-    def _first_of_same(self, fine: np.ndarray) -> np.ndarray:
-        """(n, 6912) fine thumbnails -> (n,) index of the earliest picture that each repeats."""
-        thumbnails = _smaller(fine)
-        means = thumbnails.mean(1)
-        centred = thumbnails - means[:, None]
-        limits = np.minimum(self.max_difference, LOW_CONTRAST * np.ptp(thumbnails, axis=1))
-        blocks = _block_means(centred)
-
-        order = np.argsort(means, kind="stable")
-        ascending = means[order]
-        first = np.arange(len(means))
-        for position, index in enumerate(order):
-            end = np.searchsorted(ascending, means[index] + self.max_exposure, "right")
-            others = order[position + 1 : end]
-
-            # a block's mean differs by no more than its cells do: 48 numbers instead of 1,728
-            # tell most pairs apart
-            block_differences = np.abs(blocks[others] - blocks[index]).max(1)
-            others = others[block_differences <= limits[index] + ROUNDING]
-
-            differences = np.abs(centred[others] - centred[index]).max(1)
-            others = others[differences <= np.minimum(limits[others], limits[index])]
-            for other in others[~_changed_in_one_place(fine[others], fine[index])]:
-                kept, dropped = sorted((first[index], first[other]))
-                first[first == first[dropped]] = kept
-        return first
-
-
-def _smaller(fine: np.ndarray) -> np.ndarray:
-    """(n, 6912), uint8 -> (n, 1728), fp32: means of 2 x 2 pixels."""
-    cells = fine.reshape(-1, THUMBNAIL, FINE, THUMBNAIL, FINE, 3)
-    return cells.mean((2, 4), dtype=np.float32).reshape(len(fine), -1)
-
-
-def _changed_in_one_place(others: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """(n, 6912) and (6912,) fine thumbnails, uint8 -> (n,): those that differ there alone."""
-    differences = others.astype(np.float32) - one
-    differences = np.abs(differences - differences.mean(1, keepdims=True))
-    largest = differences.max(1)
-    usual = np.sqrt(np.square(differences).mean(1)) + 0.5
-    return (largest >= LOCAL_RANGE) & (largest >= LOCAL_TIMES * usual)
-
-
-def _block_means(thumbnails: np.ndarray) -> np.ndarray:
-    """(n, 1728) -> (n, 48): the mean of each of 4 x 4 blocks and 3 channels."""
-    side = THUMBNAIL // BLOCKS
-    cells = thumbnails.reshape(-1, BLOCKS, side, BLOCKS, side, 3)
-    return cells.mean((2, 4)).reshape(len(thumbnails), -1)
