@@ -1,5 +1,6 @@
 """Stage 2, clean: Data-Juicer runs a recipe over the captions, and every row is accounted for."""
 
+import contextlib
 import html
 import json
 import shutil
@@ -7,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from storyboard import artifacts, charts, resources, show, stages
+from storyboard import artifacts, charts, cluster, resources, show, stages
 from storyboard.data import edits, juicer, operator_list, recipes, writing
 from storyboard.data.account import Account, DroppedRow, OperatorCount
 from storyboard.data.captions import Captions, UnreadablePicture
@@ -151,8 +152,8 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
             return report
 
     # 2. Every row is kept or dropped, and some are kept; all is written or nothing
-    with artifacts.building(target) as folder:
-        outcome = juicer.run(captions, recipe, folder / MAPPED)
+    with _cluster(settings) as connected, artifacts.building(target) as folder:
+        outcome = juicer.run(captions, recipe, folder / MAPPED, connected)
         account = outcome.account
         _check_account(captions, outcome.texts, account)
         if not outcome.texts:
@@ -174,6 +175,12 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
     report = _load(manifest, captions, target)
     show.tell(report)
     return report
+
+
+def _cluster(settings: Settings) -> contextlib.AbstractContextManager[cluster.Cluster | None]:
+    if settings.cluster is None:
+        return contextlib.nullcontext()
+    return cluster.connected(settings.cluster, settings.folder)
 
 
 def _networks(recipe: Recipe) -> dict[str, str]:

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from storyboard import locks
+from storyboard.cluster import Cluster
 from storyboard.compat import data_juicer
 from storyboard.data import operator_errors, recipe_operators, row_pass
 from storyboard.data.account import FAILED, Account
 from storyboard.data.captions import Captions
+from storyboard.data.judging import Judges
 from storyboard.data.recipes import Recipe
 
 ROWS_PER_PROCESS = 1000  # below this a second process costs more than it saves
@@ -42,11 +44,14 @@ class Outcome:
     account: Account
 
 
-def run(captions: Captions, recipe: Recipe, folder: Path) -> Outcome:
+def run(
+    captions: Captions, recipe: Recipe, folder: Path, cluster: Cluster | None = None
+) -> Outcome:
     """Run ``recipe`` over ``captions``.
 
     Args:
         folder: Where pictures that mappers make are written; need not exist.
+        cluster: Has the operators for single rows run there.
 
     Raises:
         SettingsError: An operator is unknown, cannot be used here, is given a parameter it does not
@@ -62,13 +67,17 @@ def run(captions: Captions, recipe: Recipe, folder: Path) -> Outcome:
         account = Account({row.id: row for row in captions.rows}, recipe.path)
         originals = {row.id: str(captions.path(row).resolve()) for row in captions.rows}
         rows = _dataset(captions, originals, Path(work))
+        judges = Judges(recipe, captions.folder, folder, Path(work), workers, cluster)
 
+        first = 0
         for for_single_rows, group in groupby(operators, row_pass.takes_single_rows):
+            together = list(group)
             if for_single_rows:
-                rows = row_pass.run(list(group), rows, workers, account, folder)
+                rows = row_pass.run(together, first, rows, judges, account)
             else:
-                for operator in group:
+                for operator in together:
                     rows = _deduplicate_texts(operator, rows, account)
+            first += len(together)
 
         ids, texts, images = (row_pass.column(rows, name) for name in ("id", "text", "images"))
         pictures = {

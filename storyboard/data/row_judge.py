@@ -4,11 +4,10 @@ import contextlib
 import hashlib
 import json
 import random
-import shutil
-import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,9 +16,10 @@ import numpy as np
 from storyboard.compat import alarm, data_juicer
 from storyboard.data import operator_errors, operator_list, pictures
 from storyboard.data.account import FAILED
+from storyboard.data.measures import plain, plain_statistics, reason
 from storyboard.errors import PictureError, StoryboardError
 
-VERDICT = "verdict"  # the column that a pass adds
+VERDICT, HASHES = "verdict", "hashes"  # the columns that a pass adds
 KEPT = -1
 LONGEST_CAPTION = 50_000  # characters that a mapper may be given or leave
 SECONDS_PER_CAPTION = 5  # for a mapper of captions, which takes milliseconds
@@ -28,7 +28,7 @@ GIVE_UP_SLOW = 2  # rows that took too long, where no other was done in time
 MOST_SLOW = 10  # where others were
 
 
-@dataclass
+@dataclass(slots=True)
 class Verdict:
     """What the operators of a pass found of one row.
 
@@ -40,7 +40,8 @@ class Verdict:
         picture: Path of the picture that mappers made of it; None where they left it.
         statistics: What the filters measured.
         measured: Names of the statistics that a filter added, by the index of the operator.
-        hashes: What deduplicators compare, by the index of the operator, as text for JSON.
+        hashes: What deduplicators compare, by the index of the operator; in the column HASHES, as
+            it takes more memory than the rest.
         seconds: Of each operator.
     """
 
@@ -58,7 +59,7 @@ class Verdict:
 class JudgeRow:
     """Called with a row: every operator measures, maps or judges it, until one refuses it.
 
-    Returns the verdict as JSON in a column. Pickled where there are several processes.
+    Returns the verdict as JSON in columns. Pickled where there are several processes.
 
     Args:
         operators: Filters, mappers and deduplicators of pictures.
@@ -93,8 +94,10 @@ class JudgeRow:
                 verdict.dropped_by = index
                 break
 
-        verdict.statistics |= _plain_statistics(row[Fields.stats])
-        return {VERDICT: json.dumps(asdict(verdict), default=str)}
+        verdict.statistics |= plain_statistics(row[Fields.stats])
+        columns = asdict(verdict)
+        hashes = columns.pop("hashes")
+        return {VERDICT: json.dumps(columns, default=str), HASHES: json.dumps(hashes, default=str)}
 
     def _attempt(self, operator, index: int, row: dict, verdict: Verdict) -> bool:
         """Whether ``operator`` keeps ``row``, which is changed in place; not where it fails."""
@@ -147,7 +150,7 @@ class JudgeRow:
         row |= measured | {"text": text}
         verdict.measured[str(index)] = [key for key in row[Fields.stats] if key not in known]
         if not kept:
-            statistics = {key: _plain(value) for key, value in row[Fields.stats].items()}
+            statistics = {key: plain(value) for key, value in row[Fields.stats].items()}
             new = {key: value for key, value in statistics.items() if key not in known}
             verdict.reason = reason(operator, new or statistics)
         return kept
@@ -177,7 +180,7 @@ class JudgeRow:
         ((row["text"], picture),) = mapped
         _check_length(row["text"])
         verdict.text = row["text"]
-        verdict.statistics |= _plain_statistics(row[Fields.stats])
+        verdict.statistics |= plain_statistics(row[Fields.stats])
         row[Fields.stats], row[Fields.context] = {}, {}
         if picture:
             verdict.picture = str(picture)
@@ -187,23 +190,22 @@ class JudgeRow:
     def _map_picture(self, operator, seed: str, row: dict) -> list[tuple[str, Path | None]]:
         """Captions and pictures that a mapper makes of ``row``; None for a picture that it left.
 
-        The mapper is given a copy in a folder of its own: some write beside the picture.
+        The mapper is given a copy in a folder of its own: some write beside the picture. The folder
+        is new each time, as a process that was killed at this row may have left one.
 
         Args:
             seed: Of random numbers: the same row comes out the same in any process.
         """
         stem = self.folder / hashlib.sha256(seed.encode()).hexdigest()[:24]
-        workplace = stem.with_suffix(".work")
-        workplace.mkdir(parents=True)
-        try:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            workplace = Path(name)
             copy = pictures.normalise(Path(row["images"][0]), workplace / "picture").path
             copy = _lossless(copy)
             before = copy.read_bytes()
             with _random_numbers_of(seed):
                 mapped = data_juicer.map_row(operator, row | {"images": [str(copy)]})
             return [(text, self._taken(images, copy, before, stem)) for text, images in mapped]
-        finally:
-            shutil.rmtree(workplace)
 
     def _taken(self, images: Sequence[str], copy: Path, before: bytes, stem: Path) -> Path | None:
         """The picture that a mapper made of ``copy``, moved to ``stem``; None where it left it."""
@@ -246,55 +248,3 @@ def _random_numbers_of(seed: str) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-
-
-def _plain_statistics(statistics: Mapping[str, object]) -> dict[str, object]:
-    return {key: _plain(value) for key, value in statistics.items() if value is not None}
-
-
-def _plain(value):
-    """A measured value as a number or a list for JSON; one number for the one picture of a row."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(value, (list, tuple)):
-        value = _plain(value[0]) if len(value) == 1 else [_plain(each) for each in value]
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def reason(operator, measured: Mapping[str, object]) -> str:
-    """What ``operator`` measured of a row, and the limits that the recipe sets."""
-    return f"{_listed(measured)} ({_listed(_limits(operator))})"
-
-
-def _limits(operator) -> dict[str, object]:
-    """The limits of an operator as the recipe sets them: ``min_...`` and ``max_...``."""
-    arguments = data_juicer.arguments_of(operator)
-    return {key: value for key, value in arguments.items() if key.startswith(("min_", "max_"))}
-
-
-def limits_of(operator, measured: Sequence[str]) -> dict[str, list[float | None]]:
-    """For each name of ``measured`` the least and the largest value that ``operator`` keeps.
-
-    A limit belongs to the statistic of its name (``min_width`` to ``image_width``). Where no limit
-    has the name of one, all are those of the only statistic there is (``min_ratio`` of
-    ``aspect_ratios``). None is no limit; statistics without any are left out.
-    """
-    found: dict[str, list[float | None]] = {name: [None, None] for name in measured}
-    limits = _limits(operator)
-    owners = {
-        key: name
-        for key in limits
-        for name in measured
-        if f"_{name}".endswith(key.removeprefix("min").removeprefix("max"))
-    }
-    if not owners and len(found) == 1:
-        owners = dict.fromkeys(limits, *found)
-    for key, name in owners.items():
-        number = getattr(operator, key, limits[key])  # a size is written as "1KB", held in bytes
-        is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if is_number and abs(number) < sys.maxsize:
-            found[name][key.startswith("max")] = float(number)
-    return {name: sides for name, sides in found.items() if sides != [None, None]}
-
-
-def _listed(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())

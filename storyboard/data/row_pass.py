@@ -1,14 +1,17 @@
 """One pass over the rows in which several operators map or judge each, until one refuses it."""
 
 import json
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from storyboard.compat import data_juicer
 from storyboard.data import operator_errors
 from storyboard.data.account import Account
-from storyboard.data.row_judge import VERDICT, JudgeRow, Verdict, limits_of, reason
+from storyboard.data.judging import Judges
+from storyboard.data.measures import limits_of, reason
+from storyboard.data.row_judge import HASHES, VERDICT, Verdict
+from storyboard.errors import StoryboardError
 
 
 def takes_single_rows(operator) -> bool:
@@ -18,38 +21,26 @@ def takes_single_rows(operator) -> bool:
     return not isinstance(operator, Deduplicator) or data_juicer.shares_pictures(operator)
 
 
-def run(operators: Sequence, rows, workers: int, account: Account, folder: Path):
+def run(operators: Sequence, first: int, rows, judges: Judges, account: Account):
     """Have ``operators`` map and judge every row; returns the rows (a data set) that are left.
 
     Args:
-        folder: Where pictures that mappers make are written.
+        first: Index of the first of ``operators`` in the recipe.
 
     Raises:
         SettingsError: An operator fails at all rows, lacks a package, or makes several rows of one.
     """
     if not len(rows):
         return rows
-    judged = rows.map(
-        JudgeRow(operators, folder, account.recipe),
-        num_proc=workers if workers > 1 else None,
-        remove_columns=[name for name in rows.column_names if name != "id"],
-    )
-    verdicts = {
-        row_id: Verdict(**json.loads(verdict))
-        for row_id, verdict in zip(column(judged, "id"), column(judged, VERDICT), strict=True)
-    }
-    for row_id, verdict in verdicts.items():
-        account.statistics.setdefault(row_id, {}).update(verdict.statistics)
-
-    kept = list(verdicts)
+    made = _Pass(judges.judge(operators, first, rows), judges, account)
+    kept = list(made.verdicts)
     for index, operator in enumerate(operators):
-        before = {row_id: verdicts[row_id] for row_id in kept}
-        kept = _enter(operator, index, before, workers, account)
+        kept = made.enter(operator, index, kept)
         if not kept:
             break
     ids = set(kept)
-    left = rows.select([i for i, row_id in enumerate(verdicts) if row_id in ids])
-    return _mapped(left, verdicts)
+    left = rows.select([i for i, row_id in enumerate(made.verdicts) if row_id in ids])
+    return _mapped(left, made.verdicts)
 
 
 def _mapped(rows, verdicts: Mapping[str, Verdict]):
@@ -66,48 +57,101 @@ def _mapped(rows, verdicts: Mapping[str, Verdict]):
     return datasets.Dataset.from_dict({"id": ids, "text": texts, "images": images})
 
 
-def _enter(
-    operator, index: int, before: Mapping[str, Verdict], workers: int, account: Account
-) -> list[str]:
-    """Enter what the operator at ``index`` did with the rows ``before``; returns the ids it keeps.
+class _Pass:
+    """What the operators of a pass found of all rows, and what they have still to compare.
 
-    A deduplicator compares the rows here, which no operator before it has refused; a filter that
-    looks at the whole set (``model_operators.SetFilter``) judges them here.
+    Args:
+        judged: A data set with the columns ``id``, VERDICT and HASHES.
     """
-    from data_juicer.ops import Deduplicator
 
-    began = time.perf_counter()
-    refused = {row_id: each for row_id, each in before.items() if each.dropped_by == index}
-    errors = [verdict.error for verdict in refused.values() if verdict.error]
-    if errors and len(errors) == len(before):
-        cause = max(errors, key=errors.count)
-        raise operator_errors.fails_always(operator, cause, account.recipe)
+    def __init__(self, judged, judges: Judges, account: Account) -> None:
+        self.judged, self.judges, self.account = judged, judges, account
+        self.seconds: list[float] = []  # of each operator
+        self.verdicts = dict(self._verdicts())
 
-    reasons = {row_id: verdict.reason for row_id, verdict in refused.items()}
-    if isinstance(operator, Deduplicator):
-        hashes = {
-            row_id: verdict.hashes[str(index)]
-            for row_id, verdict in before.items()
-            if row_id not in reasons
-        }
-        reasons |= _duplicates(operator, hashes, account.recipe)
-    if hasattr(operator, "look_at_set"):
-        reasons |= _refused_in_set(operator, before)
+    def _verdicts(self) -> Iterator[tuple[str, Verdict]]:
+        """The verdict of each row, by its id; what is equal in many is held once."""
+        names: dict[str, dict] = {}
+        statistics = self.account.statistics
+        for row in self.judged.select_columns(["id", VERDICT]):
+            verdict = Verdict(**json.loads(row[VERDICT]))
+            counted = self.seconds or [0.0] * len(verdict.seconds)
+            self.seconds = [sum(each) for each in zip(counted, verdict.seconds, strict=True)]
+            verdict.seconds = []
+            verdict.measured = names.setdefault(str(verdict.measured), verdict.measured)
+            verdict.statistics = {sys.intern(k): value for k, value in verdict.statistics.items()}
+            known = statistics.get(row["id"])
+            statistics[row["id"]] = known | verdict.statistics if known else verdict.statistics
+            yield row["id"], verdict
 
-    kept = [row_id for row_id in before if row_id not in reasons]
-    judging = sum(verdict.seconds[index] for verdict in before.values()) / workers
-    seconds = time.perf_counter() - began + judging
-    note = getattr(operator, "note", "")
-    measured = list(
-        dict.fromkeys(
-            name for verdict in before.values() for name in verdict.measured.get(str(index), [])
+    def enter(self, operator, index: int, ids: Sequence[str]) -> list[str]:
+        """Enter what the operator at ``index`` did with the rows ``ids``; returns those it keeps.
+
+        A deduplicator compares the rows here, which no operator before it has refused; a filter
+        that looks at the whole set (``model_operators.SetFilter``) judges them here.
+        """
+        from data_juicer.ops import Deduplicator
+
+        began = time.perf_counter()
+        before = {row_id: self.verdicts[row_id] for row_id in ids}
+        refused = {row_id: each for row_id, each in before.items() if each.dropped_by == index}
+        errors = [verdict.error for verdict in refused.values() if verdict.error]
+        if errors and len(errors) == len(before):
+            cause = max(errors, key=errors.count)
+            raise operator_errors.fails_always(operator, cause, self.account.recipe)
+
+        reasons = {row_id: verdict.reason for row_id, verdict in refused.items()}
+        if isinstance(operator, Deduplicator):
+            reasons |= self._duplicates(operator, index, before.keys() - reasons.keys())
+        if hasattr(operator, "look_at_set"):
+            reasons |= _refused_in_set(operator, before)
+
+        kept = [row_id for row_id in before if row_id not in reasons]
+        judging = self.seconds[index] / self.judges.workers
+        seconds = time.perf_counter() - began + judging
+        note = getattr(operator, "note", "")
+        measured = list(
+            dict.fromkeys(
+                name for verdict in before.values() for name in verdict.measured.get(str(index), [])
+            )
         )
-    )
-    is_of_set = hasattr(operator, "look_at_set")
-    limits = operator.limits() if is_of_set else limits_of(operator, measured)
-    name = data_juicer.name_of(operator)
-    account.enter(name, list(before), kept, reasons, seconds, note, limits)
-    return kept
+        is_of_set = hasattr(operator, "look_at_set")
+        limits = operator.limits() if is_of_set else limits_of(operator, measured)
+        name = data_juicer.name_of(operator)
+        self.account.enter(name, list(before), kept, reasons, seconds, note, limits)
+        return kept
+
+    def _duplicates(self, operator, index: int, ids: Set[str]) -> dict[str, str]:
+        """Those of the rows ``ids`` that the deduplicator ``operator`` refuses, with reasons.
+
+        Raises:
+            SettingsError: It fails.
+        """
+        if not ids:
+            return {}
+        operator.folder = self.judges.work
+        if self.judges.cluster:
+            operator.pairs_of = self.judges.pairs_of
+        try:
+            kept, _ = operator.process(self.judges.in_file(self._hashes(index, ids)))
+        except StoryboardError:
+            raise
+        except Exception as error:  # an operator may raise anything
+            cause = data_juicer.message_of(error)
+            raise operator_errors.fails_always(operator, cause, self.account.recipe) from error
+
+        # Data-Juicer's own deduplicators do not say which
+        repeated = getattr(operator, "repeats", {})
+        return {
+            row_id: f"repeats {repeated.get(row_id, 'another picture')}"
+            for row_id in ids - set(column(kept, "id"))
+        }
+
+    def _hashes(self, index: int, ids: Set[str]) -> Iterator[dict]:
+        """What the deduplicator at ``index`` compares of the rows ``ids``, in their order."""
+        for row in self.judged.select_columns(["id", HASHES]):
+            if row["id"] in ids:
+                yield {"id": row["id"]} | json.loads(row[HASHES])[str(index)]
 
 
 def _refused_in_set(operator, before: Mapping[str, Verdict]) -> dict[str, str]:
@@ -120,34 +164,6 @@ def _refused_in_set(operator, before: Mapping[str, Verdict]) -> dict[str, str]:
         row_id: reason(operator, {name: statistics[name] for name in operator.MEASURES})
         for row_id, statistics in measured.items()
         if not operator.process_single({Fields.stats: statistics})
-    }
-
-
-def _duplicates(operator, hashes: Mapping[str, dict], recipe: Path) -> dict[str, str]:
-    """Ids of the rows that the deduplicator ``operator`` refuses, with reasons.
-
-    Raises:
-        SettingsError: It fails.
-    """
-    import datasets
-
-    if not hashes:
-        return {}
-    names = next(iter(hashes.values()))
-    columns = {name: [row[name] for row in hashes.values()] for name in names}
-    rows = datasets.Dataset.from_dict({"id": list(hashes)} | columns)
-    try:
-        kept, _ = operator.process(rows)
-    except Exception as error:  # an operator may raise anything
-        cause = data_juicer.message_of(error)
-        raise operator_errors.fails_always(operator, cause, recipe) from error
-
-    kept_ids = set(column(kept, "id"))
-    repeated = getattr(operator, "repeats", {})  # Data-Juicer's own deduplicators do not say which
-    return {
-        row_id: f"repeats {repeated.get(row_id, 'another picture')}"
-        for row_id in hashes
-        if row_id not in kept_ids
     }
 
 
