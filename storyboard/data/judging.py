@@ -22,6 +22,7 @@ from storyboard.data.row_judge import JudgeRow
 from storyboard.errors import ResourceError
 
 ROWS_AT_ONCE = 16  # less than a second of work
+MOST_SLICES_HERE = 8  # of near-duplicates: they take less time than the start of workers
 ROWS_IN_MEMORY = 500  # of 14 kB, of near-duplicates
 
 
@@ -71,11 +72,12 @@ class Judges:
         return self.in_file(_watched("clean", judged, len(rows)))
 
     def pairs_of(self, arguments: Mapping[str, Any], starts: Sequence[int]) -> Iterator:
-        """Pairs of near-duplicates in each slice, as ``near_duplicates.pairs_of``, on ``cluster``.
+        """Pairs of near-duplicates in each slice, as ``near_duplicates.pairs_of``."""
+        if self.cluster is None or len(starts) <= MOST_SLICES_HERE:
+            from storyboard.data import near_duplicates
 
-        Returns them in any number of parts.
-        """
-        assert self.cluster is not None
+            yield from near_duplicates.pairs_of(dict(arguments), starts)
+            return
         rows = [{"start": start} for start in starts]
         found = self.cluster.map(rows, SliceComparer, arguments)
         for row in _watched("clean: compare", found, len(rows)):

@@ -129,9 +129,7 @@ class _Pass:
         """
         if not ids:
             return {}
-        operator.folder = self.judges.work
-        if self.judges.cluster:
-            operator.pairs_of = self.judges.pairs_of
+        operator.folder, operator.pairs_of = self.judges.work, self.judges.pairs_of
         try:
             kept, _ = operator.process(self.judges.in_file(self._hashes(index, ids)))
         except StoryboardError:
