@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -75,17 +76,24 @@ def clean(folder: Path, output: Path, address: str | None) -> dict:
 
     captions = Captions.load(folder)
     settings = Settings(base="mini", output=str(output), cluster=address)
+    loaded = _peak()
     began = time.perf_counter()
     report = run(captions, settings)
     cleaned = output / "cleaned"
     return {
         "seconds": round(time.perf_counter() - began, 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "loaded_mb": loaded,
+        "peak_mb": _peak(),
         "kept": len(report.captions),
         "operators": [(each.operator, each.kept, each.dropped) for each in report.operators],
         "dropped": [(row.id, row.operator, row.reason) for row in report.dropped],
         "files": {name: (cleaned / name).read_text(encoding="utf-8") for name in COMPARED},
     }
+
+
+def _peak() -> int:
+    """Of this process, in MB; its children are not counted."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 @contextlib.contextmanager
@@ -96,6 +104,7 @@ def cluster(address: str | None) -> Iterator[str]:
         return
     from tests.ray_cluster import TwoNodes
 
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     ray = TwoNodes()
     try:
         yield ray.address
@@ -147,7 +156,7 @@ def row(name: str, result: dict, count: int) -> dict:
 
 
 def _numbers(result: dict) -> dict:
-    return {name: result[name] for name in ("seconds", "peak_mb", "kept")}
+    return {name: result[name] for name in ("seconds", "loaded_mb", "peak_mb", "kept")}
 
 
 if __name__ == "__main__":

@@ -38,12 +38,15 @@ class TwoNodes:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         _, _, port = self.address.partition(":")
         self.nodes: list[subprocess.Popen] = []
-        self.add(
-            "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}"
-        )
-        self._wait_for(1)
-        self.add(f"--address={self.address}")
-        self._wait_for(2)
+        head = f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}"
+        try:
+            self.add("--head", *head)
+            self._wait_for(1)
+            self.add(f"--address={self.address}")
+            self._wait_for(2)
+        except BaseException:
+            self.end()
+            raise
 
     def add(self, *arguments: str) -> subprocess.Popen:
         """Start a node; ``end(node)`` ends it as a machine that loses its power."""
