@@ -22,6 +22,7 @@ from storyboard.errors import ResourceError, SettingsError, StoryboardError, bri
 # what decides on pictures and weights
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "diffsynth", "py-data-juicer", "pillow")
 BLOCKS_PER_WORKER = 4  # so that a slow one does not keep the others waiting at the end
+ROWS_PER_BLOCK = 1000  # at most: a block is done again where its worker dies
 ROW = "row"  # Ray Data's column
 Row = dict[str, Any]
 
@@ -77,7 +78,7 @@ class Cluster:
         Args:
             rows: Pickled, as ``arguments`` and what is returned.
             worker: Made once in each process of Ray's.
-            rows_at_once: Given to a worker together; lost together where it dies.
+            rows_at_once: Given to a worker together.
             gpu: Each worker has a GPU of its own, instead of a CPU.
 
         Raises:
@@ -86,7 +87,8 @@ class Cluster:
         if not rows:
             return
         count = self.workers(len(rows), rows_at_once, gpu)
-        blocks = min(math.ceil(len(rows) / rows_at_once), count * BLOCKS_PER_WORKER)
+        blocks = max(count * BLOCKS_PER_WORKER, math.ceil(len(rows) / ROWS_PER_BLOCK))
+        blocks = min(blocks, math.ceil(len(rows) / rows_at_once))
         with compat.data() as data:
             # pickled, so that None, lists and whole numbers come through Arrow as they are
             given = data.from_items(
