@@ -142,6 +142,13 @@ def connected(address: str, folder: Path) -> Iterator[Cluster]:
         yield Cluster(ray, len(nodes), int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
+def connected_if(
+    address: str | None, folder: Path
+) -> contextlib.AbstractContextManager[Cluster | None]:
+    """As ``connected``; nothing is done where ``address`` is None."""
+    return contextlib.nullcontext() if address is None else connected(address, folder)
+
+
 def _facts() -> dict[str, str]:
     """Of this process: what must be the same on every machine."""
     return {"python": platform.python_version(), **artifacts.versions(*PACKAGES)}

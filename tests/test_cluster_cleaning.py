@@ -13,6 +13,7 @@ from storyboard.errors import ResourceError, SettingsError
 from tests.conftest import picture
 from tests.ray_cluster import end, of_node
 from tests.test_benchmarks import benchmark
+from tests.test_shards import encoded, write_tar
 
 
 @pytest.fixture
@@ -99,6 +100,20 @@ def test_ray_machines_that_do_not_see_the_pictures_are_refused(two_nodes, genera
     (generated.folder / "metadata.jsonl").unlink()  # as on another disk, to the others
     with pytest.raises(ResourceError, match="of the cluster does not see .*metadata.jsonl: collec"):
         clean(generated, make_settings(cluster=two_nodes.address))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_workers_unpack_shards(two_nodes, make_settings, tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for shard in range(3):
+        write_tar(folder / f"{shard}.tar", [(f"{shard}.png", encoded(shard)), ("a.txt", b"")])
+    settings = make_settings(dataset=str(folder))
+    alone = collect(settings)
+    shutil.rmtree(settings.folder / "unpacked")
+    assert collect(make_settings(dataset=str(folder), cluster=two_nodes.address)) == alone
+    assert len(list((settings.folder / "unpacked").rglob("*.png"))) == len(alone) == 3
 
 
 @pytest.mark.ray

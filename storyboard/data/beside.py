@@ -81,15 +81,23 @@ class CaptionFiles:
     def _read(self, name: str) -> Text:
         if name in self.tree.left_out:
             raise Refusal(self.tree.left_out[name])
-        decoded = read_file(self.tree.files[name], text_files.MAX_FILE)
-        if not name.casefold().endswith(".json"):
-            caption = text_files.caption(decoded.text)
-            return Text(caption.text, decoded.note or caption.note)
+        return caption_in(name, read_file(self.tree.files[name], text_files.MAX_FILE))
 
-        content = rows.parsed(decoded.text) if decoded.text.strip() else ""
-        values = content if isinstance(content, dict) else {"text": content}
-        caption = rows.caption_of(values)
+
+def caption_in(name: str, decoded: Text) -> Text:
+    """The caption in the text of a file called ``name``.
+
+    Raises:
+        Refusal: It is no caption.
+    """
+    if not name.casefold().endswith(".json"):
+        caption = text_files.caption(decoded.text)
         return Text(caption.text, decoded.note or caption.note)
+
+    content = rows.parsed(decoded.text) if decoded.text.strip() else ""
+    values = content if isinstance(content, dict) else {"text": content}
+    caption = rows.caption_of(values)
+    return Text(caption.text, decoded.note or caption.note)
 
 
 def read_file(file: File, limit: int) -> Text:

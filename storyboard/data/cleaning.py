@@ -1,6 +1,5 @@
 """Stage 2, clean: Data-Juicer runs a recipe over the captions, and every row is accounted for."""
 
-import contextlib
 import html
 import json
 import shutil
@@ -152,35 +151,43 @@ def clean(captions: Captions, settings: Settings) -> CleaningReport:
             return report
 
     # 2. Every row is kept or dropped, and some are kept; all is written or nothing
-    with _cluster(settings) as connected, artifacts.building(target) as folder:
-        outcome = juicer.run(captions, recipe, folder / MAPPED, connected)
-        account = outcome.account
-        _check_account(captions, outcome.texts, account)
-        if not outcome.texts:
-            _raise_nothing_left(captions, account, recipe)
-
-        digest = writing.write(captions, outcome.texts, folder, outcome.pictures)
-        shutil.rmtree(folder / MAPPED, ignore_errors=True)
-        artifacts.write_json(folder / STATISTICS, account.statistics)
-        manifest = artifacts.write_manifest(
-            folder,
-            "clean",
-            fingerprint,
-            digest=digest,
-            total=len(captions) + len(captions.unreadable),
-            operators=[asdict(count) for count in account.operators],
-            dropped=[asdict(row) for row in account.dropped],
-            unreadable=captions.unreadable_json(),
-        )
+    with (
+        cluster.connected_if(settings.cluster, settings.folder) as ray,
+        artifacts.building(target) as folder,
+    ):
+        manifest = _make(captions, recipe, folder, fingerprint, ray)
     report = _load(manifest, captions, target)
     show.tell(report)
     return report
 
 
-def _cluster(settings: Settings) -> contextlib.AbstractContextManager[cluster.Cluster | None]:
-    if settings.cluster is None:
-        return contextlib.nullcontext()
-    return cluster.connected(settings.cluster, settings.folder)
+def _make(
+    captions: Captions,
+    recipe: Recipe,
+    folder: Path,
+    fingerprint: str,
+    ray: cluster.Cluster | None,
+) -> dict:
+    """Clean ``captions`` into ``folder``; returns its manifest."""
+    outcome = juicer.run(captions, recipe, folder / MAPPED, ray)
+    account = outcome.account
+    _check_account(captions, outcome.texts, account)
+    if not outcome.texts:
+        _raise_nothing_left(captions, account, recipe)
+
+    digest = writing.write(captions, outcome.texts, folder, outcome.pictures)
+    shutil.rmtree(folder / MAPPED, ignore_errors=True)
+    artifacts.write_json(folder / STATISTICS, account.statistics)
+    return artifacts.write_manifest(
+        folder,
+        "clean",
+        fingerprint,
+        digest=digest,
+        total=len(captions) + len(captions.unreadable),
+        operators=[asdict(count) for count in account.operators],
+        dropped=[asdict(row) for row in account.dropped],
+        unreadable=captions.unreadable_json(),
+    )
 
 
 def _networks(recipe: Recipe) -> dict[str, str]:

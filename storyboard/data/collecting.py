@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storyboard import artifacts, places, resources, stages
-from storyboard.data import captioning, captions, edits, hub, listing, pictures, tree
+from storyboard.data import captioning, captions, edits, hub, listing, pictures, shards, tree
 from storyboard.data.captions import CaptionRow, Captions, Note, UnreadablePicture
 from storyboard.data.listing import ListedPicture, Listing
 from storyboard.data.lookup import OUTSIDE
@@ -105,7 +105,7 @@ def _source(settings: Settings) -> Path:
             f"dataset={_short(settings.dataset)!r} is no path ({reason}): set another."
         ) from error
     if is_folder:
-        return folder
+        return _unpacked(folder, settings)
     if is_file:
         raise DatasetError(
             f"{str(folder)!r} is a file: set dataset to the folder it lies in, an archive unpacked."
@@ -116,6 +116,14 @@ def _source(settings: Settings) -> Path:
             f"pictures, or to a ModelScope id such as {hub.DEFAULT!r}."
         )
     return hub.fetch(settings.dataset, settings.folder / "hub")
+
+
+def _unpacked(folder: Path, settings: Settings) -> Path:
+    """``folder``, or where the shards lie that it holds, unpacked."""
+    found = shards.of(tree.scan(folder, settings.folder))
+    if not found:
+        return folder
+    return shards.unpack(found, settings)
 
 
 def _listed(source: Path, settings: Settings) -> Listing:
