@@ -1,8 +1,11 @@
 """Cleaning on a Ray of two nodes: what comes out is what one machine makes, whatever dies."""
 
+import contextlib
 import json
 import shutil
+import time
 
+import psutil
 import pytest
 import yaml
 
@@ -122,21 +125,33 @@ def test_ray_loses_a_worker_and_then_a_machine(two_nodes, generated, make_settin
     """The last test of this module: the machine stays lost."""
     alone = outcome(clean(generated, make_settings()))
     shutil.rmtree(make_settings().folder / "cleaned")
+    first, second = two_nodes.nodes
     step, killed = show.Live.step, []
 
     def killing(self, number, loss=None):
         step(self, number, loss)
         if number == 1:
-            (worker,) = [each for each in of_node(two_nodes.nodes[0]) if is_judge(each)]
+            (worker,) = judges_of(first)
             worker.kill()
-            killed.append(worker.pid)
-        if number == 100:
-            end(two_nodes.nodes[1])
+            killed.append(worker)
+        if number == 60:
+            until = time.monotonic() + 60
+            while not any(each not in killed for each in judges_of(first)):
+                assert time.monotonic() < until, "it is not replaced"
+                time.sleep(0.1)
+            end(second)
+            killed.append(second)
 
     monkeypatch.setattr(show.Live, "step", killing)
     spread = outcome(clean(generated, make_settings(cluster=two_nodes.address)))
-    assert alone == spread and killed
+    assert alone == spread and len(killed) == 2
 
 
-def is_judge(process):
-    return any("_Batches" in word for word in process.cmdline())
+def judges_of(node):
+    """The processes of ``node`` that have called a worker of ``Cluster.map``, or are about to."""
+    found = []
+    for each in of_node(node):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("_Batches" in word for word in each.cmdline()):
+                found.append(each)
+    return found
