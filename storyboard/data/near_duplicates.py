@@ -17,6 +17,7 @@ THUMBNAIL = 24  # pixels of a side
 FINE = 2  # times as many pixels of a side, where a change in one place alone is looked for
 FINE_SIZE = 3 * (FINE * THUMBNAIL) ** 2
 BLOCKS = 4  # of a thumbnail, in each direction
+FEW = 8  # of which every eighth mean is compared first
 LOW_CONTRAST = 0.15  # of a thumbnail's range, above which a difference always counts
 ROUNDING = 0.01  # of means of blocks in fp32
 # In a fine thumbnail of a picture that was changed in one place alone, that differs by at least
@@ -120,7 +121,8 @@ class Thumbnails:
         sketches = np.load(f"{path}.npy")
         self.order = np.argsort(sketches[:, 0], kind="stable")
         sketches = sketches[self.order]
-        self.means, self.blocks = sketches[:, 0], np.ascontiguousarray(sketches[:, 2:])
+        self.means, self.blocks = sketches[:, 0], sketches[:, 2:]
+        self.few = np.ascontiguousarray(self.blocks[:, ::FEW].T)
         self.limits = np.minimum(max_difference, LOW_CONTRAST * sketches[:, 1])
         self.max_exposure = max_exposure
 
@@ -132,10 +134,13 @@ class Thumbnails:
         same = np.arange(len(self.order))  # position of the first that each repeats
         for one in range(start, min(start + SLICE, len(same))):
             end = np.searchsorted(self.means, self.means[one] + self.max_exposure, "right")
-            # a block's mean differs by no more than its cells do: 48 numbers instead of 1,728
-            # tell most pairs apart
-            differences = np.abs(self.blocks[one + 1 : end] - self.blocks[one]).max(1)
-            others = one + 1 + np.flatnonzero(differences <= self.limits[one] + ROUNDING)
+            # a block's mean differs by no more than its cells do: 6 numbers, and then 48 instead of
+            # 1,728, tell most pairs apart
+            limit = self.limits[one] + ROUNDING
+            differences = np.abs(self.few[:, one + 1 : end] - self.few[:, one, None]).max(0)
+            others = one + 1 + np.flatnonzero(differences <= limit)
+            differences = np.abs(self.blocks[others] - self.blocks[one]).max(1)
+            others = others[differences <= limit]
             for at in range(0, len(others), AT_ONCE):
                 some = others[at : at + AT_ONCE]
                 some = some[same[some] != same[one]]
