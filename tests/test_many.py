@@ -204,6 +204,16 @@ def test_machines_that_would_draw_otherwise_are_refused():
         many_workers.agreed(kinds)
 
 
+def test_a_story_whose_workers_die_again_and_again_is_given_up(make_settings, tmp_path):
+    drawer = many_workers.Drawer(make_settings(), None)
+    mark = tmp_path / "out" / ".storyboard" / "unfinished" / "purple.begun"
+    mark.parent.mkdir(parents=True)
+    mark.write_text("....", encoding="ascii")
+    drawn = drawer({"name": "purple", "story": STORIES["purple"]})["drawn"]
+    assert drawn.pictures is None and "died 4 times, for want of memory perhaps" in drawn.error
+    assert not mark.exists()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_draws_what_this_process_draws_though_a_worker_is_killed(

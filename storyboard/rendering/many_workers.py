@@ -7,7 +7,7 @@ products: workers take as many as the notebook's process has.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,11 @@ from storyboard.settings import Settings
 from storyboard.story import Story
 
 FOLDER = "many"  # in the output folder
+MOST_ATTEMPTS = 4  # Ray itself would try without end
+DIED = (
+    f"The worker that drew it died {MOST_ATTEMPTS} times, for want of memory perhaps: start the "
+    "cluster with fewer workers a machine, or lower resolution or render_batch_size."
+)
 OF_A_STORY = (RenderingError, SettingsError)  # others would meet every story
 OnPanel = Callable[[], None]
 
@@ -102,7 +107,10 @@ class Drawer:
         with locks.joined(folder), disks.working_in(folder):
             if "stories" in row:
                 return {"encoded": self.encode(row["stories"])}
-            return {"drawn": self.draw(row["name"], row["story"])}
+            with _attempt(row["name"]) as number:
+                if number > MOST_ATTEMPTS:
+                    return {"drawn": Drawn(row["name"], error=DIED)}
+                return {"drawn": self.draw(row["name"], row["story"])}
 
     def encode(self, stories: Mapping[str, Story]) -> Encoded:
         """Keep the embeddings of all that is to be drawn, the text encoders loaded once."""
@@ -157,6 +165,20 @@ class Drawer:
     def _count(self, _index: int) -> None:
         if self.on_panel:
             self.on_panel()
+
+
+@contextmanager
+def _attempt(name: str) -> Iterator[int]:
+    """How many workers have begun with a story; one that died leaves its mark."""
+    folder = locks.temporary_files()
+    assert folder is not None
+    marks = folder / f"{name}.begun"
+    begun = (marks.read_text(encoding="ascii") if marks.exists() else "") + "."
+    marks.write_text(begun, encoding="ascii")
+    try:
+        yield len(begun)
+    finally:
+        marks.unlink(missing_ok=True)
 
 
 def here(drawer: Drawer, stories: Mapping[str, Story]) -> Iterator[Drawn]:
