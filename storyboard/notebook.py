@@ -33,7 +33,10 @@ def render(
 def render_many(
     stories: Stories, settings: Settings, lora: Lora | Path | str | None
 ) -> ManyPictures:
-    """``rendering.many.render_many``, each PNG with the graph that ComfyUI opens."""
+    """``rendering.many.render_many``, each PNG with the graph that ComfyUI opens.
+
+    What was drawn is not kept in ``settings.keep_in``.
+    """
     return many.render_many(stories, settings, lora, graph.png_chunks)
 
 

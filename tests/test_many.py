@@ -10,6 +10,7 @@ from storyboard import Panel, Reference, Story, artifacts, render, render_many
 from storyboard.errors import LoraError, RenderingError, SettingsError
 from storyboard.models import conditioning, embedding_files
 from storyboard.rendering import many_workers, sampling
+from tests.conftest import picture
 from tests.ray_drawer import KilledDrawer
 
 STORIES = {
@@ -85,6 +86,21 @@ def test_many_stories_are_those_that_render_draws(alone, tmp_path, monkeypatch, 
     assert "drew 0 of 6 panels" in capsys.readouterr().out
     assert {**times(tmp_path), made.manifest: 0} == {**before, made.manifest: 0}
     assert manifest(made) == lines and len(loaded) == len(encoders) == 1
+
+
+def test_references_and_the_character_of_one_story_do_not_reach_the_next(make_settings, tmp_path):
+    picture(3, 64).save(tmp_path / "sketch.png")
+    stories = {
+        "edges": Story(["雨天", Panel("海边", reference=str(tmp_path / "sketch.png"))]),
+        "plain": Story(["雨天", "海边"]),
+        "again": Story(["雨天", Panel("海边", reference=str(tmp_path / "sketch.png"))]),
+    }
+    settings = make_settings(base="mini", character="shared")
+    made = render_many(stories, settings, None)
+    alone = {
+        name: render(story, settings, None, tmp_path / name) for name, story in stories.items()
+    }
+    assert_equal(made, alone)
 
 
 def test_an_interrupted_call_goes_on(alone, tmp_path, monkeypatch, capsys):

@@ -113,7 +113,8 @@ class Renderer:
             ResourceError: The memory is too small for one picture.
         """
         indices = range(len(records)) if indices is None else indices
-        adapter = _text_adapter(self.run, self.lora)
+        # it is checked before the text encoders are loaded; one in a pipeline was
+        adapter = _text_adapter(self.run, self.lora, is_checked="pipe" in vars(self))
         texts = batching.texts(records, indices)
         embeddings = conditioning.encode(self.run, texts, adapter=adapter)
         if as_drawn:
@@ -283,9 +284,9 @@ def encode_ahead(run: Run, lora: Path | None, texts: Iterable[str]) -> None:
     conditioning.encode_ahead(run, texts, _text_adapter(run, lora))
 
 
-def _text_adapter(run: Run, lora: Path | None) -> TextAdapter | None:
-    if lora:
-        fitting.check(run.base, lora)  # before the text encoders are loaded
+def _text_adapter(run: Run, lora: Path | None, is_checked: bool = False) -> TextAdapter | None:
+    if lora and not is_checked:
+        fitting.check(run.base, lora)
     return attaching.text_adapter(run.base, lora, run.lora_strength)
 
 
