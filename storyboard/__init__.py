@@ -31,6 +31,7 @@ _MODULES = {  # as in __init__.pyi, which type checkers and editors read
     "preview": "notebook",
     "publish": "exporting.publish",
     "render": "notebook",
+    "render_many": "notebook",
     "reproduce": "exporting.reproduce",
     "restore": "keeping.restore",
     "save_workflow": "exporting.comfyui.graph",

@@ -16,6 +16,7 @@ from storyboard.machine import check as check
 from storyboard.machine import files as files
 from storyboard.notebook import preview as preview
 from storyboard.notebook import render as render
+from storyboard.notebook import render_many as render_many
 from storyboard.reference import Reference as Reference
 from storyboard.rendering.strips import denoising as denoising
 from storyboard.rendering.strips import strengths as strengths

@@ -57,10 +57,18 @@ class Cluster:
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
         return f"{self.nodes} machines, {self.cpus} CPUs{gpus}"
 
-    def workers(self, rows: int, rows_at_once: int, gpu: bool) -> int:
+    def workers(self, rows: int, rows_at_once: int, gpu: bool, cpus: int = 1) -> int:
         """How many workers ``map`` starts at most."""
-        slots = self.gpus if gpu else self.cpus
+        slots = self.gpus if gpu else sum(each // cpus for each in self._cpus_of_nodes())
         return max(1, min(slots, math.ceil(rows / rows_at_once)))
+
+    def cpus_for(self, threads: int) -> int:
+        """CPUs that a worker of so many threads can ask for: those of the largest machine."""
+        return max(1, min(threads, max(self._cpus_of_nodes())))
+
+    def _cpus_of_nodes(self) -> list[int]:
+        nodes = [node for node in self.ray.nodes() if node["Alive"]]
+        return [int(node["Resources"].get("CPU", 0)) for node in nodes]
 
     def map(
         self,
@@ -70,6 +78,8 @@ class Cluster:
         *,
         rows_at_once: int = 1,
         gpu: bool = False,
+        cpus: int = 1,
+        blocks_per_worker: int = BLOCKS_PER_WORKER,
     ) -> Iterator[Row]:
         """What ``worker(**arguments)`` makes of each row, called with it, in the rows' order.
 
@@ -79,15 +89,18 @@ class Cluster:
             rows: Pickled, as ``arguments`` and what is returned.
             worker: Made once in each process of Ray's.
             rows_at_once: Given to a worker together.
-            gpu: Each worker has a GPU of its own, instead of a CPU.
+            gpu: Each worker has a GPU of its own, instead of CPUs.
+            cpus: Of each worker; a machine with fewer has none.
+            blocks_per_worker: Into so many parts a worker's share is cut at least, where there are
+                rows enough; what is made of a part comes together.
 
         Raises:
             StoryboardError: As a worker raised it.
         """
         if not rows:
             return
-        count = self.workers(len(rows), rows_at_once, gpu)
-        blocks = max(count * BLOCKS_PER_WORKER, math.ceil(len(rows) / ROWS_PER_BLOCK))
+        count = self.workers(len(rows), rows_at_once, gpu, cpus)
+        blocks = max(count * blocks_per_worker, math.ceil(len(rows) / ROWS_PER_BLOCK))
         blocks = min(blocks, math.ceil(len(rows) / rows_at_once))
         with compat.data() as data:
             # pickled, so that None, lists and whole numbers come through Arrow as they are
@@ -99,7 +112,7 @@ class Cluster:
                 fn_constructor_args=(worker, dict(arguments)),
                 batch_size=rows_at_once,
                 compute=data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
-                num_cpus=0 if gpu else 1,
+                num_cpus=0 if gpu else cpus,
                 num_gpus=1 if gpu else 0,
             )
             for each in made.iter_rows():

@@ -57,6 +57,20 @@ def hold(folder: Path, what: str) -> Iterator[None]:
             lock.release()
 
 
+@contextmanager
+def joined(folder: Path) -> Iterator[None]:
+    """Work in ``folder`` for the process that holds it, and that waits until this is done."""
+    folder = folder.resolve()
+    if folder in _held:
+        yield
+        return
+    _held[folder] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _held[folder]
+
+
 def hold_around(path: Path) -> AbstractContextManager[None]:
     """Hold the folder of ``path``, unless this process holds one around it on the same disk."""
     return nullcontext() if _state(path) else hold(path.parent, path.name)

@@ -7,8 +7,10 @@ from storyboard.exporting.comfyui import graph
 from storyboard.keeping.along import Along
 from storyboard.lora.file import Lora
 from storyboard.models import bases
-from storyboard.rendering import stage
+from storyboard.rendering import many, stage
+from storyboard.rendering.many import ManyPictures
 from storyboard.rendering.pictures import Pictures
+from storyboard.rendering.story_files import Stories
 from storyboard.settings import Settings
 from storyboard.story import Story
 
@@ -26,6 +28,16 @@ def render(
     pictures = stage.render(story, settings, lora, folder, graph.png_chunks)
     Along(settings, "render").keep(last=True)
     return pictures
+
+
+def render_many(
+    stories: Stories, settings: Settings, lora: Lora | Path | str | None
+) -> ManyPictures:
+    """``rendering.many.render_many``, each PNG with the graph that ComfyUI opens.
+
+    What was drawn is not kept in ``settings.keep_in``.
+    """
+    return many.render_many(stories, settings, lora, graph.png_chunks)
 
 
 def preview(story: Story, settings: Settings) -> Pictures:

@@ -8,6 +8,7 @@ from storyboard import places
 from storyboard.errors import SettingsError, brief
 
 MAX_NAME = 255  # bytes in a part of a path, on every usual file system
+MAX_FOLDER_NAME = 100  # bytes of a name that a user gives a folder of ours
 MAX_PATH = 4096  # bytes in a path, on Linux
 WINDOWS = os.name == "nt"
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -44,6 +45,34 @@ def taken(name: str, value: object) -> str:
         _check_windows(name, value)
     # Path.expanduser raises where there is no such user, and a name keeps its form here
     return os.path.expanduser(value)  # noqa: PTH111
+
+
+def folder_name(title: str, value: object) -> str:
+    """``value``, which a user calls a folder of ours.
+
+    Args:
+        title: Of what has the name, for the message.
+
+    Raises:
+        SettingsError: A folder cannot be called so on every system.
+    """
+    if (
+        not isinstance(value, str)
+        or not value.isprintable()
+        or not _encodable(value)
+        or not 1 <= len(os.fsencode(value)) <= MAX_FOLDER_NAME
+        or value != value.strip()
+        or value.startswith(".")
+        or WINDOWS_SIGNS.search(value)
+        or WINDOWS_RESERVED.fullmatch(value)
+        or "/" in value
+        or "\\" in value
+    ):
+        raise SettingsError(
+            f"{title} {brief(value)} must be one that a folder can have on every system: up to "
+            f"{MAX_FOLDER_NAME} bytes of letters, digits, spaces, - and _."
+        )
+    return value
 
 
 def check_output(name: str, folder: Path) -> None:

@@ -156,8 +156,8 @@ def tell(result: object) -> None:
 class Live:
     """Progress of a long stage: redrawn in a notebook's cell, printed at times in a terminal."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
+    def __init__(self, title: str, total: int, unit: str = "steps") -> None:
+        self.title, self.total, self.unit = title, total, unit
         self.began = time.perf_counter()
         self.first: int | None = None  # steps that an interrupted run had done
         self.losses: list[float] = []
@@ -220,7 +220,7 @@ class Live:
             ncols=LINE_WIDTH,
             prefix=self.title,
             postfix=loss,
-            unit=" steps",
+            unit=f" {self.unit}",
             initial=self.first or 0,
             bar_format=bar_format,
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -38,6 +39,9 @@ class TwoNodes:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         _, _, port = self.address.partition(":")
         self.nodes: list[subprocess.Popen] = []
+        # of tests these are set already; Ray would write a token into the home folder
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         head = f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}"
         try:
             self.add("--head", *head)
@@ -65,13 +69,19 @@ class TwoNodes:
     def _wait_for(self, count: int, seconds: float = 120) -> None:
         """Until so many nodes are alive."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        # a node gives up where it is not up in 30 s, and to connect to one that ended takes minutes
+        while time.monotonic() < until and all(node.poll() is None for node in self.nodes):
             code = (
                 f"import ray; ray.init('{self.address}', log_to_driver=False); "
                 f"raise SystemExit(sum(n['Alive'] for n in ray.nodes()) != {count})"
             )
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-            if done.returncode == 0:
+            with contextlib.suppress(subprocess.SubprocessError):
+                subprocess.run(
+                    [sys.executable, "-c", code],
+                    capture_output=True,
+                    check=True,
+                    timeout=seconds / 2,
+                )
                 return
             time.sleep(0.5)
         logs = "\n".join(path.read_text() for path in self.folder.glob("node-*.log"))

@@ -1,6 +1,7 @@
 """A Ray of two nodes: rows on workers, in order, once each, whatever dies; and what is refused."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,15 @@ def test_without_ray_the_cell_says_how_to_get_it(monkeypatch, tmp_path):
         cluster.connected("local", tmp_path),
     ):
         pass
+
+
+def test_workers_of_several_cpus_are_as_many_as_machines_have_room_for():
+    nodes = [{"Alive": cpus != 64, "Resources": {"CPU": float(cpus)}} for cpus in (8, 6, 64)]
+    nodes.append({"Alive": True, "Resources": {}})
+    found = cluster.Cluster(SimpleNamespace(nodes=lambda: nodes), 3, 14, 2)
+    assert [found.cpus_for(threads) for threads in (1, 4, 16)] == [1, 4, 8]
+    assert [found.workers(100, 1, False, cpus) for cpus in (1, 4, 8)] == [14, 3, 1]
+    assert found.workers(2, 1, False, 4) == found.workers(9, 1, True) == 2
 
 
 @pytest.mark.ray

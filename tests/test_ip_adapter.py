@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storyboard import Story, bundle, render, reproduce
+from storyboard import Story, bundle, render, render_many, reproduce
 from storyboard.errors import BaseError, SettingsError
 from storyboard.models import bases
 from storyboard.models import loading as models
@@ -63,6 +63,20 @@ def ip_adapters(hub_root):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             save_file(weights, folder / file)
     return hub_root
+
+
+@pytest.mark.slow
+def test_an_ip_adapter_of_one_story_does_not_reach_the_next(
+    hub, make_settings, ip_adapters, tmp_path
+):
+    stories = {"a": Story(PROMPTS), "b": Story(PROMPTS[::-1])}
+    settings = make_settings(base=hub("sdxl").name, character="ip-adapter")
+    made = render_many(stories, settings, None)
+    for name, story in stories.items():
+        alone = render(story, settings, None, tmp_path / name)
+        assert made.stories[name].panels == alone.panels
+        for one, other in zip(made.stories[name].paths, alone.paths, strict=True):
+            assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.slow

@@ -58,6 +58,24 @@ def test_a_second_run_waits_and_says_for_whom(tmp_path, capsys):
     assert f"(train), which works in {tmp_path} since {time.strftime('%Y')}" in printed
 
 
+def test_workers_of_a_run_write_in_the_folder_that_it_holds(tmp_path, capsys):
+    process = holding(tmp_path, seconds="1")
+    with locks.joined(tmp_path):
+        artifacts.write_atomically(tmp_path / "cache" / "a", "a")
+        assert process.poll() is None
+        assert not (tmp_path / "cache" / ".storyboard").exists()
+    assert process.wait(10) == 0
+    assert everything(tmp_path) == [
+        "cache",
+        "cache/a",
+        "made",
+        "made/.manifest.json",
+        "made/half",
+        "made/manifest.json",
+    ]
+    assert capsys.readouterr().out == ""
+
+
 def test_the_lock_of_a_killed_run_does_not_block_and_its_files_are_cleared(tmp_path, capsys):
     process = holding(tmp_path)
     process.kill()

@@ -25,6 +25,7 @@ from storyboard.models.text_encoding import Embedding, TextEncoding, encoding_of
 from storyboard.models.tokenizing import tokenizer
 
 MOST_CHUNKS = 12  # of a batch's common length: the least common multiple of 1 to 4
+CACHE = Path("cache", "text")  # in the output folder
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -68,22 +69,33 @@ def encode(
     """
     prompts = [*prompts, *map(syntax.literal, captions)]
     folder = _cache_folder(run, adapter)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
     length = run.base.text_length
     embeddings = {prompt: embedding_files.read(path, length) for prompt, path in paths.items()}
     missing = {prompt: paths[prompt] for prompt, found in embeddings.items() if found is None}
 
-    if damaged := [path for path in missing.values() if path.is_file()]:
-        print(f"text: {len(damaged)} embeddings kept in {folder} are damaged, they are made again")
     if missing:
-        _compute(run, missing, adapter)
-        gc.collect()
-        if _device(run) == "cuda":
-            torch.cuda.empty_cache()
-        embedding_files.forget_oldest(run.folder / "cache" / "text", set(paths.values()))
+        _make(run, missing, adapter)
+        embedding_files.forget_oldest(run.folder / CACHE, set(paths.values()))
         embeddings |= {prompt: _read_back(path, length) for prompt, path in missing.items()}
     return embeddings
+
+
+def encode_ahead(run: Run, prompts: Iterable[str], adapter: Adapter | None) -> None:
+    """Keep on disk what ``encode`` will be asked for, one embedding in memory at a time.
+
+    Nothing is forgotten for it: the caller does so when all were used. A prompt whose weights
+    overflow is left to ``encode``.
+
+    Raises:
+        BaseError, LoraError, SettingsError: As ``encode``.
+    """
+    folder = _cache_folder(run, adapter)
+    paths = {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
+    length = run.base.text_length
+    missing = {text: path for text, path in paths.items() if not embedding_files.read(path, length)}
+    if missing:
+        _make(run, missing, adapter, leaves_overflows=True)
 
 
 def common_length(lengths: Iterable[int], text_length: int) -> int:
@@ -117,7 +129,7 @@ def stack(embeddings: Iterable[Embedding], length: int = 0) -> tuple[torch.Tenso
 
 
 def _cache_folder(run: Run, adapter: Adapter | None) -> Path:
-    """Where embeddings of this base, precision and adapter are kept."""
+    """Where embeddings of this base, precision and adapter are kept; it is made if need be."""
     packages = ["torch", "diffusers", "transformers", "compel"]
     packages += ["bitsandbytes"] if run.text_encoder_bits else []
     fingerprint = artifacts.fingerprint(
@@ -128,8 +140,10 @@ def _cache_folder(run: Run, adapter: Adapter | None) -> Path:
         clip_layers_left_out=_layers_left_out(run.base, run.clip_skip),
         versions=artifacts.versions(*packages),
     )
-    folder = run.folder / "cache" / "text" / fingerprint[:16]
-    return folder if adapter is None else folder / adapter.fingerprint[:16]
+    folder = run.folder / CACHE / fingerprint[:16]
+    folder = folder if adapter is None else folder / adapter.fingerprint[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _layers_left_out(base: Base, clip_skip: int | None) -> int:
@@ -154,9 +168,24 @@ def _layers_left_out(base: Base, clip_skip: int | None) -> int:
     return clip_skip - base.clip_layer
 
 
+def _make(
+    run: Run, missing: Mapping[str, Path], adapter: Adapter | None, leaves_overflows: bool = False
+) -> None:
+    """``_compute``, with nothing of it left in memory."""
+    if damaged := [path for path in missing.values() if path.is_file()]:
+        folder = damaged[0].parent
+        print(f"text: {len(damaged)} embeddings kept in {folder} are damaged, they are made again")
+    _compute(run, missing, adapter, leaves_overflows)
+    gc.collect()
+    if _device(run) == "cuda":
+        torch.cuda.empty_cache()
+
+
 @quiet()
 @torch.no_grad()
-def _compute(run: Run, missing: Mapping[str, Path], adapter: Adapter | None) -> None:
+def _compute(
+    run: Run, missing: Mapping[str, Path], adapter: Adapter | None, leaves_overflows: bool
+) -> None:
     """Encode each prompt of ``missing`` and write its embedding to its path."""
     base, device = run.base, _device(run)
     models.check_layouts(base)
@@ -173,7 +202,10 @@ def _compute(run: Run, missing: Mapping[str, Path], adapter: Adapter | None) -> 
     for prompt, path in missing.items():
         embedding = encoding.encode(prompt)
         if not _is_finite(embedding):
-            raise _not_finite(base, pipe, encoding, prompt)
+            error = _not_finite(base, pipe, encoding, prompt)
+            if leaves_overflows and isinstance(error, SettingsError):
+                continue
+            raise error
         if empty_is_zero and not syntax.plain(prompt):
             tokens, pooled = map(torch.zeros_like, (embedding.tokens, embedding.pooled))
             embedding = replace(embedding, tokens=tokens, pooled=pooled)

@@ -109,6 +109,13 @@ def _refilled(records: Sequence[PanelRecord], rows: Mapping[int, int]) -> Batch:
     )
 
 
+def texts(records: Sequence[PanelRecord], indices: Sequence[int]) -> list[str]:
+    """The prompts of the panels ``indices``, and of panel 1 where they look at it."""
+    with_character = any(records[index].character for index in indices)
+    needed = [*indices, *([0] if with_character else [])]
+    return list(dict.fromkeys(getattr(records[i], name) for i in needed for name in TEXTS))
+
+
 def lengths(
     records: Sequence[PanelRecord], indices: Sequence[int], embeddings: Mapping[str, Embedding]
 ) -> list[int]:

@@ -14,6 +14,7 @@ from PIL import Image
 from storyboard.compat.torch import memory_errors
 from storyboard.errors import ResourceError
 from storyboard.lora import attaching, fitting
+from storyboard.lora.attaching import TextAdapter
 from storyboard.models import conditioning
 from storyboard.models.conditioning import Embedding
 from storyboard.models.run import Run
@@ -57,6 +58,7 @@ class Renderer:
         references: What each panel follows, None where it follows nothing; () where none does.
         character: How panels keep the character; None where none does.
         on_latents: Called after each step of each batch, as ``sampling.OnStep``.
+        pipe: Of another renderer of this run and LoRA, without an IP-Adapter; None loads one.
     """
 
     def __init__(
@@ -68,7 +70,10 @@ class Renderer:
         references: Sequence[PreparedReference | None] = (),
         character: Character | None = None,
         on_latents: OnStep | None = None,
+        pipe=None,
     ) -> None:
+        if pipe is not None:
+            self.pipe = pipe
         self.run = run
         self.lora = lora
         self.unet = unet
@@ -108,7 +113,10 @@ class Renderer:
             ResourceError: The memory is too small for one picture.
         """
         indices = range(len(records)) if indices is None else indices
-        embeddings = self._encode(records, indices)
+        # it is checked before the text encoders are loaded; one in a pipeline was
+        adapter = _text_adapter(self.run, self.lora, is_checked="pipe" in vars(self))
+        texts = batching.texts(records, indices)
+        embeddings = conditioning.encode(self.run, texts, adapter=adapter)
         if as_drawn:
             batches = batching.drawn_batches(records)
         else:
@@ -121,17 +129,6 @@ class Renderer:
                 vae_tiling=self.run.plan.vae_tiling,
             )
         yield from self._draw_batches(batches, records, embeddings, on_step)
-
-    def _encode(
-        self, records: Sequence[PanelRecord], indices: Sequence[int]
-    ) -> dict[str, Embedding]:
-        """Embeddings of the panels ``indices``, and of panel 1 where others look at it."""
-        if self.lora:
-            fitting.check(self.run.base, self.lora)  # before the text encoders are loaded
-        needed = [*indices, *([0] if self.character else [])]
-        texts = [getattr(records[index], name) for index in needed for name in TEXTS]
-        adapter = attaching.text_adapter(self.run.base, self.lora, self.run.lora_strength)
-        return conditioning.encode(self.run, dict.fromkeys(texts), adapter=adapter)
 
     def _draw_batches(
         self,
@@ -276,6 +273,21 @@ class Renderer:
         if without:
             cost += f", {_mean(without):.1f} s without (panel 1, alone in its batch)"
         return cost
+
+
+def encode_ahead(run: Run, lora: Path | None, texts: Iterable[str]) -> None:
+    """Keep the embeddings of ``texts`` on disk, for renderers of this run and LoRA.
+
+    Raises:
+        BaseError, LoraError, SettingsError: As ``conditioning.encode_ahead``.
+    """
+    conditioning.encode_ahead(run, texts, _text_adapter(run, lora))
+
+
+def _text_adapter(run: Run, lora: Path | None, is_checked: bool = False) -> TextAdapter | None:
+    if lora and not is_checked:
+        fitting.check(run.base, lora)
+    return attaching.text_adapter(run.base, lora, run.lora_strength)
 
 
 def _mean(values: Sequence[float]) -> float:
