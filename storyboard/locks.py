@@ -57,6 +57,17 @@ def hold(folder: Path, what: str) -> Iterator[None]:
             lock.release()
 
 
+@contextmanager
+def lent(folder: Path) -> Iterator[None]:
+    """Work in ``folder`` for another process, which holds it until this one is done."""
+    folder = folder.resolve()
+    _held[folder] = threading.get_ident()
+    try:
+        yield
+    finally:
+        _held.pop(folder, None)
+
+
 def hold_around(path: Path) -> AbstractContextManager[None]:
     """Hold the folder of ``path``, unless this process holds one around it on the same disk."""
     return nullcontext() if _state(path) else hold(path.parent, path.name)

@@ -151,3 +151,19 @@ def test_nothing_is_left_of_a_folder_in_which_nothing_was_written(tmp_path):
     with locks.hold(tmp_path / "a", "collect"):
         pass
     assert everything(tmp_path) == []
+
+
+def test_a_process_works_in_a_folder_that_another_one_holds_for_it(tmp_path):
+    """As a cluster's workers do; it neither waits nor ends the hold."""
+    code = (
+        "import sys; from pathlib import Path; from storyboard import artifacts, locks\n"
+        "folder = Path(sys.argv[1])\n"
+        "with locks.lent(folder):\n"
+        "    with artifacts.building(folder / 'made') as made:\n"
+        "        (made / 'file').write_text('whole')\n"
+    )
+    with locks.hold(tmp_path, "train"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+        assert (tmp_path / locks.STATE / "holder.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert (tmp_path / "made" / "file").read_text() == "whole"
