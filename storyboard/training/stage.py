@@ -1,12 +1,14 @@
 """Stage 3, train: a LoRA on a frozen base; ``making`` has how."""
 
+import time
+
 from storyboard import stages
 from storyboard.data.captions import Captions
 from storyboard.keeping.along import Along
 from storyboard.lora.file import Lora
 from storyboard.settings import Settings
 from storyboard.story import Story
-from storyboard.training import making
+from storyboard.training import making, on_cluster
 from storyboard.training.saving import TimeBudget
 from storyboard.training.workers import Surroundings
 
@@ -34,7 +36,8 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
             untouched.
         KeepingError: ``settings.keep_in`` cannot be used, or holds copies of another run.
     """
-    return _trained(captions, settings, story, TimeBudget.of(settings.time_budget))
+    clock = time.monotonic if settings.cluster is None else time.time  # which machines share
+    return _trained(captions, settings, story, TimeBudget.of(settings.time_budget, clock))
 
 
 @stages.stage("train", "lora", "cache/latents", "cache/prior", "cache/prior-latents")
@@ -45,6 +48,9 @@ def _trained(
     along = Along(settings, "train")
     along.check()
     surroundings = Surroundings(along, budget)
-    lora = making.made(captions, settings, story, surroundings)
+    if settings.cluster is None:
+        lora = making.made(captions, settings, story, surroundings)
+    else:
+        lora = on_cluster.train(captions, settings, story, surroundings)
     along.keep(last=True)
     return lora
