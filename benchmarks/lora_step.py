@@ -63,9 +63,8 @@ def optimise(
         pipe,
         cache,
         Hyperparameters.of(run),
-        folder,
         Saving(folder / "state.safetensors"),
         micro_batch_size or run.plan.train_micro_batch_size,
         watch,
         cuda_graphs,
-    )
+    ).weights()

@@ -173,14 +173,12 @@ def _look(marker: str) -> tuple[dict[str, str], bool]:
 
 
 def _check_nodes(ray: ModuleType, nodes: Sequence[dict], folder: Path) -> None:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder.resolve() / f".cluster-{uuid.uuid4().hex}"
     marker.touch()
     try:
         look = ray.remote(num_cpus=0)(_look)
-        strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        strategies = [compat.on_node(node["NodeID"]) for node in nodes]
         asked = [look.options(scheduling_strategy=each).remote(str(marker)) for each in strategies]
         found = _answers(ray, nodes, asked)
     finally:

@@ -207,7 +207,6 @@ def test_prior_pictures_keep_what_the_base_draws(small, tmp_path):
                 pipe,
                 own,
                 parameters,
-                folder,
                 Saving(folder / "state"),
                 6,
                 lambda _: None,

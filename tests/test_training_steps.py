@@ -11,11 +11,11 @@ from PIL import Image
 from storyboard.errors import ResourceError
 from storyboard.models import bases, conditioning
 from storyboard.models.run import run_on
-from storyboard.training import batches, cache, loop, loss
+from storyboard.training import batches, cache, loop, loss, schedule
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.injection import inject
+from storyboard.training.making import _fingerprint
 from storyboard.training.pipeline import TrainingPipeline
-from storyboard.training.stage import _fingerprint
 
 MINI = bases.get("mini")
 
@@ -199,7 +199,7 @@ def test_dropped_captions_are_empty(cached, pipe):
 
 
 def test_learning_rate_warms_up_and_falls():
-    rates = [loop.learning_rate(step, 100, 1.0) for step in range(100)]
+    rates = [schedule.learning_rate(step, 100, 1.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) == 1.0
     assert rates.index(1.0) == 4

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from storyboard.compat import process
 from storyboard.errors import SettingsError, brief
@@ -21,6 +22,17 @@ ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # of its core, which writes past Python's streams
 }
 
+# of the process that runs Ray Train and of its workers
+TRAIN_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a machine that is taken away ends as any other
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # for room on the machines; then it looks anew, as one may be dead that still seemed alive
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each worker's own GPU is its "cuda"
+}
 SECONDS_TO_ANSWER = 10
 
 
@@ -73,6 +85,20 @@ def data() -> Iterator[ModuleType]:
     finally:
         context.enable_progress_bars = bars
         context.execution_options.preserve_order = ordered
+
+
+def own_node() -> str:
+    """The id of the node that this process is connected to."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def on_node(node: str) -> Any:
+    """Where an actor or a task runs: on that node of Ray's and on no other."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 @contextlib.contextmanager

@@ -27,8 +27,12 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     losses: list[float] = field(default_factory=list)
 
-    def save(self, path: Path) -> None:
-        """Write the state to ``path``, whole or not at all."""
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Of the LoRA as they are, on the CPU."""
+        return {name: parameter.detach().cpu() for name, parameter in self.parameters.items()}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of the state, by the names that ``take`` knows."""
         tensors = {"losses": torch.tensor(self.losses, dtype=torch.float64)}
         for name, value in self.scaler.state_dict().items():
             tensors[f"scaler.{name}"] = torch.tensor(value, dtype=torch.float64)
@@ -38,10 +42,13 @@ class TrainingState:
             tensors[f"lora.{name}"] = parameter.detach()
             for moment in MOMENTS:
                 tensors[f"{moment}.{name}"] = state[moment]
+        return tensors
 
+    def save(self, path: Path) -> None:
+        """Write the state to ``path``, whole or not at all."""
         with disks.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        tensor_files.write(path, tensors)
+        tensor_files.write(path, self.tensors())
 
     def load(self, path: Path, steps: int) -> None:
         """Take the state that ``save`` wrote to ``path``, all of it or nothing.
@@ -54,6 +61,10 @@ class TrainingState:
         """
         tensors = tensor_files.read(path)
         self._check(tensors, steps)
+        self.take(tensors)
+
+    def take(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Become the state whose ``tensors`` these are."""
         self.losses[:] = tensors["losses"].tolist()
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"lora.{name}"])

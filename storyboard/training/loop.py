@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, gradient clipping, NaN guard, exact resume."""
+"""The training loop: AdamW, gradient clipping, NaN guard, exact resume."""
 
 import csv
 import functools
@@ -14,6 +14,7 @@ from storyboard import artifacts
 from storyboard.compat.torch import memory_errors
 from storyboard.errors import ResourceError, TrainingError
 from storyboard.models.tensor_files import DamagedFile
+from storyboard.training import schedule
 from storyboard.training.batches import Batch, weighted_batches
 from storyboard.training.cache import Cache
 from storyboard.training.checkpoint import TrainingState
@@ -22,7 +23,9 @@ from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.loss import diffusion_loss, timestep_weights
 from storyboard.training.pipeline import TrainingPipeline
 from storyboard.training.saving import Saving
+from storyboard.training.workers import Alone
 
+ALONE = Alone()
 Gradients = Callable[[Batch, float], torch.Tensor]
 
 
@@ -41,45 +44,25 @@ class Step:
     learning_rate: float
 
 
-def learning_rate(
-    step: int,
-    total: int,
-    peak: float,
-    warmup: float = Hyperparameters.warmup,
-    floor: float = Hyperparameters.learning_rate_floor,
-) -> float:
-    """Linear warm-up, then a cosine down to ``floor * peak`` (https://arxiv.org/abs/1608.03983).
-
-    Args:
-        step: Counts from 0.
-        warmup: Share of ``total``.
-    """
-    warmup_steps = max(1, round(warmup * total))
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, total - warmup_steps)
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
 def optimise(
     pipe: TrainingPipeline,
     cache: Cache,
     hyperparameters: Hyperparameters,
-    folder: Path,
     saving: Saving,
     micro_batch_size: int,
     report: Callable[[Step], None],
     cuda_graphs: bool = False,
     prior: Cache | None = None,
-) -> dict[str, torch.Tensor]:
-    """Train the LoRA that was injected into ``pipe.unet``; returns its weights by peft's names.
+    workers: Alone = ALONE,
+) -> TrainingState:
+    """Train the LoRA that was injected into ``pipe.unet``; returns what it ends with.
 
-    Writes ``loss.csv`` and ``training/state.safetensors`` into ``folder``. A run that was
-    interrupted goes on from ``saving.path`` and ends with the same weights as one that was not.
+    A run that was interrupted goes on from ``saving.path`` and ends with the same weights as one
+    that was not.
 
     Args:
         micro_batch_size: Pictures that are in the UNet at once.
-        report: Called before the first step and after each.
+        report: Called before the first step and after each, by the first worker.
         prior: Pictures of the base's own, which a share of each step are.
 
     Raises:
@@ -90,10 +73,12 @@ def optimise(
     # 1. Optimizer, and where an earlier run stopped
     total = hyperparameters.train_steps
     state = _training_state(pipe, hyperparameters)
-    _go_on(state, saving.path, total)
+    workers.shared(lambda: _go_on(state, saving.path, total))
+    workers.equalise(state)
     first = len(state.losses)
+    begun = Step(first, total, state.losses[-1] if first else math.nan, 0.0)
     saving.begin()
-    report(Step(first, total, state.losses[-1] if first else math.nan, 0.0))
+    workers.shared(lambda: report(begun))
 
     # 2. Batches and the function that adds their gradients
     steps = weighted_batches(cache, prior, pipe, hyperparameters, step=first)
@@ -101,26 +86,48 @@ def optimise(
 
     for step in range(first, total):
         # 3. The batches of this step
-        batches = next(steps)
+        batches = workers.part(next(steps))
 
         # 4. Their loss and gradients
-        loss, micro_batch_size = _accumulate(gradients, state.optimizer, batches, micro_batch_size)
-        _check_finite(loss, step, hyperparameters)
+        accumulate = functools.partial(
+            _accumulate, gradients, state.optimizer, batches, micro_batch_size
+        )
+        loss, micro_batch_size = workers.summed(state.parameters.values(), accumulate)
 
         # 5. The weights
-        rate = _learning_rate(step, hyperparameters)
+        rate = schedule.of_step(step, hyperparameters)
         _update(state, rate, hyperparameters.max_grad_norm)
         state.losses.append(loss)
 
         # 6. Report and checkpoint
-        number = step + 1
-        report(Step(number, total, loss, rate))
-        if number < total:
-            saving.after(number, total, state)
+        done = Step(step + 1, total, loss, rate)
+        workers.shared(functools.partial(_after, done, state, report, saving, hyperparameters))
+    return state
 
-    _write_losses(state.losses, hyperparameters, folder / "loss.csv")
+
+def write(state: TrainingState, hyperparameters: Hyperparameters, folder: Path) -> None:
+    """Write ``loss.csv`` and ``training/state.safetensors`` into ``folder``."""
+    lines = io.StringIO(newline="")
+    table = csv.writer(lines)
+    table.writerow(["step", "loss", "learning_rate"])
+    for step, loss in enumerate(state.losses):
+        rate = schedule.of_step(step, hyperparameters)
+        table.writerow([step + 1, f"{loss:.6f}", f"{rate:.3e}"])
+    artifacts.write_atomically(folder / "loss.csv", lines.getvalue())
     state.save(folder / "training" / "state.safetensors")
-    return {name: parameter.detach().cpu() for name, parameter in state.parameters.items()}
+
+
+def _after(
+    step: Step,
+    state: TrainingState,
+    report: Callable[[Step], None],
+    saving: Saving,
+    hyperparameters: Hyperparameters,
+) -> None:
+    _check_finite(step, hyperparameters)  # here, before anything is written: all workers end then
+    report(step)
+    if step.number < step.total:
+        saving.after(step.number, step.total, state)
 
 
 def _go_on(state: TrainingState, checkpoint: Path, total: int) -> None:
@@ -250,10 +257,10 @@ def _halved(micro_batch_size: int, pictures: int, error: torch.OutOfMemoryError)
     return half
 
 
-def _check_finite(loss: float, step: int, hyperparameters: Hyperparameters) -> None:
-    if not math.isfinite(loss):
+def _check_finite(step: Step, hyperparameters: Hyperparameters) -> None:
+    if not math.isfinite(step.loss):
         raise TrainingError(
-            f"The loss is {loss} at step {step + 1} of {hyperparameters.train_steps}: halve "
+            f"The loss is {step.loss} at step {step.number} of {step.total}: halve "
             f"learning_rate ({hyperparameters.learning_rate:g}) and run this cell again; "
             "the earlier LoRA is untouched."
         )
@@ -267,23 +274,3 @@ def _update(state: TrainingState, rate: float, max_grad_norm: float) -> None:
     torch.nn.utils.clip_grad_norm_(state.parameters.values(), max_grad_norm, foreach=True)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-
-
-def _learning_rate(step: int, hyperparameters: Hyperparameters) -> float:
-    return learning_rate(
-        step,
-        hyperparameters.train_steps,
-        hyperparameters.learning_rate,
-        hyperparameters.warmup,
-        hyperparameters.learning_rate_floor,
-    )
-
-
-def _write_losses(losses: list[float], hyperparameters: Hyperparameters, path: Path) -> None:
-    lines = io.StringIO(newline="")
-    table = csv.writer(lines)
-    table.writerow(["step", "loss", "learning_rate"])
-    for step, loss in enumerate(losses):
-        rate = _learning_rate(step, hyperparameters)
-        table.writerow([step + 1, f"{loss:.6f}", f"{rate:.3e}"])
-    artifacts.write_atomically(path, lines.getvalue())

@@ -32,9 +32,9 @@ class TimeBudget:
         self._clock, self._end = clock, clock() + self.seconds
 
     @classmethod
-    def of(cls, written: str | float | None) -> "TimeBudget | None":
+    def of(cls, written: str | float | None, clock: Clock = time.monotonic) -> "TimeBudget | None":
         """None where none is set."""
-        return None if written is None else cls(written)
+        return None if written is None else cls(written, clock)
 
     def __str__(self) -> str:
         return durations.shown(self.seconds)

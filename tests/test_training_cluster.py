@@ -1,0 +1,139 @@
+"""``train`` on a Ray of two machines comes to the LoRA of one process, also where a worker dies."""
+
+import contextlib
+import shutil
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from storyboard import artifacts, show, train
+from storyboard.errors import ResourceError, SettingsError, TrainingError
+from storyboard.training import on_cluster, post
+from tests.ray_cluster import of_node
+
+STEPS = 50
+
+
+def elsewhere(trained, folder, **changes):
+    """The trained fixture's settings, writing into ``folder``, with a copy of its cache."""
+    settings = trained[0].but(output=str(folder), **changes)
+    shutil.copytree(trained[0].folder / "cache", settings.folder / "cache")
+    return settings
+
+
+def state(lora):
+    return load_file(lora.path.parent / "training" / "state.safetensors")
+
+
+def workers(ray):
+    """The processes that train."""
+    found = []
+    for each in (process for node in ray.nodes for process in of_node(node)):
+        with contextlib.suppress(psutil.Error):
+            if each.cmdline()[:1] == ["ray::RayTrainWorker"]:
+                found.append(each)
+    return found
+
+
+def cluster_of(*nodes, gpus=0):
+    alive = [{"Alive": True, "Resources": resources} for resources in nodes]
+    dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    return SimpleNamespace(ray=SimpleNamespace(nodes=lambda: [*alive, dead]), gpus=gpus)
+
+
+def test_a_worker_has_a_gpu_or_a_machine_to_itself():
+    head, small, large = {}, {"CPU": 4.0}, {"CPU": 16.0}
+    assert on_cluster._room(cluster_of(head, small, large), False) == (2, {"CPU": 4})
+    cards = {"CPU": 17.0, "GPU": 2.0}, {"CPU": 16.0, "GPU": 4.0}
+    room = on_cluster._room(cluster_of(head, *cards, gpus=6), True)
+    assert room == (6, {"GPU": 1, "CPU": 4})
+    with pytest.raises(ResourceError, match="neither GPUs nor CPUs: start a machine by ray start"):
+        on_cluster._room(cluster_of(head), False)
+
+
+def test_what_ray_says_of_a_failure_becomes_one_of_ours():
+    own = SettingsError("of a worker")
+    failed = RuntimeError("of the group")
+    failed.worker_failures = {0: RuntimeError("Connection closed by peer"), 1: own}
+    assert on_cluster._failed(failed) is own
+    error = on_cluster._failed(RuntimeError("The actor died.\nIn detail"))
+    assert isinstance(error, TrainingError)
+    message = "Training on the cluster failed (RuntimeError The actor died): look after its machin"
+    assert str(error).startswith(message)
+
+
+def test_lines_and_progress_of_a_worker_come_to_the_cell(capsys, tmp_path):
+    sent = []
+    sender = SimpleNamespace(send=lambda name, *arguments: sent.append((name, arguments)))
+    with contextlib.redirect_stdout(post.SentLines(sender)):
+        print("train: one", "line", flush=True)
+        print("and ", end="")
+        print("another")
+    with post.SentLive(sender, "train", 2) as live:
+        live.step(1, 0.5)
+        live.picture("step 1", [])
+        live.step(2, 0.25)
+    screen = post.Screen(None, None)
+    screen.show(sent)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["train: one line", "and another"]
+    assert printed[-1].startswith("train: 100%") and "loss=" in printed[-1]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_trains_what_one_process_does_although_a_worker_dies(
+    trained, two_nodes, tmp_path, monkeypatch, capsys
+):
+    _, story, captions, _ = trained
+    alone = train(captions, elsewhere(trained, tmp_path / "alone", train_steps=STEPS), story)
+
+    killed, real = [], show.Live.step
+
+    def step(live, number, loss=None):
+        real(live, number, loss)
+        if number == 30 and not killed:
+            processes = workers(two_nodes)
+            assert len(processes) == 2
+            killed.append(processes[1])
+            processes[1].kill()
+
+    monkeypatch.setattr(show.Live, "step", step)
+    settings = elsewhere(
+        trained, tmp_path / "together", train_steps=STEPS, cluster=two_nodes.address
+    )
+    capsys.readouterr()
+    together = train(captions, settings, story)
+    assert killed and workers(two_nodes) == []
+    printed = capsys.readouterr().out
+    assert "train: caching latents and text embeddings of" in printed
+    assert "train: going on from step 24" in printed
+
+    # losses are summed in another order
+    assert state(together)["losses"].tolist() == pytest.approx(
+        state(alone)["losses"].tolist(), abs=1e-4
+    )
+    ours, theirs = load_file(together.path), load_file(alone.path)
+    for name, tensor in theirs.items():
+        assert (ours[name] - tensor).abs().max() < 1e-2, name
+    assert [len(each.losses) for each in (alone, together)] == [STEPS, STEPS]
+    assert together.previews == alone.previews
+    assert [path.name for path in together.checkpoints] == [path.name for path in alone.checkpoints]
+    manifests = [artifacts.read_manifest(each.path.parent) for each in (alone, together)]
+    assert manifests[0]["fingerprint"] == manifests[1]["fingerprint"]
+    assert {path.name for path in settings.folder.iterdir()} == {"cache", "lora"}
+
+    # both places know what the other has trained
+    assert train(captions, settings, story) == together
+    assert train(captions, settings.but(cluster=None), story) == together
+    assert capsys.readouterr().out.count("train: nothing to do") == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_hands_on_what_training_refuses(trained, two_nodes, tmp_path):
+    settings = trained[0].but(output=str(tmp_path), cluster=two_nodes.address)
+    with pytest.raises(SettingsError, match="train_batch_size=1000 is more than the"):
+        train(trained[2], settings.but(train_batch_size=1000))
