@@ -66,7 +66,7 @@ class TwoNodes:
         self.nodes.append(node)
         return node
 
-    def _wait_for(self, count: int, seconds: float = 120) -> None:
+    def _wait_for(self, count: int, seconds: float = 300) -> None:
         """Until so many nodes are alive."""
         until = time.monotonic() + seconds
         # a node gives up where it is not up in 30 s, and to connect to one that ended takes minutes
