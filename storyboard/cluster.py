@@ -6,7 +6,6 @@ the output folder at the same path (``docs/en/scale.md``).
 
 import contextlib
 import math
-import pickle
 import platform
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +85,7 @@ class Cluster:
         A worker that dies is replaced, and its rows are given to others.
 
         Args:
-            rows: Pickled, as ``arguments`` and what is returned.
+            rows: Of what Ray can hand to other processes, as ``arguments`` and what is returned.
             worker: Made once in each process of Ray's.
             rows_at_once: Given to a worker together.
             gpu: Each worker has a GPU of its own, instead of CPUs.
@@ -103,9 +102,8 @@ class Cluster:
         blocks = max(count * blocks_per_worker, math.ceil(len(rows) / ROWS_PER_BLOCK))
         blocks = min(blocks, math.ceil(len(rows) / rows_at_once))
         with compat.data() as data:
-            # pickled, so that None, lists and whole numbers come through Arrow as they are
             given = data.from_items(
-                [{ROW: pickle.dumps(row)} for row in rows], override_num_blocks=blocks
+                [{ROW: _Whole(row)} for row in rows], override_num_blocks=blocks
             )
             made = given.map_batches(
                 _Batches,
@@ -116,10 +114,17 @@ class Cluster:
                 num_gpus=1 if gpu else 0,
             )
             for each in made.iter_rows():
-                row = pickle.loads(each[ROW])
+                row = each[ROW].content
                 if isinstance(row, StoryboardError):
                     raise row
                 yield row
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A row that Ray takes as one value: in columns None, lists and whole numbers would change."""
+
+    content: Row | StoryboardError
 
 
 class _Batches:
@@ -128,8 +133,8 @@ class _Batches:
     def __init__(self, worker: type, arguments: Mapping[str, Any]) -> None:
         self.worker = worker(**arguments)
 
-    def __call__(self, batch: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
-        return {ROW: [pickle.dumps(self._made(pickle.loads(row))) for row in batch[ROW]]}
+    def __call__(self, batch: Mapping[str, Sequence[_Whole]]) -> dict[str, list[_Whole]]:
+        return {ROW: [_Whole(self._made(row.content)) for row in batch[ROW]]}
 
     def _made(self, row: Row) -> Row | StoryboardError:
         # as a value: Ray would raise it as an error of its own, without the one that it was
