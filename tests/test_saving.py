@@ -104,7 +104,7 @@ def test_the_budget_counts_from_when_it_is_made(clock, tmp_path):
 def test_the_budget_of_a_call_counts_its_wait_for_another_run(tmp_path, monkeypatch):
     order = []
 
-    def of(written):
+    def of(written, clock):
         order.append("counting begins")
 
     def hold(folder, what):
