@@ -5,6 +5,7 @@ the output folder at the same path (``docs/en/scale.md``).
 """
 
 import contextlib
+import hashlib
 import math
 import platform
 import uuid
@@ -169,7 +170,16 @@ def connected_if(
 
 def _facts() -> dict[str, str]:
     """Of this process: what must be the same on every machine."""
-    return {"python": platform.python_version(), **artifacts.versions(*PACKAGES)}
+    python = platform.python_version()
+    return {"python": python, "storyboard": _source(), **artifacts.versions(*PACKAGES)}
+
+
+def _source() -> str:
+    """Of this package's modules: a checkout has no version of its own."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _look(marker: str) -> tuple[dict[str, str], bool]:
