@@ -12,7 +12,6 @@ import json
 import os
 import random
 import resource
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -104,7 +103,6 @@ def cluster(address: str | None) -> Iterator[str]:
         return
     from tests.ray_cluster import TwoNodes
 
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     ray = TwoNodes()
     try:
         yield ray.address

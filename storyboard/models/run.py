@@ -137,3 +137,19 @@ def filled(settings: Settings, base: Base) -> dict[str, Any]:
     if settings.character and settings.character_strength is None:
         values["character_strength"] = CHARACTER_STRENGTH[settings.character]
     return values
+
+
+def settings_everywhere(settings: Settings) -> Settings:
+    """``settings`` for a process with another working folder."""
+    changes: dict[str, Any] = {"output": str(settings.folder.resolve()), "cluster": None}
+    for name in ("base", "character_picture"):
+        value = getattr(settings, name)
+        if value and value not in bases.names():
+            changes[name] = absolute(value)
+    return settings.but(**changes)
+
+
+def absolute(value: str | Path) -> str:
+    """A path that is there, made absolute; an id at the hubs stays as it is."""
+    path = bases.existing(value)
+    return str(path.resolve()) if path else str(value)

@@ -4,7 +4,6 @@ The bits of a picture drawn on a CPU depend on the number of threads that share 
 products: workers take as many as the notebook's process has.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,8 +15,7 @@ from typing import Any
 from storyboard import artifacts, disks, locks
 from storyboard.cluster import Cluster
 from storyboard.errors import RenderingError, SettingsError
-from storyboard.models import bases
-from storyboard.models.run import Run, resolve
+from storyboard.models.run import Run, absolute, resolve, settings_everywhere
 from storyboard.reference import Reference
 from storyboard.rendering import job as jobs
 from storyboard.rendering.job import Job
@@ -238,16 +236,6 @@ def agreed(found: Iterable[Encoded]) -> tuple[str, str]:
     return kind.base, kind.precision
 
 
-def settings_everywhere(settings: Settings) -> Settings:
-    """``settings`` for a process with another working folder."""
-    changes: dict[str, Any] = {"output": str(settings.folder.resolve()), "cluster": None}
-    for name in ("base", "character_picture"):
-        value = getattr(settings, name)
-        if value and value not in bases.names():
-            changes[name] = _absolute(value)
-    return settings.but(**changes)
-
-
 def story_everywhere(story: Story) -> Story:
     """``story`` with paths that hold in another working folder."""
     panels = [replace(each, reference=_reference_everywhere(each.reference)) for each in story]
@@ -259,13 +247,7 @@ def _reference_everywhere(reference: Reference | str | None) -> Reference | None
         return None
     return replace(
         reference,
-        picture=_absolute(reference.picture),
-        weights=_absolute(reference.weights) if reference.weights else None,
-        annotator=_absolute(reference.annotator) if reference.annotator else None,
+        picture=absolute(reference.picture),
+        weights=absolute(reference.weights) if reference.weights else None,
+        annotator=absolute(reference.annotator) if reference.annotator else None,
     )
-
-
-def _absolute(value: str | Path) -> str:
-    """A path that is there, made absolute; an id at the hubs stays as it is."""
-    path = os.path.expanduser(value)  # noqa: PTH111  (raises nothing)
-    return str(Path(path).resolve()) if Path(path).exists() else str(value)

@@ -19,8 +19,7 @@ from storyboard.compat import ray as compat
 from storyboard.data.captions import Captions
 from storyboard.errors import BaseError, ResourceError, StoryboardError, TrainingError, reason
 from storyboard.lora.file import Lora
-from storyboard.models import bases
-from storyboard.models.run import resolve
+from storyboard.models.run import resolve, settings_everywhere
 from storyboard.settings import Settings
 from storyboard.story import Story
 from storyboard.training import making, post
@@ -69,7 +68,8 @@ def train(
         screen = post.Screen(surroundings.along, events)
         given = Given(
             replace(captions, folder=captions.folder.resolve()),
-            _for_workers(settings),
+            # what the notebook's process does itself is not for workers
+            settings_everywhere(settings).but(keep_in=None, time_budget=None),
             story,
             surroundings.budget,
             settings.keep_in is not None,
@@ -113,15 +113,6 @@ def _room(ray_cluster: cluster.Cluster, gpu: bool) -> tuple[int, dict[str, int]]
             "ray start --address without --num-cpus=0."
         )
     return len(cpus), {"CPU": min(cpus)}
-
-
-def _for_workers(settings: Settings) -> Settings:
-    """With paths that hold in every folder, and without what the notebook's process does itself."""
-    base = settings.base
-    if base and base not in bases.names() and (path := bases.existing(base)):
-        base = str(path.resolve())
-    output = str(settings.folder.resolve())
-    return settings.but(base=base, output=output, cluster=None, keep_in=None, time_budget=None)
 
 
 def _followed(ray: Any, working: Any, screen: post.Screen) -> Any:
