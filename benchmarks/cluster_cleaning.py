@@ -13,6 +13,7 @@ import os
 import random
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,8 @@ SIDE = 256  # pixels
 FLAWS = ("repeated", "blurred", "small", "broken", "uncaptioned")
 PER_FLAW = 25  # pictures, of which one has it
 COMPARED = ("metadata.jsonl", "metadata.csv", "statistics.json")
+WORKER = "ray::"  # how titles of processes begin that do Ray's work
+LOOK = 0.5  # seconds between looks at their memory
 
 
 def make(folder: Path, count: int) -> Path:
@@ -96,6 +99,37 @@ def _peak() -> int:
 
 
 @contextlib.contextmanager
+def workers_peak() -> Iterator[list[int]]:
+    """Ends with the most memory in MB that one worker of this machine's Rays had to itself."""
+    peak, ended = [0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK):
+            peak[0] = max(peak[0], *_workers_memory(), 0)
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watch.join()
+
+
+def _workers_memory() -> list[int]:
+    """Of each worker, in MB, without what it shares, which is mostly Ray's store of objects."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(WORKER):
+                memory = process.memory_info()
+                found.append(round((memory.rss - memory.shared) / 2**20))
+    return found
+
+
+@contextlib.contextmanager
 def cluster(address: str | None) -> Iterator[str]:
     """``address``, or that of a Ray that is started for it."""
     if address:
@@ -130,13 +164,14 @@ def main() -> None:
     options = f"--pictures={arguments.pictures}", f"--output={arguments.output}"
     contender = "benchmarks.cluster_cleaning"
     alone = side_by_side.contender(contender, "alone", *options)
-    with cluster(arguments.address) as address:
+    with cluster(arguments.address) as address, workers_peak() as peak:
         spread = side_by_side.contender(contender, "cluster", *options, f"--address={address}")
     for what in ("kept", "operators", "dropped", "files"):
         if alone[what] != spread[what]:
             sys.exit(f"On the cluster {what} differs: not the same work.")
 
     print(f"\n{side_by_side.machine()}\n")
+    spread["worker_mb"] = peak[0]
     results = {"one machine": alone, "cluster": spread}
     print(side_by_side.table([row(name, results[name], arguments.pictures) for name in results]))
     print(json.dumps({name: _numbers(result) for name, result in results.items()}))
@@ -150,11 +185,13 @@ def row(name: str, result: dict, count: int) -> dict:
         "ms a picture": 1000 * numbers["seconds"] / count,
         "kept": numbers["kept"],
         "peak of the head, MB": numbers["peak_mb"],
+        "of a worker, MB": numbers.get("worker_mb"),
     }
 
 
 def _numbers(result: dict) -> dict:
-    return {name: result[name] for name in ("seconds", "loaded_mb", "peak_mb", "kept")}
+    names = "seconds", "loaded_mb", "peak_mb", "worker_mb", "kept"
+    return {name: result[name] for name in names if name in result}
 
 
 if __name__ == "__main__":

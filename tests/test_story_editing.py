@@ -220,6 +220,14 @@ def test_the_second_click_of_a_double_click_draws_nothing(cards, monkeypatch):
     ]
 
 
+def test_a_variation_is_kept_as_soon_as_it_is_seen(cards, monkeypatch):
+    monkeypatch.setattr(panels, "QUEUED", 60)
+    cards.panels[0].vary.click()
+    cards.panels[0].buttons[3].click()
+    own = cards.editor.settings.seed
+    assert cards.editor.story[0].seed == own + 2 and cards.panels[0].buttons[2:] == []
+
+
 def test_labels_are_in_the_language_of_the_prompts_or_as_asked(editor):
     assert editor.language == "zh"
     english = Story(["a", "b", "二次元，绿色长发女孩，难过"])

@@ -60,7 +60,8 @@ class PanelCards:
     def __init__(self, editor: EditedStory, language: str) -> None:
         self.editor = editor
         self.labels = LABELS[language]
-        self._done = -QUEUED  # when the last drawing ended
+        self._pressed: Any = None  # the last button, and when what it drew was done
+        self._done = 0.0
         self.state = ipywidgets.HTML(line(self.labels["ready"]))
         self.negative = ipywidgets.Text(
             editor.story.negative_prompt,
@@ -119,8 +120,11 @@ class PanelCards:
         """
 
         def press(_: object) -> None:
-            if time.monotonic() - self._done > QUEUED:
-                act()
+            if button is not self._pressed or time.monotonic() - self._done > QUEUED:
+                try:
+                    act()
+                finally:
+                    self._pressed, self._done = button, time.monotonic()
 
         button.on_click(press)
 
@@ -141,7 +145,6 @@ class PanelCards:
         finally:
             for button in self._buttons:
                 button.disabled = False
-            self._done = time.monotonic()
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
