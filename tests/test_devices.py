@@ -7,7 +7,7 @@ from storyboard import Settings, check
 from storyboard.compat.torch import memory_errors
 from storyboard.errors import ResourceError, SettingsError
 from storyboard.models import bases, devices, memory
-from storyboard.training import cache, loop
+from storyboard.training import encoding, loop
 
 GIB = 2**30
 
@@ -38,7 +38,7 @@ def test_a_mac_takes_its_gpu(mac):
     assert made.gradient_checkpointing and made.vae_tiling
     assert not (made.offload or made.cuda_graphs or made.text_encoder_on_cpu)
     assert not plan("sd15").vae_tiling
-    assert cache.PIXELS_PER_BATCH[made.device]
+    assert encoding.PIXELS_PER_BATCH[made.device]
 
 
 def test_mini_takes_a_macs_gpu_as_it_takes_a_card(mac):

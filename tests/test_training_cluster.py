@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from storyboard import Story, artifacts, show, train
 from storyboard.compat.ray import TRAIN_ENVIRONMENT
 from storyboard.errors import ResourceError, SettingsError, TrainingError
-from storyboard.training import on_cluster, post
+from storyboard.training import caching, on_cluster, post
 from tests.ray_cluster import of_node
 
 STEPS = 50
@@ -28,6 +28,13 @@ def elsewhere(trained, folder, **changes):
 
 def state(lora):
     return load_file(lora.path.parent / "training" / "state.safetensors")
+
+
+def cached(settings):
+    """Latents and text embeddings, by their place."""
+    folder = settings.folder / "cache"
+    files = folder.rglob("*.safetensors")
+    return {path.relative_to(folder): artifacts.digest_of_file(path) for path in files}
 
 
 def workers(ray):
@@ -111,14 +118,21 @@ def test_ray_trains_what_one_process_does_although_a_worker_dies(
             processes[1].kill()
 
     monkeypatch.setattr(show.Live, "step", step)
-    settings = elsewhere(
-        trained, tmp_path / "together", train_steps=STEPS, cluster=two_nodes.address
+    # latents and text embeddings are made on both machines too
+    monkeypatch.setattr(caching, "PICTURES_HERE", len(captions) - 1)
+    settings = trained[0].but(
+        output=str(tmp_path / "together"), train_steps=STEPS, cluster=two_nodes.address
     )
     capsys.readouterr()
     together = train(captions, settings, story)
     assert killed and workers(two_nodes) == []
     printed = capsys.readouterr().out
-    assert "train: caching latents and text embeddings of" in printed
+    assert f"train: caching text embeddings of {len(captions)} pictures on the cl" in printed
+    assert "train: cache latents: 100%" in printed
+    made, expected = cached(settings), cached(trained[0])
+    both = made.keys() & expected.keys()  # but for prompts of the stories
+    assert len(both) > 300
+    assert {name: made[name] for name in both} == {name: expected[name] for name in both}
     assert "train: going on from step 24" in printed
 
     # losses are summed in another order

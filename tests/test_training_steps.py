@@ -11,7 +11,7 @@ from PIL import Image
 from storyboard.errors import ResourceError
 from storyboard.models import bases, conditioning
 from storyboard.models.run import run_on
-from storyboard.training import batches, cache, loop, loss, schedule
+from storyboard.training import batches, cache, encoding, loop, loss, schedule
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.injection import inject
 from storyboard.training.making import _fingerprint
@@ -144,7 +144,7 @@ def test_the_cache_holds_every_picture_once_in_its_bucket(trained, cached):
 
 
 def test_a_picture_covers_the_bucket_nearest_in_shape():
-    pixels, bucket, crop = cache.fit(Image.new("RGB", (320, 480)), cache.buckets(192, 32))
+    pixels, bucket, crop = encoding.fit(Image.new("RGB", (320, 480)), encoding.buckets(192, 32))
     assert bucket == (224, 160)
     assert pixels.shape == (224, 160, 3)
     assert crop == (8, 0)
@@ -152,7 +152,7 @@ def test_a_picture_covers_the_bucket_nearest_in_shape():
 
 @pytest.mark.parametrize(("resolution", "step"), [(192, 32), (512, 64), (1024, 64)])
 def test_buckets_have_about_the_same_area(resolution, step):
-    sizes = cache.buckets(resolution, step)
+    sizes = encoding.buckets(resolution, step)
     assert (resolution, resolution) in sizes
     assert len(sizes) > 2
     for height, width in sizes:

@@ -16,7 +16,7 @@ import torch
 from storyboard import artifacts
 from storyboard import prompts as syntax
 from storyboard.compat.quiet import quiet
-from storyboard.errors import BaseError, ResourceError, SettingsError, StoryboardError, brief
+from storyboard.errors import BaseError, SettingsError, StoryboardError, brief
 from storyboard.models import embedding_files
 from storyboard.models import loading as models
 from storyboard.models.bases import Base
@@ -67,18 +67,24 @@ def encode(
         SettingsError: A prompt has a bracket without its partner or weights that overflow, or
             ``clip_skip`` leaves no layer of CLIP.
     """
-    prompts = [*prompts, *map(syntax.literal, captions)]
-    folder = _cache_folder(run, adapter)
-    paths = {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
+    paths = keep(run, prompts, captions, adapter)
     length = run.base.text_length
-    embeddings = {prompt: embedding_files.read(path, length) for prompt, path in paths.items()}
-    missing = {prompt: paths[prompt] for prompt, found in embeddings.items() if found is None}
+    return {prompt: embedding_files.read_back(path, length) for prompt, path in paths.items()}
 
+
+def keep(
+    run: Run,
+    prompts: Iterable[str],
+    captions: Iterable[str] = (),
+    adapter: Adapter | None = None,
+) -> dict[str, Path]:
+    """Where on disk ``encode`` keeps each embedding; one at a time is in memory for it."""
+    prompts = [*prompts, *map(syntax.literal, captions)]
+    paths, missing = _on_disk(run, prompts, adapter)
     if missing:
         _make(run, missing, adapter)
         embedding_files.forget_oldest(run.folder / CACHE, set(paths.values()))
-        embeddings |= {prompt: _read_back(path, length) for prompt, path in missing.items()}
-    return embeddings
+    return paths
 
 
 def encode_ahead(run: Run, prompts: Iterable[str], adapter: Adapter | None) -> None:
@@ -90,12 +96,20 @@ def encode_ahead(run: Run, prompts: Iterable[str], adapter: Adapter | None) -> N
     Raises:
         BaseError, LoraError, SettingsError: As ``encode``.
     """
-    folder = _cache_folder(run, adapter)
-    paths = {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
-    length = run.base.text_length
-    missing = {text: path for text, path in paths.items() if not embedding_files.read(path, length)}
+    _, missing = _on_disk(run, prompts, adapter)
     if missing:
         _make(run, missing, adapter, leaves_overflows=True)
+
+
+def _on_disk(
+    run: Run, prompts: Iterable[str], adapter: Adapter | None
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Where each embedding is kept, and those of it that are not there whole."""
+    folder, length = _cache_folder(run, adapter), run.base.text_length
+    paths = {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
+    return paths, {
+        prompt: path for prompt, path in paths.items() if not embedding_files.read(path, length)
+    }
 
 
 def common_length(lengths: Iterable[int], text_length: int) -> int:
@@ -263,20 +277,6 @@ def _quantised(bits: int | None, dtype: torch.dtype) -> dict[str, object]:
         else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
     )
     return {"quantization_config": config, "device_map": {"": 0}}
-
-
-def _read_back(path: Path, text_length: int) -> Embedding:
-    """What was written at ``path`` a moment ago: an embedding is the same whenever it is read.
-
-    Raises:
-        ResourceError: The disk did not keep it.
-    """
-    embedding = embedding_files.read(path, text_length)
-    if embedding is None:
-        raise ResourceError(
-            f"{path} does not hold what was written: check the disk and run this cell again."
-        )
-    return embedding
 
 
 def _print_foreign(base: Base, prompts: Iterable[str]) -> None:

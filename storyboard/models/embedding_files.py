@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection
+import weakref
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -11,9 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
 from storyboard import artifacts
+from storyboard.errors import ResourceError
 from storyboard.models.text_encoding import Embedding
 
 MOST_BYTES = 4 * 2**30  # of all that is kept for a folder's runs; 2,000 prompts of Kolors
+MOST_IN_MEMORY = 2**31  # bytes of a training set's
 NAME = re.compile(r"[0-9a-f]{32}\.safetensors")  # what ``path`` gives
 
 
@@ -56,12 +60,61 @@ def read(source: Path, text_length: int) -> Embedding | None:
     return Embedding(tensors["tokens"], tensors["pooled"], chunks, text_length)
 
 
+def read_back(source: Path, text_length: int) -> Embedding:
+    """What was written at ``source``: an embedding is the same whenever it is read.
+
+    Raises:
+        ResourceError: The disk did not keep it.
+    """
+    embedding = read(source, text_length)
+    if embedding is None:
+        raise ResourceError(
+            f"{source} does not hold what was written: check the disk and run this cell again."
+        )
+    return embedding
+
+
+class KeptEmbeddings(Sequence[Embedding]):
+    """Embeddings on disk, of which those last used are in memory, MOST_IN_MEMORY bytes at most.
+
+    Raises:
+        ResourceError: When one is asked for that is gone from the disk.
+    """
+
+    def __init__(self, paths: Sequence[Path], text_length: int) -> None:
+        self.paths, self.text_length = paths, text_length
+        self._bytes = 0
+        _IN_USE.add(self)
+        self._read: OrderedDict[int, Embedding] = OrderedDict()  # the last used at its end
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Embedding:
+        if index not in self._read:
+            self._read[index] = read_back(self.paths[index], self.text_length)
+            self._bytes += _size(self._read[index])
+        self._read.move_to_end(index)
+        while self._bytes > MOST_IN_MEMORY and len(self._read) > 1:
+            _, unused = self._read.popitem(last=False)
+            self._bytes -= _size(unused)
+        return self._read[index]
+
+
+_IN_USE: weakref.WeakSet[KeptEmbeddings] = weakref.WeakSet()
+
+
+def _size(embedding: Embedding) -> int:
+    return embedding.tokens.nbytes + embedding.pooled.nbytes
+
+
 def forget_oldest(root: Path, kept: Collection[Path]) -> None:
     """Delete the oldest embeddings below ``root`` until the rest are at most MOST_BYTES.
 
     Args:
-        kept: What is in use.
+        kept: What is in use, beside all ``KeptEmbeddings`` of this process.
     """
+    kept = {*kept, *(path for each in _IN_USE for path in each.paths)}
     files = [each for each in root.rglob("*.safetensors") if NAME.fullmatch(each.name)]
     facts = sorted((each.stat().st_mtime_ns, each.stat().st_size, each) for each in files)
     size = sum(each for _, each, _ in facts)

@@ -12,10 +12,10 @@ import torch
 
 from storyboard.models import conditioning
 from storyboard.training.cache import Cache
+from storyboard.training.encoding import Bucket
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.pipeline import TrainingPipeline
 
-Bucket = tuple[int, int]  # height and width in pixels
 Batch = dict[str, torch.Tensor]
 PRIOR = "prior "  # stream of random numbers of the prior pictures
 EMPTY_CAPTION = 0  # index of its embedding in the cache

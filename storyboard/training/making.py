@@ -222,7 +222,7 @@ def _cached(captions: Captions, run: Run, story: Story | None) -> tuple["Cache",
     """Of the training set, and of prior pictures if there are any."""
     from storyboard.training import cache, prior
 
-    cached = cache.prepare(captions, run, _prompts(story, run))
+    cached = cache.prepare(captions, run, prompts(story, run))
     if not run.prior_loss_weight:
         return cached, None
     drawn = prior.draw(run, captions, Hyperparameters.of(run).prior_pictures)
@@ -244,7 +244,7 @@ def _write(
     return [{"step": step, "pictures": names} for step, names in sorted(kept.previews.items())]
 
 
-def _prompts(story: Story | None, run: Run) -> list[str]:
+def prompts(story: Story | None, run: Run) -> list[str]:
     """What is encoded for previews, while the text encoders are loaded for the captions."""
     if story is None:
         return []

@@ -6,25 +6,23 @@ depends on their number by rounding alone.
 """
 
 import contextlib
-import math
-import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from storyboard import cluster, disks, locks
+from storyboard import cluster, locks
 from storyboard.compat import ray as compat
 from storyboard.data.captions import Captions
-from storyboard.errors import BaseError, ResourceError, StoryboardError, TrainingError, reason
+from storyboard.errors import ResourceError, StoryboardError, TrainingError, reason
 from storyboard.lora.file import Lora
-from storyboard.models.run import resolve, settings_everywhere
+from storyboard.models.run import settings_everywhere
 from storyboard.settings import Settings
 from storyboard.story import Story
-from storyboard.training import making, post
+from storyboard.training import caching, making, post
 from storyboard.training.defaults import Choice
-from storyboard.training.saving import TimeBudget
+from storyboard.training.given import Given, choice_here, working
 from storyboard.training.workers import Alone, Surroundings
 
 FAILURES = 3  # of workers or machines, after which training begins again; the next one ends it
@@ -33,25 +31,6 @@ SECONDS_TO_END = 20.0  # of workers, after which they are killed
 PATIENCE = 60.0  # seconds until a line says that workers wait for machines
 TIMEOUT = 7 * 24 * 3600  # of torch's collectives: who is dead is found by Ray, not by waiting
 RESIZE_INTERVAL = 600.0  # seconds; for new machines the last steps are done again
-
-
-@dataclass(frozen=True)
-class Given:
-    """What workers are given.
-
-    Attributes:
-        keeps: The notebook's process keeps copies whenever the state was written.
-        events: A ``post.Post``.
-        choice: None until it is made.
-    """
-
-    captions: Captions
-    settings: Settings
-    story: Story | None
-    budget: TimeBudget | None
-    keeps: bool
-    events: Any
-    choice: Choice | None = None
 
 
 def train(
@@ -81,9 +60,10 @@ def train(
             choosing = ray.remote(**options, max_calls=1)(_choose).remote(given)
             outcome = _followed(ray, choosing, screen)
 
-            # 2. Training
+            # 2. What it is trained on, and training
             if isinstance(outcome, Choice):
                 given = replace(given, choice=outcome)
+                caching.prepare(ray_cluster, replace(given, events=None), gpu, resources["CPU"])
                 count = min(slots, outcome.run.train_batch_size)
                 storage = str(locks.scratch(settings.folder.resolve() / "ray"))
                 environment = {"env_vars": compat.TRAIN_ENVIRONMENT}
@@ -228,7 +208,7 @@ def _work(given: Given) -> Lora | StoryboardError:
     )
     try:
         with _working(given, sender):
-            choice = workers.each(lambda: _on_this_machine(given, count), in_turn=True)
+            choice = workers.each(lambda: choice_here(given, count), in_turn=True)
             return making.trained(given.captions, choice, given.story, surroundings)
     except StoryboardError as error:
         if isinstance(workers, Group) and error is not workers.error:
@@ -240,36 +220,10 @@ def _work(given: Given) -> Lora | StoryboardError:
 
 @contextlib.contextmanager
 def _working(given: Given, sender: post.Sender) -> Iterator[None]:
-    """Inside, this process works for the notebook's."""
+    """Inside, this process works for the notebook's, whose cell is told."""
     sender.send("begin")
-    folder = given.settings.folder
-    lines = contextlib.redirect_stdout(post.SentLines(sender))
-    with locks.joined(folder), disks.working_in(folder), lines:
+    with working(given, post.SentLines(sender)):
         yield
-
-
-def _on_this_machine(given: Given, count: int) -> Choice:
-    """What was chosen, with this machine's files, and the plan of its card for a worker's share.
-
-    Raises:
-        BaseError: Those files are not the same.
-    """
-    choice = given.choice
-    assert choice is not None
-    run = choice.run
-    own = resolve(
-        given.settings.but(
-            base=given.settings.base or run.base.name,
-            precision=run.plan.precision,
-            train_batch_size=math.ceil(run.train_batch_size / count),
-        )
-    )
-    if own.base_fingerprint != run.base_fingerprint:
-        raise BaseError(
-            f"The weights of {own.base.name!r} on {socket.gethostname()} are not those of the "
-            "cluster's other machines: copy the same files to all."
-        )
-    return replace(choice, run=replace(run, base=own.base, plan=own.plan))
 
 
 def _no_live(title: str, total: int) -> contextlib.nullcontext:

@@ -12,7 +12,7 @@ import torch
 from storyboard import images
 from storyboard.errors import PictureError
 from storyboard.models.base import Base
-from storyboard.training.cache import fit
+from storyboard.training.encoding import fit
 from storyboard.training.pipeline import TrainingPipeline
 
 FEWEST_PICTURES = 10
