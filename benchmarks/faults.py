@@ -26,7 +26,7 @@ from benchmarks.faults_run import STAGES
 
 SECTIONS = ("kills", "pairs", "disks", "hubs", "damage", "inputs")
 # how much of each by default, and with --quick
-KILLS, PAIRS, DAMAGED, INPUTS = (50, 3), (8, 1), (40, 2), (2000, 35)
+KILLS, PAIRS, DAMAGED, INPUTS = (50, 2), (8, 1), (40, 1), (2000, 20)
 QUICK_STAGES = ["best"]  # of the disks: little is left to do after it
 
 

@@ -4,7 +4,7 @@
 sample set has one of them), each in Chinese and in English, are drawn by the base alone and with a
 LoRA: the one that the pipeline's defaults train on the sample set, or ``--lora FILE``. A classifier
 that saw real renders only reads the attributes back; its own accuracy on real renders that it never
-saw stands beside. ``--quick``: 40 prompts, fewer denoising steps, the base alone unless a LoRA is
+saw stands beside. ``--quick``: 20 prompts, fewer denoising steps, the base alone unless a LoRA is
 named. The last line is JSON, all numbers percent.
 """
 
@@ -28,9 +28,9 @@ STORY = 60  # panels drawn as one story
 
 
 def prompts(quick: bool = False) -> list[dict]:
-    """The fixed combinations of attributes; every sixth for ``quick``."""
+    """The fixed combinations of attributes; every twelfth for ``quick``."""
     rows = json.loads((HERE / "prompts.json").read_text(encoding="utf-8"))
-    return rows[::6] if quick else rows
+    return rows[::12] if quick else rows
 
 
 def real_renders() -> tuple[np.ndarray, list[dict]]:
