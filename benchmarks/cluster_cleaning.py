@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from benchmarks import side_by_side
 
@@ -99,29 +100,37 @@ def _peak() -> int:
 
 
 @contextlib.contextmanager
-def workers_peak() -> Iterator[list[int]]:
-    """Ends with the most memory in MB that one worker of this machine's Rays had to itself."""
+def workers_peak(ray) -> Iterator[list[int]]:
+    """Ends with the most memory in MB that one worker of ``ray`` had to itself.
+
+    Args:
+        ray: ``tests.ray_cluster.TwoNodes``; None measures nothing.
+    """
     peak, ended = [0], threading.Event()
 
     def look() -> None:
         while not ended.wait(LOOK):
-            peak[0] = max(peak[0], *_workers_memory(), 0)
+            peak[0] = max(peak[0], *_workers_memory(ray), 0)
 
     watch = threading.Thread(target=look)
-    watch.start()
+    if ray:
+        watch.start()
     try:
         yield peak
     finally:
         ended.set()
-        watch.join()
+        if ray:
+            watch.join()
 
 
-def _workers_memory() -> list[int]:
+def _workers_memory(ray) -> list[int]:
     """Of each worker, in MB, without what it shares, which is mostly Ray's store of objects."""
     import psutil
 
+    from tests.ray_cluster import of_node
+
     found = []
-    for process in psutil.process_iter():
+    for process in (each for node in ray.nodes for each in of_node(node)):
         with contextlib.suppress(psutil.Error):
             if process.cmdline()[:1] and process.cmdline()[0].startswith(WORKER):
                 memory = process.memory_info()
@@ -130,16 +139,16 @@ def _workers_memory() -> list[int]:
 
 
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[str]:
-    """``address``, or that of a Ray that is started for it."""
+def cluster(address: str | None) -> Iterator[tuple[str, Any]]:
+    """``address`` and None, or those of a Ray that is started for it and that Ray."""
     if address:
-        yield address
+        yield address, None
         return
     from tests.ray_cluster import TwoNodes
 
     ray = TwoNodes()
     try:
-        yield ray.address
+        yield ray.address, ray
     finally:
         ray.end()
 
@@ -164,14 +173,15 @@ def main() -> None:
     options = f"--pictures={arguments.pictures}", f"--output={arguments.output}"
     contender = "benchmarks.cluster_cleaning"
     alone = side_by_side.contender(contender, "alone", *options)
-    with cluster(arguments.address) as address, workers_peak() as peak:
+    with cluster(arguments.address) as (address, ray), workers_peak(ray) as peak:
         spread = side_by_side.contender(contender, "cluster", *options, f"--address={address}")
     for what in ("kept", "operators", "dropped", "files"):
         if alone[what] != spread[what]:
             sys.exit(f"On the cluster {what} differs: not the same work.")
 
     print(f"\n{side_by_side.machine()}\n")
-    spread["worker_mb"] = peak[0]
+    if ray:
+        spread["worker_mb"] = peak[0]
     results = {"one machine": alone, "cluster": spread}
     print(side_by_side.table([row(name, results[name], arguments.pictures) for name in results]))
     print(json.dumps({name: _numbers(result) for name, result in results.items()}))

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import math
 import platform
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class Cluster:
                 num_cpus=0 if gpu else cpus,
                 num_gpus=1 if gpu else 0,
             )
+            made.set_name(worker.__name__)  # in Ray's dashboard
             for each in made.iter_rows():
                 row = each[ROW].content
                 if isinstance(row, StoryboardError):
@@ -142,6 +144,7 @@ class _Batches:
         try:
             return self.worker(row)
         except StoryboardError as error:
+            print(error, file=sys.stderr, flush=True)  # for Ray's dashboard
             return error
 
 

@@ -28,7 +28,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(config, items):
     """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full".
 
-    What uses one of ``SLOW_FIXTURES`` is slow.
+    What uses one of ``SLOW_FIXTURES`` is slow. Modules that start a Ray come first: each takes
+    minutes, and one that is left for the end has one worker wait for the other.
     """
     full = [item for item in items if item.get_closest_marker("full")]
     for item in full:
@@ -41,6 +42,9 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker("slow")
+
+    with_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in with_ray)
 
 
 def picture(seed: int, side: int = 256) -> Image.Image:

@@ -11,6 +11,7 @@ import yaml
 
 from benchmarks import cluster_cleaning
 from storyboard import clean, collect, show
+from storyboard.data import judging
 from storyboard.data.captions import Captions
 from storyboard.errors import ResourceError, SettingsError
 from tests.conftest import picture
@@ -67,9 +68,10 @@ def test_ray_cleans_a_set_with_broken_pictures_as_one_machine_does(two_nodes, tm
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_workers_write_the_pictures_that_mappers_make(
-    two_nodes, folder, make_settings, tmp_path
+def test_ray_workers_write_the_pictures_that_mappers_make_and_compare_them(
+    two_nodes, folder, make_settings, tmp_path, monkeypatch, capsys
 ):
+    monkeypatch.setattr(judging, "MOST_SLICES_HERE", 0)
     picture(2).resize((300, 300)).save(folder / "7.jpg", quality=70)
     (folder / "7.png").unlink()
     process = [
@@ -84,6 +86,7 @@ def test_ray_workers_write_the_pictures_that_mappers_make(
     alone, spread = on_both(captions, make_settings, two_nodes.address, **changes)
     assert alone == spread
     assert {len(files) for _, files in (alone, spread)} == {9 + 3}
+    assert "clean: compare: 100%" in capsys.readouterr().out
 
 
 @pytest.mark.ray

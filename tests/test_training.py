@@ -150,7 +150,7 @@ def test_two_hundred_steps_without_nan_in_every_precision(hub, make_settings, ca
             base="sd15",
             precision=precision,
             train_steps=200,
-            train_batch_size=2,
+            train_batch_size=1,
             rank=4,
             learning_rate=1e-3,
         ),

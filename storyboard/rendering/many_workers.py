@@ -108,7 +108,10 @@ class Drawer:
             with _attempt(row["name"]) as number:
                 if number > MOST_ATTEMPTS:
                     return {"drawn": Drawn(row["name"], error=DIED)}
-                return {"drawn": self.draw(row["name"], row["story"])}
+                drawn = self.draw(row["name"], row["story"])
+                if drawn.error:
+                    print(f"{row['name']} failed: {drawn.error}", flush=True)  # for Ray's dashboard
+                return {"drawn": drawn}
 
     def encode(self, stories: Mapping[str, Story]) -> Encoded:
         """Keep the embeddings of all that is to be drawn, the text encoders loaded once."""

@@ -37,13 +37,15 @@ def prepare(cluster: Cluster, given: Given, gpu: bool, cpus: int) -> None:
     texts = [*making.prompts(given.story, run), *map(literal, cache.texts_of(captions))]
     count = cluster.workers(len(texts), 1, gpu, cpus)
     parts = [{"texts": texts[first::count]} for first in range(count)]
-    for row in cluster.map(parts, Worker, {"given": given}, **options):
+    for row in cluster.map(parts, CacheMaker, {"given": given}, **options):
         print(row["printed"], end="", flush=True)
 
     # 2. a share of pictures at a time
     def encode(shares: Sequence[Share]) -> Iterator[Parts]:
         rows = [{"share": each} for each in shares]
-        made = cluster.map(rows, Worker, {"given": given}, blocks_per_worker=len(rows), **options)
+        made = cluster.map(
+            rows, CacheMaker, {"given": given}, blocks_per_worker=len(rows), **options
+        )
         with show.Live("train: cache latents", len(rows)) as live:
             for number, row in enumerate(made, 1):
                 yield row["parts"]
@@ -52,7 +54,7 @@ def prepare(cluster: Cluster, given: Given, gpu: bool, cpus: int) -> None:
     cache.latents(captions, run, encode)
 
 
-class Worker:
+class CacheMaker:
     """In a process of a cluster: encodes texts, and pictures."""
 
     def __init__(self, given: Given) -> None:
