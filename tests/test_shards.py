@@ -9,7 +9,7 @@ import pytest
 
 from storyboard import collect
 from storyboard.data import shards
-from storyboard.errors import DatasetError
+from storyboard.errors import DatasetError, ResourceError
 from tests.conftest import picture
 
 
@@ -75,6 +75,14 @@ def test_pictures_and_captions_of_all_shards_are_collected(sharded, make_setting
 
     collect(settings)
     assert "collect: nothing to do" in capsys.readouterr().out
+
+
+def test_a_machine_that_does_not_see_a_shard_is_refused(tmp_path):
+    row = {"shard": str(tmp_path / "a.tar"), "changed": 1, "target": str(tmp_path / "out")}
+    with pytest.raises(
+        ResourceError, match="of the cluster does not see .*a.tar: put the data set"
+    ):
+        shards.Unpacker(elsewhere=True)(row)
 
 
 def test_only_a_shard_that_changed_is_unpacked_again(sharded, make_settings, capsys):

@@ -1,6 +1,7 @@
 """The stage: ``train`` from captions to a LoRA."""
 
 import csv
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 
 from storyboard import Story, artifacts, train
 from storyboard.errors import RenderingError, ResourceError, SettingsError, TrainingError
-from storyboard.training import loop
+from storyboard.training import loop, making
 
 
 def elsewhere(settings, tmp_path, **changes):
@@ -119,8 +120,13 @@ def test_a_full_disk_is_found_before_training(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         artifacts.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})()
     )
-    with pytest.raises(ResourceError, match="lacks"):
+    with pytest.raises(ResourceError, match="lacks") as refused:
         train(captions, settings.but(output=str(tmp_path)))
+
+    # as much as a training really keeps, beside the LoRA
+    asked = int(re.search(r"lacks ([\d,]+) MB", str(refused.value))[1].replace(",", "")) * 10**6
+    files = (settings.folder / "cache").rglob("*.safetensors")
+    assert 0.8 < sum(path.stat().st_size for path in files) / (asked - making.BYTES) < 1.1
 
 
 def test_a_run_that_runs_out_of_memory_goes_on_from_its_step(trained, tmp_path, monkeypatch):

@@ -67,7 +67,8 @@ def unpack(shards: Sequence[File], settings: Settings) -> Path:
     One that is there already is not unpacked again, and what is of no shard goes.
 
     Raises:
-        ResourceError: The disk is smaller than they are.
+        ResourceError: The disk is smaller than they are, or a machine of the cluster does not see
+            them.
     """
     folder = settings.folder / "unpacked"
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def unpack(shards: Sequence[File], settings: Settings) -> Path:
         )
     print(f"collect: unpacking {len(missing)} shards ({size / 1e6:,.1f} MB)", flush=True)
     rows = [
-        {"shard": str(file.path), "changed": file.changed, "target": str(target)}
+        {"shard": str(file.path.resolve()), "changed": file.changed, "target": str(target)}
         for target, file in missing.items()
     ]
     with cluster.connected_if(settings.cluster, settings.folder) as ray:
@@ -97,7 +98,8 @@ def unpack(shards: Sequence[File], settings: Settings) -> Path:
 
 def _unpack(rows: Sequence[Row], ray: Cluster | None) -> None:
     with show.Live("unpack", len(rows)) as live, ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = ray.map(rows, Unpacker, {}) if ray else pool.map(Unpacker(), rows)
+        elsewhere = {"elsewhere": True}
+        done = ray.map(rows, Unpacker, elsewhere) if ray else pool.map(Unpacker(), rows)
         for number, _ in enumerate(done, 1):
             live.step(number)
 
@@ -110,10 +112,25 @@ def _name(file: File) -> str:
 
 
 class Unpacker:
-    """Called with a shard: unpacks it, all or nothing."""
+    """Called with a shard: unpacks it, all or nothing.
+
+    Args:
+        elsewhere: This may be another machine than the notebook's.
+
+    Raises:
+        ResourceError: It does not see the shard.
+    """
+
+    def __init__(self, elsewhere: bool = False) -> None:
+        self.elsewhere = elsewhere
 
     def __call__(self, row: Row) -> Row:
         shard, target = Path(row["shard"]), Path(row["target"])
+        if self.elsewhere and not shard.is_file():
+            raise ResourceError(
+                f"A machine of the cluster does not see {shard}: put the data set on a disk that "
+                "is mounted at the same path on every machine, or collect with cluster=None."
+            )
         unfinished = target.with_name(f".{target.name}-{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # all that turn captions into a LoRA: text embeddings, latents, UNet, LoRA
 PACKAGES = ("torch", "diffsynth", "diffusers", "transformers", "compel", "peft", "accelerate")
 BYTES = 4 * 10**8  # of LoRA, state and checkpoints
-BYTES_PER_PICTURE = 3 * 10**6  # of cached latents and embeddings
+LATENT_BYTES = 4 * 4 / 8**2  # of a pixel: four channels of fp32 for 8 x 8 of them
 
 
 def made(
@@ -60,7 +60,7 @@ def chosen(captions: Captions, settings: Settings) -> Choice | Lora:
         forget(run.folder / CHECKPOINT)
         print(f"train: nothing to do, {lora}")
         return lora
-    _check_disk(captions, target)
+    _check_disk(captions, choice.run, target)
     _print_concerns(captions, run)
     return choice
 
@@ -136,8 +136,13 @@ def _fingerprint(captions: Captions, run: Run, hyperparameters: Hyperparameters)
     )
 
 
-def _check_disk(captions: Captions, target: Path) -> None:
-    needed = BYTES + BYTES_PER_PICTURE * len(captions)
+def _check_disk(captions: Captions, run: Run, target: Path) -> None:
+    config = run.base.config("unet")
+    width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
+    embedding = 4 * width * run.base.text_length  # fp32, of one that is read in one go
+    texts = len({row.text for row in captions.rows})
+    latents = int(LATENT_BYTES * run.resolution**2)
+    needed = BYTES + latents * len(captions) + embedding * texts
     if missing := artifacts.free_space_needed(target, needed):
         raise ResourceError(
             f"The disk of {target} lacks {missing / 1e6:,.0f} MB for cached embeddings and the "
