@@ -124,7 +124,7 @@ def workers_peak(ray) -> Iterator[list[int]]:
 
 
 def _workers_memory(ray) -> list[int]:
-    """Of each worker, in MB, without what it shares, which is mostly Ray's store of objects."""
+    """Of each worker, in MB, without what it shares: mapped libraries, Ray's store of objects."""
     import psutil
 
     from tests.ray_cluster import of_node
@@ -132,7 +132,7 @@ def _workers_memory(ray) -> list[int]:
     found = []
     for process in (each for node in ray.nodes for each in of_node(node)):
         with contextlib.suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith(WORKER):
+            if " ".join(process.cmdline()).startswith(WORKER):
                 memory = process.memory_info()
                 found.append(round((memory.rss - memory.shared) / 2**20))
     return found

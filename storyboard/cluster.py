@@ -18,12 +18,14 @@ from typing import Any
 
 from storyboard import artifacts
 from storyboard.compat import ray as compat
-from storyboard.errors import ResourceError, SettingsError, StoryboardError, brief
+from storyboard.errors import ResourceError, SettingsError, StoryboardError, brief, reason
 
 # what decides on pictures and weights
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "diffsynth", "py-data-juicer", "pillow")
 BLOCKS_PER_WORKER = 4  # so that a slow one does not keep the others waiting at the end
 ROWS_PER_BLOCK = 1000  # at most: a block is done again where its worker dies
+# after so many deaths of its workers the rest is given up; a story is given up sooner
+RETRIES = 8
 ROW = "row"  # Ray Data's column
 Row = dict[str, Any]
 
@@ -58,9 +60,17 @@ class Cluster:
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
         return f"{self.nodes} machines, {self.cpus} CPUs{gpus}"
 
-    def workers(self, rows: int, rows_at_once: int, gpu: bool, cpus: int = 1) -> int:
+    def workers(
+        self,
+        rows: int,
+        rows_at_once: int,
+        gpu: bool,
+        cpus: int = 1,
+        most_workers: int | None = None,
+    ) -> int:
         """How many workers ``map`` starts at most."""
         slots = self.gpus if gpu else sum(each // cpus for each in self._cpus_of_nodes())
+        slots = min(slots, most_workers or slots)
         return max(1, min(slots, math.ceil(rows / rows_at_once)))
 
     def cpus_for(self, threads: int) -> int:
@@ -81,10 +91,11 @@ class Cluster:
         gpu: bool = False,
         cpus: int = 1,
         blocks_per_worker: int = BLOCKS_PER_WORKER,
+        most_workers: int | None = None,
     ) -> Iterator[Row]:
         """What ``worker(**arguments)`` makes of each row, called with it, in the rows' order.
 
-        A worker that dies is replaced, and its rows are given to others.
+        A worker that dies is replaced, and its rows are done again.
 
         Args:
             rows: Of what Ray can hand to other processes, as ``arguments`` and what is returned.
@@ -94,13 +105,15 @@ class Cluster:
             cpus: Of each worker; a machine with fewer has none.
             blocks_per_worker: Into so many parts a worker's share is cut at least, where there are
                 rows enough; what is made of a part comes together.
+            most_workers: None has as many as there is room for.
 
         Raises:
             StoryboardError: As a worker raised it.
+            ResourceError: Workers died at the same rows RETRIES times, or Ray fails otherwise.
         """
         if not rows:
             return
-        count = self.workers(len(rows), rows_at_once, gpu, cpus)
+        count = self.workers(len(rows), rows_at_once, gpu, cpus, most_workers)
         blocks = max(count * blocks_per_worker, math.ceil(len(rows) / ROWS_PER_BLOCK))
         blocks = min(blocks, math.ceil(len(rows) / rows_at_once))
         with compat.data() as data:
@@ -114,13 +127,24 @@ class Cluster:
                 compute=data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
                 num_cpus=0 if gpu else cpus,
                 num_gpus=1 if gpu else 0,
+                max_task_retries=RETRIES,
             )
             made.set_name(worker.__name__)  # in Ray's dashboard
-            for each in made.iter_rows():
+            for each in self._translated(made.iter_rows()):
                 row = each[ROW].content
                 if isinstance(row, StoryboardError):
                     raise row
                 yield row
+
+    def _translated(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """``rows``, with errors of Ray's as one of ours."""
+        try:
+            yield from rows
+        except self.ray.exceptions.RayError as error:
+            raise ResourceError(
+                f"The cluster could not go on ({reason(error)}): look after the memory "
+                "and the disks of its machines, and run this cell again."
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def test_those_last_used_are_in_memory(paths, reads, monkeypatch):
     assert len(kept) == 5
     assert [kept[index].tokens[0, 0].item() for index in (0, 1, 0, 2, 0, 1)] == [0, 1, 0, 2, 0, 1]
     assert reads == [paths[index] for index in (0, 1, 2, 1)]
+    assert kept[torch.tensor(1)] is kept[1] and len(reads) == 4
 
 
 def test_one_that_is_larger_than_the_memory_for_them_is_read(paths, monkeypatch):

@@ -15,15 +15,14 @@ def wide(folder, make_settings):
     """Ten captioned pictures, every third of them wide, and their run."""
     for seed in range(0, 10, 3):
         Image.open(folder / f"{seed}.png").resize((256, 128)).save(folder / f"{seed}.png")
-    settings = make_settings(base="mini", dataset=str(folder), resolution=256)
+    settings = make_settings(base="mini", dataset=str(folder), resolution=128)
     return collect(settings), run_on(bases.get("mini"), settings)
 
 
-def test_shares_are_all_pictures_in_the_order_of_their_rows(wide, monkeypatch):
+def test_shares_are_all_pictures_in_the_order_of_their_rows(wide):
     captions, _ = wide
-    monkeypatch.setattr(encoding, "SHARE", 4)
     texts = cache.texts_of(captions)
-    made = encoding.shares(captions, texts)
+    made = encoding.shares(captions, texts, 4)
     assert [len(each.paths) for each in made] == [4, 4, 2]
     assert [path for each in made for path in each.paths] == list(map(captions.path, captions.rows))
     named = [texts[index] for each in made for index in each.captions]
@@ -31,14 +30,13 @@ def test_shares_are_all_pictures_in_the_order_of_their_rows(wide, monkeypatch):
 
 
 @pytest.mark.slow
-def test_latents_of_shares_are_those_of_all_at_once(wide, monkeypatch):
+def test_latents_of_shares_are_those_of_all_at_once(wide):
     captions, run = wide
     texts, encoder = cache.texts_of(captions), encoding.Encoder(run)
     [share] = encoding.shares(captions, texts)
     whole = encoder(share)
     assert len(whole["latents"]) == 2  # buckets
-    monkeypatch.setattr(encoding, "SHARE", 4)
-    parts = encoding.joined(list(map(encoder, encoding.shares(captions, texts))))
+    parts = encoding.joined(map(encoder, encoding.shares(captions, texts, 4)))
     for bucket, latents in whole["latents"].items():
         # smaller batches round otherwise
         assert torch.allclose(parts["latents"][bucket], latents, atol=1e-4)

@@ -22,7 +22,7 @@ from storyboard.models import loading as models
 from storyboard.models.bases import Base
 from storyboard.models.run import Run
 from storyboard.models.text_encoding import Embedding, TextEncoding, encoding_of
-from storyboard.models.tokenizing import tokenizer
+from storyboard.models.text_pipeline import text_pipeline
 
 MOST_CHUNKS = 12  # of a batch's common length: the least common multiple of 1 to 4
 CACHE = Path("cache", "text")  # in the output folder
@@ -67,23 +67,29 @@ def encode(
         SettingsError: A prompt has a bracket without its partner or weights that overflow, or
             ``clip_skip`` leaves no layer of CLIP.
     """
-    paths = keep(run, prompts, captions, adapter)
-    length = run.base.text_length
-    return {prompt: embedding_files.read_back(path, length) for prompt, path in paths.items()}
-
-
-def keep(
-    run: Run,
-    prompts: Iterable[str],
-    captions: Iterable[str] = (),
-    adapter: Adapter | None = None,
-) -> dict[str, Path]:
-    """Where on disk ``encode`` keeps each embedding; one at a time is in memory for it."""
     prompts = [*prompts, *map(syntax.literal, captions)]
-    paths, missing = _on_disk(run, prompts, adapter)
+    paths, length = _paths(run, prompts, adapter), run.base.text_length
+    embeddings = {prompt: embedding_files.read(path, length) for prompt, path in paths.items()}
+    missing = {prompt: paths[prompt] for prompt, found in embeddings.items() if found is None}
     if missing:
         _make(run, missing, adapter)
         embedding_files.forget_oldest(run.folder / CACHE, set(paths.values()))
+        read_back = embedding_files.read_back
+        embeddings |= {prompt: read_back(path, length) for prompt, path in missing.items()}
+    return embeddings
+
+
+def keep(run: Run, prompts: Iterable[str], captions: Iterable[str] = ()) -> dict[str, Path]:
+    """Where on disk ``encode`` keeps each embedding; one at a time is in memory for it.
+
+    Nothing is forgotten for it.
+
+    Raises:
+        BaseError, SettingsError: As ``encode``.
+    """
+    paths = _paths(run, [*prompts, *map(syntax.literal, captions)], None)
+    if missing := _damaged_or_missing(paths, run):
+        _make(run, missing, None)
     return paths
 
 
@@ -96,20 +102,25 @@ def encode_ahead(run: Run, prompts: Iterable[str], adapter: Adapter | None) -> N
     Raises:
         BaseError, LoraError, SettingsError: As ``encode``.
     """
-    _, missing = _on_disk(run, prompts, adapter)
-    if missing:
+    if missing := _damaged_or_missing(_paths(run, prompts, adapter), run):
         _make(run, missing, adapter, leaves_overflows=True)
 
 
-def _on_disk(
-    run: Run, prompts: Iterable[str], adapter: Adapter | None
-) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Where each embedding is kept, and those of it that are not there whole."""
-    folder, length = _cache_folder(run, adapter), run.base.text_length
-    paths = {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
-    return paths, {
-        prompt: path for prompt, path in paths.items() if not embedding_files.read(path, length)
-    }
+def missing(run: Run, prompts: Iterable[str], captions: Iterable[str] = ()) -> list[str]:
+    """Those of which no embedding is on disk, as keys of ``encode``; files are not looked into."""
+    paths = _paths(run, [*prompts, *map(syntax.literal, captions)], None)
+    return [prompt for prompt, path in paths.items() if not path.is_file()]
+
+
+def _paths(run: Run, prompts: Iterable[str], adapter: Adapter | None) -> dict[str, Path]:
+    """Where each embedding is kept."""
+    folder = _cache_folder(run, adapter)
+    return {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
+
+
+def _damaged_or_missing(paths: Mapping[str, Path], run: Run) -> dict[str, Path]:
+    length = run.base.text_length
+    return {text: path for text, path in paths.items() if not embedding_files.read(path, length)}
 
 
 def common_length(lengths: Iterable[int], text_length: int) -> int:
@@ -252,31 +263,6 @@ def _not_finite(base: Base, pipe, encoding: TextEncoding, prompt: str) -> Storyb
 def _device(run: Run) -> str:
     """Where the text encoders run."""
     return "cpu" if run.plan.text_encoder_on_cpu else run.plan.device
-
-
-def text_pipeline(base: Base, device: str, dtype: torch.dtype, bits: int | None = None):
-    """The pipeline of ``base`` with its text encoders alone, quantised to ``bits``."""
-    encoders = [name for name in base.components if name.startswith("text_encoder")]
-    # before the encoders, which take longer to load
-    parts = {name.replace("text_encoder", "tokenizer"): tokenizer(base, name) for name in encoders}
-    options = _quantised(bits, dtype)
-    for component in encoders:
-        parts[component] = models.load(base, component, dtype, device, **options)
-    return models.pipeline(base, **parts)
-
-
-def _quantised(bits: int | None, dtype: torch.dtype) -> dict[str, object]:
-    """Options of ``from_pretrained``; {} where ``bits`` is None."""
-    if bits is None:
-        return {}
-    from transformers import BitsAndBytesConfig
-
-    config = (
-        BitsAndBytesConfig(load_in_8bit=True)
-        if bits == 8
-        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
-    )
-    return {"quantization_config": config, "device_map": {"": 0}}
 
 
 def _print_foreign(base: Base, prompts: Iterable[str]) -> None:

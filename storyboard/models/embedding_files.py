@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import operator
 import re
 import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -90,7 +92,8 @@ class KeptEmbeddings(Sequence[Embedding]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Embedding:
+    def __getitem__(self, index: Any) -> Any:
+        index = operator.index(index)  # a tensor would be another key each time
         if index not in self._read:
             self._read[index] = read_back(self.paths[index], self.text_length)
             self._bytes += _size(self._read[index])

@@ -1,7 +1,7 @@
 """Latents of a whole set, computed once, kept as safetensors, with the captions' embeddings."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from storyboard import artifacts
 from storyboard.data.captions import Captions
 from storyboard.errors import ResourceError
 from storyboard.models import conditioning
-from storyboard.models.embedding_files import KeptEmbeddings
+from storyboard.models.embedding_files import KeptEmbeddings, forget_oldest
 from storyboard.models.run import Run
 from storyboard.prompts import literal
-from storyboard.training.encoding import PARTS, Bucket, Encoder, Parts, Share, joined, shares
+from storyboard.training.encoding import PARTS, Bucket, Encoder, Parts, joined, shares
 from storyboard.training.hyperparameters import Hyperparameters
 
 OWN, PRIOR = "latents", "prior-latents"  # folders in <output>/cache
@@ -58,9 +58,20 @@ def prepare(captions: Captions, run: Run, prompts: Iterable[str] = (), name: str
     """
     texts = texts_of(captions)
     paths = conditioning.keep(run, prompts, captions=texts)
-    embeddings = [paths[literal(text)] for text in texts]
-    parts = latents(captions, run, lambda each: map(Encoder(run), each), name)
-    return Cache(**parts, embeddings=KeptEmbeddings(embeddings, run.base.text_length))
+    embeddings = KeptEmbeddings([paths[literal(text)] for text in texts], run.base.text_length)
+    forget_oldest(run.folder / conditioning.CACHE, set(paths.values()))
+
+    parts = _kept(captions, run, texts, name)
+    if parts is None:
+        make_latents(captions, run, map(Encoder(run), shares(captions, texts)), name)
+        # from the file: the order of buckets is the same in every run
+        parts = _kept(captions, run, texts, name)
+    if parts is None:
+        raise ResourceError(
+            f"{run.folder / 'cache' / name / FILE} does not hold what was written: check the disk "
+            "and train again."
+        )
+    return Cache(**parts, embeddings=embeddings)
 
 
 def texts_of(captions: Captions) -> list[str]:
@@ -68,40 +79,34 @@ def texts_of(captions: Captions) -> list[str]:
     return ["", *sorted({row.text for row in captions.rows} - {""})]
 
 
-def latents(
-    captions: Captions,
-    run: Run,
-    encode: Callable[[Sequence[Share]], Iterable[Parts]],
-    name: str = OWN,
-) -> Parts:
-    """What ``prepare`` keeps of the pictures, made by ``encode`` if it is not there."""
-    texts, target = texts_of(captions), run.folder / "cache" / name
-    fingerprint = _fingerprint(captions, run)
-    kept = artifacts.finished(target, fingerprint)
+def make_latents(captions: Captions, run: Run, encoded: Iterable[Parts], name: str = OWN) -> None:
+    """Keep the latents of ``captions``.
+
+    Args:
+        encoded: What ``Encoder`` makes of all ``shares``, in their order.
+        name: As of ``prepare``.
+    """
+    with artifacts.building(run.folder / "cache" / name) as folder:
+        _save(joined(encoded), folder / FILE)
+        digest = artifacts.digest_of_file(folder / FILE)
+        facts = {"pictures": len(captions), "digest": digest}
+        artifacts.write_manifest(folder, "latents", _fingerprint(captions, run), **facts)
+
+
+def are_made(captions: Captions, run: Run) -> bool:
+    """Whether latents were made before; whether their file is whole, ``prepare`` looks."""
+    manifest = artifacts.read_manifest(run.folder / "cache" / OWN)
+    return manifest is not None and manifest["fingerprint"] == _fingerprint(captions, run)
+
+
+def _kept(captions: Captions, run: Run, texts: Sequence[str], name: str) -> Parts | None:
+    """What ``make_latents`` kept, if it is whole."""
+    target = run.folder / "cache" / name
+    kept = artifacts.finished(target, _fingerprint(captions, run))
     parts = _read(target, kept, captions, texts) if kept else None
     if kept and parts is None:
         print(f"training: the latents kept in {target} are damaged, they are made again")
-    if parts is None:
-        made = joined(list(encode(shares(captions, texts))))
-        with artifacts.building(target) as folder:
-            _save(made, folder / FILE)
-            pictures = sum(map(len, made["latents"].values()))
-            digest = artifacts.digest_of_file(folder / FILE)
-            facts = {"pictures": pictures, "digest": digest}
-            kept = artifacts.write_manifest(folder, "latents", fingerprint, **facts)
-        # from the file: the order of buckets is the same in every run
-        parts = _read(target, kept, captions, texts)
-    if parts is None:
-        raise ResourceError(
-            f"{target / FILE} does not hold what was written: check the disk and train again."
-        )
     return parts
-
-
-def are_kept(captions: Captions, run: Run) -> bool:
-    """Whether latents were made before."""
-    folder = run.folder / "cache" / OWN
-    return artifacts.finished(folder, _fingerprint(captions, run)) is not None
 
 
 def _fingerprint(captions: Captions, run: Run) -> str:

@@ -2,63 +2,110 @@
 
 import functools
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from storyboard import show
 from storyboard.cluster import Cluster
 from storyboard.models import conditioning
 from storyboard.models.run import Run
-from storyboard.prompts import literal
 from storyboard.training import cache, making
-from storyboard.training.encoding import Encoder, Parts, Share
+from storyboard.training.defaults import Choice
+from storyboard.training.encoding import Encoder, Parts, shares
 from storyboard.training.given import Given, choice_here, working
 
-PICTURES_HERE = 1000  # of a set that one worker caches sooner than others have started
+SHARE = 256  # pictures, encoded by one worker
 
 
-def prepare(cluster: Cluster, given: Given, gpu: bool, cpus: int) -> None:
+@dataclass(frozen=True)
+class Chosen:
+    """What is to be trained, and what is to be made on all machines before.
+
+    Attributes:
+        texts: Whose embeddings are missing, as keys of ``conditioning.encode``; none if they are
+            few.
+        latents: Whether they are missing, and many.
+    """
+
+    choice: Choice
+    texts: list[str]
+    latents: bool
+
+
+def chosen(given: Given, choice: Choice, few: int) -> Chosen:
+    """On a machine that has the base: what is missing.
+
+    Args:
+        few: Pictures, or texts, that are left to the first worker of training.
+    """
+    captions, run = given.captions, choice.run
+    texts: list[str] = []
+    if len(captions) > few:
+        prompts = making.prompts(given.story, run)
+        texts = conditioning.missing(run, prompts, cache.texts_of(captions))
+    many = len(captions) > few and not cache.are_made(captions, run)
+    return Chosen(choice, texts if many or len(texts) > few else [], many)
+
+
+def prepare(
+    cluster: Cluster, given: Given, todo: Chosen, workers: int, gpu: bool, cpus: int
+) -> None:
     """Have all workers make what the first one would make alone as training begins.
 
     Args:
-        gpu, cpus: As of ``Cluster.map``.
+        workers: At most.
+        gpu: Each has a GPU of its own.
+        cpus: That each has.
 
     Raises:
-        StoryboardError: As of ``cache.prepare``.
+        StoryboardError: As of ``cache.prepare``, and ``Cluster.map``.
     """
-    assert given.choice is not None
-    captions, run = given.captions, given.choice.run
-    if len(captions) <= PICTURES_HERE or cache.are_kept(captions, run):
-        return
-    print(f"train: caching text embeddings of {len(captions)} pictures on the cluster", flush=True)
-    options: dict[str, Any] = {"gpu": gpu, "cpus": cpus}
+    captions = given.captions
+    # all that is needed to make them
+    own = replace(given, captions=replace(captions, rows=[]), story=None, events=None)
+    arguments = {"given": own, "threads": cpus if gpu else None}
+    options: dict[str, Any] = {"gpu": gpu, "cpus": cpus, "most_workers": workers}
 
-    # 1. text encoders and VAE are not in memory together
-    texts = [*making.prompts(given.story, run), *map(literal, cache.texts_of(captions))]
-    count = cluster.workers(len(texts), 1, gpu, cpus)
-    parts = [{"texts": texts[first::count]} for first in range(count)]
-    for row in cluster.map(parts, CacheMaker, {"given": given}, **options):
-        print(row["printed"], end="", flush=True)
+    # text encoders and VAE are not in memory together
+    if todo.texts:
+        count = cluster.workers(len(todo.texts), 1, gpu, cpus, workers)
+        print(f"train: caching {len(todo.texts)} text embeddings on the cluster", flush=True)
+        parts = [{"texts": todo.texts[first::count]} for first in range(count)]
+        with closing(cluster.map(parts, CacheMaker, arguments, **options)) as made:
+            for row in made:
+                print(row["printed"], end="", flush=True)
 
-    # 2. a share of pictures at a time
-    def encode(shares: Sequence[Share]) -> Iterator[Parts]:
-        rows = [{"share": each} for each in shares]
-        made = cluster.map(
-            rows, CacheMaker, {"given": given}, blocks_per_worker=len(rows), **options
-        )
-        with show.Live("train: cache latents", len(rows)) as live:
-            for number, row in enumerate(made, 1):
-                yield row["parts"]
-                live.step(number)
+    if todo.latents:
+        all_shares = shares(captions, cache.texts_of(captions), SHARE)
+        rows = [{"share": each} for each in all_shares]
+        options["blocks_per_worker"] = len(rows)
+        with closing(cluster.map(rows, CacheMaker, arguments, **options)) as made:
+            cache.make_latents(captions, todo.choice.run, _watched(made, len(rows)))
 
-    cache.latents(captions, run, encode)
+
+def _watched(made: Iterator[Mapping[str, Any]], count: int) -> Iterator[Parts]:
+    with show.Live("train: cache latents", count) as live:
+        for number, row in enumerate(made, 1):
+            print(row["printed"], end="", flush=True)
+            yield row["parts"]
+            live.step(number)
 
 
 class CacheMaker:
-    """In a process of a cluster: encodes texts, and pictures."""
+    """In a process of a cluster: encodes texts, and pictures.
 
-    def __init__(self, given: Given) -> None:
+    Args:
+        threads: Of torch; None leaves them.
+    """
+
+    def __init__(self, given: Given, threads: int | None) -> None:
         self.given = given
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
 
     @functools.cached_property
     def run(self) -> Run:
@@ -70,10 +117,10 @@ class CacheMaker:
         return Encoder(self.run)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        printed = io.StringIO()
+        printed, made = io.StringIO(), None
         with working(self.given, printed):
             if "share" in row:
-                return {"parts": self.encode(row["share"])}
-            # nothing is forgotten for it, as others keep theirs in the same folder
-            conditioning.encode_ahead(self.run, row["texts"], None)
-        return {"printed": printed.getvalue()}
+                made = self.encode(row["share"])
+            else:
+                conditioning.keep(self.run, row["texts"])
+        return {"parts": made, "printed": printed.getvalue()}

@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,6 @@ Parts = dict[str, dict[Bucket, torch.Tensor]]  # of PARTS
 # at once through the VAE; more do not fit a CPU's caches
 PIXELS_PER_BATCH = {"cuda": 16 * 256 * 256, "mps": 256 * 256, "cpu": 256 * 256}
 PARTS = ("latents", "time_ids", "captions")
-SHARE = 256  # pictures; those of another share are in other batches
 
 
 @dataclass(frozen=True)
@@ -41,29 +40,32 @@ class Share:
     captions: list[int]
 
 
-def shares(captions: Captions, texts: Sequence[str]) -> list[Share]:
+def shares(captions: Captions, texts: Sequence[str], size: int | None = None) -> list[Share]:
     """All pictures in the order of their rows.
 
     Args:
         texts: Of the embeddings.
+        size: Pictures of a share; None makes one of all. Those of another share are in other
+            batches, which may round otherwise.
     """
     index = {text: i for i, text in enumerate(texts)}
-    parts = [captions.rows[first : first + SHARE] for first in range(0, len(captions), SHARE)]
+    size = size or len(captions)
+    parts = [captions.rows[first : first + size] for first in range(0, len(captions), size)]
     return [
         Share([captions.path(row) for row in rows], [index[row.text] for row in rows])
         for rows in parts
     ]
 
 
-def joined(parts: Sequence[Parts]) -> Parts:
-    """One after another."""
+def joined(parts: Iterable[Parts]) -> Parts:
+    """One after another; of ``parts`` nothing else is held meanwhile."""
     by_part: dict[str, dict[Bucket, list]] = {name: defaultdict(list) for name in PARTS}
     for each in parts:
         for name, by_bucket in each.items():
             for bucket, tensor in by_bucket.items():
                 by_part[name][bucket].append(tensor)
     return {
-        name: {bucket: torch.cat(tensors).contiguous() for bucket, tensors in by_bucket.items()}
+        name: {bucket: torch.cat(by_bucket.pop(bucket)).contiguous() for bucket in list(by_bucket)}
         for name, by_bucket in by_part.items()
     }
 

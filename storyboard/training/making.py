@@ -137,12 +137,16 @@ def _fingerprint(captions: Captions, run: Run, hyperparameters: Hyperparameters)
 
 
 def _check_disk(captions: Captions, run: Run, target: Path) -> None:
+    from storyboard.models import conditioning
+    from storyboard.training import cache
+
     config = run.base.config("unet")
     width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
-    embedding = 4 * width * run.base.text_length  # fp32, of one that is read in one go
-    texts = len({row.text for row in captions.rows})
-    latents = int(LATENT_BYTES * run.resolution**2)
-    needed = BYTES + latents * len(captions) + embedding * texts
+    # of a caption that is read in one go
+    embedding = width * run.base.text_length * run.plan.dtype.itemsize
+    needed = BYTES + embedding * len(conditioning.missing(run, (), cache.texts_of(captions)))
+    if not cache.are_made(captions, run):
+        needed += int(LATENT_BYTES * run.resolution**2) * len(captions)
     if missing := artifacts.free_space_needed(target, needed):
         raise ResourceError(
             f"The disk of {target} lacks {missing / 1e6:,.0f} MB for cached embeddings and the "

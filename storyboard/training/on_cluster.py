@@ -20,11 +20,11 @@ from storyboard.lora.file import Lora
 from storyboard.models.run import settings_everywhere
 from storyboard.settings import Settings
 from storyboard.story import Story
-from storyboard.training import caching, making, post
-from storyboard.training.defaults import Choice
+from storyboard.training import making, post
 from storyboard.training.given import Given, choice_here, working
 from storyboard.training.workers import Alone, Surroundings
 
+FEW = 1000  # pictures that one worker caches sooner than others have started
 FAILURES = 3  # of workers or machines, after which training begins again; the next one ends it
 POLL = 0.3  # seconds between looks at what workers tell
 SECONDS_TO_END = 20.0  # of workers, after which they are killed
@@ -57,14 +57,16 @@ def train(
         try:
             # 1. What is to be trained, which depends on the card
             options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
-            choosing = ray.remote(**options, max_calls=1)(_choose).remote(given)
+            choosing = ray.remote(**options, max_calls=1)(_choose).remote(given, FEW)
             outcome = _followed(ray, choosing, screen)
 
             # 2. What it is trained on, and training
-            if isinstance(outcome, Choice):
-                given = replace(given, choice=outcome)
-                caching.prepare(ray_cluster, replace(given, events=None), gpu, resources["CPU"])
-                count = min(slots, outcome.run.train_batch_size)
+            if not isinstance(outcome, Lora):
+                from storyboard.training import caching  # loads much, for nothing where all is done
+
+                given = replace(given, choice=outcome.choice)
+                caching.prepare(ray_cluster, given, outcome, slots, gpu, resources["CPU"])
+                count = min(slots, outcome.choice.run.train_batch_size)
                 storage = str(locks.scratch(settings.folder.resolve() / "ray"))
                 environment = {"env_vars": compat.TRAIN_ENVIRONMENT}
                 fit = ray.remote(**here, max_retries=0, max_calls=1, runtime_env=environment)(_fit)
@@ -130,12 +132,15 @@ def _end(ray: Any, working: Any) -> None:
         ray.cancel(working, force=True)
 
 
-def _choose(given: Given) -> Choice | Lora | StoryboardError:
-    """In a process of Ray's: ``making.chosen``."""
+def _choose(given: Given, few: int) -> Any:
+    """In a process of Ray's: ``caching.Chosen``, the LoRA if it is trained already, or an error."""
+    from storyboard.training import caching
+
     sender = post.Sender(given.events)
     try:
         with _working(given, sender):
-            return making.chosen(given.captions, given.settings)
+            choice = making.chosen(given.captions, given.settings)
+            return choice if isinstance(choice, Lora) else caching.chosen(given, choice, few)
     except StoryboardError as error:
         return error
     finally:
