@@ -3,6 +3,8 @@
 import csv
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +22,11 @@ def elsewhere(settings, tmp_path, **changes):
     if (settings.folder / "cache").exists() and "resolution" not in changes:
         shutil.copytree(settings.folder / "cache", again.folder / "cache")
     return again
+
+
+def test_what_trains_is_loaded_where_something_is_to_be_trained():
+    code = "import sys; from storyboard import train; assert 'diffsynth' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_losses_are_written_with_the_schedule(trained):
