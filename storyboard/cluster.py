@@ -120,14 +120,15 @@ class Cluster:
             given = data.from_items(
                 [{ROW: _Whole(row)} for row in rows], override_num_blocks=blocks
             )
-            made = given.map_batches(
+            made = compat.map_batches(
+                given,
                 _Batches,
+                RETRIES,
                 fn_constructor_args=(worker, dict(arguments)),
                 batch_size=rows_at_once,
                 compute=data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
                 num_cpus=0 if gpu else cpus,
                 num_gpus=1 if gpu else 0,
-                max_task_retries=RETRIES,
             )
             made.set_name(worker.__name__)  # in Ray's dashboard
             for each in self._translated(made.iter_rows()):
@@ -137,9 +138,11 @@ class Cluster:
                 yield row
 
     def _translated(self, rows: Iterator[Any]) -> Iterator[Any]:
-        """``rows``, with errors of Ray's as one of ours."""
+        """``rows``, with errors of Ray's as one of ours; those of a worker's code stay."""
         try:
             yield from rows
+        except self.ray.exceptions.RayTaskError:
+            raise
         except self.ray.exceptions.RayError as error:
             raise ResourceError(
                 f"The cluster could not go on ({reason(error)}): look after the memory "

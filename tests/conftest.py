@@ -1,5 +1,6 @@
 """Which tests run, and where, and fixtures: a captioned folder, settings, a training, a hub."""
 
+import functools
 import os
 import random
 import re
@@ -28,8 +29,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(config, items):
     """``full`` implies ``slow``, and runs only where ``-m`` names it other than by "not full".
 
-    What uses one of ``SLOW_FIXTURES`` is slow. Modules that start a Ray come first: each takes
-    minutes, and one that is left for the end has one worker wait for the other.
+    What uses one of ``SLOW_FIXTURES`` is slow. Modules that start a Ray come first: they take
+    minutes.
     """
     full = [item for item in items if item.get_closest_marker("full")]
     for item in full:
@@ -43,8 +44,27 @@ def pytest_collection_modifyitems(config, items):
         if SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker("slow")
 
-    with_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in with_ray)
+    items.sort(key=lambda item: not _starts_ray(item.path))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """With several processes one takes all of a module, and of all modules that start a Ray.
+
+    Two Rays keep each other waiting.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "ray" if _starts_ray(ROOT / file) else file
+
+    return Scheduling(config, log)
+
+
+@functools.cache
+def _starts_ray(path):
+    return "@pytest.mark.ray\n" in path.read_text(encoding="utf-8")
 
 
 def picture(seed: int, side: int = 256) -> Image.Image:
@@ -196,11 +216,22 @@ def place(tmp_path):
     return tmp_path / "drive" / "story"
 
 
-@pytest.fixture(scope="module")
-def two_nodes():
-    """A real Ray of two nodes with one CPU each."""
+@pytest.fixture(scope="session")
+def rays():
+    """Those that were started, one at a time."""
+    started = []
+    yield started
+    for ray in started:
+        ray.end()
+
+
+@pytest.fixture
+def two_nodes(rays):
+    """A real Ray of two nodes with one CPU each, another one after a test that ended a node."""
     from tests.ray_cluster import TwoNodes
 
-    ray = TwoNodes()
-    yield ray
-    ray.end()
+    if rays and any(node.poll() is not None for node in rays[-1].nodes):
+        rays.pop().end()
+    if not rays:
+        rays.append(TwoNodes())
+    return rays[-1]

@@ -18,13 +18,14 @@ class Square:
 
 
 class Killed:
-    """Ends its own process at one row, once."""
+    """Ends its own process at one row: once if there is a ``marker`` for it, else each time."""
 
-    def __init__(self, at, marker):
-        self.at, self.marker = at, Path(marker)
+    def __init__(self, at, marker=None):
+        self.at, self.marker = at, marker and Path(marker)
 
     def __call__(self, row):
-        if row["n"] == self.at and not self.marker.exists():
-            self.marker.touch()
+        if row["n"] == self.at and not (self.marker and self.marker.exists()):
+            if self.marker:
+                self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return {"n": row["n"], "text": f"row {row['n']}"}

@@ -63,6 +63,19 @@ def test_ray_replaces_a_worker_that_dies(two_nodes, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_ray_ends_where_workers_die_at_the_same_rows_again_and_again(
+    two_nodes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cluster, "RETRIES", 1)
+    with (
+        cluster.connected(two_nodes.address, tmp_path) as ray,
+        pytest.raises(ResourceError, match="could not go on .*: look after the memory and the"),
+    ):
+        list(ray.map([{"n": n} for n in range(4)], Killed, {"at": 2}))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_ray_hands_on_the_error_that_a_worker_raised(two_nodes, tmp_path):
     with (
         cluster.connected(two_nodes.address, tmp_path) as ray,

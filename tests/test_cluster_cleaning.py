@@ -125,7 +125,7 @@ def test_ray_workers_unpack_shards(two_nodes, make_settings, tmp_path):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_loses_a_worker_and_then_a_machine(two_nodes, generated, make_settings, monkeypatch):
-    """The last test of this module: the machine stays lost."""
+    """The machine stays lost; the next test has another Ray."""
     alone = outcome(clean(generated, make_settings()))
     shutil.rmtree(make_settings().folder / "cleaned")
     first, second = two_nodes.nodes

@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -85,6 +86,16 @@ def data() -> Iterator[ModuleType]:
     finally:
         context.enable_progress_bars = bars
         context.execution_options.preserve_order = ordered
+
+
+def map_batches(rows: Any, worker: type, retries: int, **options: Any) -> Any:
+    """``rows.map_batches``; what is done of them is done again ``retries`` times if workers die.
+
+    Ray 2.60 has no name for that but one that it warns of, and without it there is no end.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return rows.map_batches(worker, max_task_retries=retries, **options)
 
 
 def own_node() -> str:
