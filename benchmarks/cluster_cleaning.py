@@ -106,31 +106,30 @@ def workers_peak(ray) -> Iterator[list[int]]:
     Args:
         ray: ``tests.ray_cluster.TwoNodes``; None measures nothing.
     """
+    nodes = ray.nodes if ray else []
     peak, ended = [0], threading.Event()
 
     def look() -> None:
         while not ended.wait(LOOK):
-            peak[0] = max(peak[0], *_workers_memory(ray), 0)
+            peak[0] = max(peak[0], *_workers_memory(nodes), 0)
 
     watch = threading.Thread(target=look)
-    if ray:
-        watch.start()
+    watch.start()
     try:
         yield peak
     finally:
         ended.set()
-        if ray:
-            watch.join()
+        watch.join()
 
 
-def _workers_memory(ray) -> list[int]:
+def _workers_memory(nodes: list) -> list[int]:
     """Of each worker, in MB, without what it shares: mapped libraries, Ray's store of objects."""
     import psutil
 
     from tests.ray_cluster import of_node
 
     found = []
-    for process in (each for node in ray.nodes for each in of_node(node)):
+    for process in (each for node in nodes for each in of_node(node)):
         with contextlib.suppress(psutil.Error):
             if " ".join(process.cmdline()).startswith(WORKER):
                 memory = process.memory_info()

@@ -67,8 +67,7 @@ def encode(
         SettingsError: A prompt has a bracket without its partner or weights that overflow, or
             ``clip_skip`` leaves no layer of CLIP.
     """
-    prompts = [*prompts, *map(syntax.literal, captions)]
-    paths, length = _paths(run, prompts, adapter), run.base.text_length
+    paths, length = _paths(run, prompts, captions, adapter), run.base.text_length
     embeddings = {prompt: embedding_files.read(path, length) for prompt, path in paths.items()}
     missing = {prompt: paths[prompt] for prompt, found in embeddings.items() if found is None}
     if missing:
@@ -87,7 +86,7 @@ def keep(run: Run, prompts: Iterable[str], captions: Iterable[str] = ()) -> dict
     Raises:
         BaseError, SettingsError: As ``encode``.
     """
-    paths = _paths(run, [*prompts, *map(syntax.literal, captions)], None)
+    paths = _paths(run, prompts, captions)
     if missing := _damaged_or_missing(paths, run):
         _make(run, missing, None)
     return paths
@@ -102,20 +101,23 @@ def encode_ahead(run: Run, prompts: Iterable[str], adapter: Adapter | None) -> N
     Raises:
         BaseError, LoraError, SettingsError: As ``encode``.
     """
-    if missing := _damaged_or_missing(_paths(run, prompts, adapter), run):
+    if missing := _damaged_or_missing(_paths(run, prompts, (), adapter), run):
         _make(run, missing, adapter, leaves_overflows=True)
 
 
 def missing(run: Run, prompts: Iterable[str], captions: Iterable[str] = ()) -> list[str]:
     """Those of which no embedding is on disk, as keys of ``encode``; files are not looked into."""
-    paths = _paths(run, [*prompts, *map(syntax.literal, captions)], None)
+    paths = _paths(run, prompts, captions)
     return [prompt for prompt, path in paths.items() if not path.is_file()]
 
 
-def _paths(run: Run, prompts: Iterable[str], adapter: Adapter | None) -> dict[str, Path]:
-    """Where each embedding is kept."""
+def _paths(
+    run: Run, prompts: Iterable[str], captions: Iterable[str], adapter: Adapter | None = None
+) -> dict[str, Path]:
+    """Where the embedding of each prompt is kept, and of each caption as ``prompts.literal``."""
     folder = _cache_folder(run, adapter)
-    return {prompt: embedding_files.path(folder, prompt) for prompt in prompts}
+    texts = [*prompts, *map(syntax.literal, captions)]
+    return {text: embedding_files.path(folder, text) for text in texts}
 
 
 def _damaged_or_missing(paths: Mapping[str, Path], run: Run) -> dict[str, Path]:
