@@ -67,6 +67,16 @@ PROP = {
     "lantern": (["提着灯笼", "灯笼"], ["carrying a lantern", "lantern"]),
     "gift": (["拿着礼物", "礼物"], ["holding a gift", "gift"]),
 }
+# how the art is drawn; the committed base and classifier have learnt neither yet
+FRAMING = {
+    "half": (["半身", "上半身"], ["upper body", "medium shot"]),
+    "close": (["特写", "脸部特写"], ["close-up", "close-up of the face"]),
+    "wide": (["远景", "全景"], ["wide shot", "long shot"]),
+}
+FACING = {
+    "right": (["面朝右", "看向右边"], ["facing right", "looking right"]),
+    "left": (["面朝左", "看向左边"], ["facing left", "looking left"]),
+}
 STYLE = {
     "avataaars": ("扁平插画", "flat illustration"),
     "personas": ("极简头像", "minimal avatar"),
@@ -86,8 +96,9 @@ WEIGHTS = re.compile(r":\d+(\.\d+)?(?=[)）])|[][()（）]")
 def named_attributes(prompt: str) -> dict[str, set[str]]:
     """attribute -> the values that ``prompt`` names; attributes of which it names none are absent.
 
-    Attributes are ``hair_color``, ``hair_length``, ``expression``, ``clothes_color``, ``prop`` and
-    ``background``. Where a prompt names two values of one, either will do.
+    Attributes are ``hair_color``, ``hair_length``, ``expression``, ``clothes_color``, ``prop``,
+    ``background``, ``framing`` and ``facing``. Where a prompt names two values of one, either will
+    do.
     """
     text = " ".join(WEIGHTS.sub("", prompt.lower()).split())
     plain = _colors(text, COLORS, "(?:的)?背景", " background")
@@ -100,6 +111,8 @@ def named_attributes(prompt: str) -> dict[str, set[str]]:
         "clothes_color": _colors(text, COLORS, f"(?:的)?{_ZH_CLOTHES}", f" {_EN_CLOTHES}"),
         "prop": _named(text, PROP),
         "background": _named(text, SCENE) | plain,
+        "framing": _named(text, FRAMING),
+        "facing": _named(text, FACING),
     }
     return {attribute: values for attribute, values in attributes.items() if values}
 

@@ -53,7 +53,7 @@ def test_captions_that_say_nothing_the_classifier_knows_are_not_judged(folder, c
     put(folder, "90", renders("toonHead")[0], "my favourite, 紫色短发")
     _, report = clean_by({"image_caption_filter": {}})
     assert not report.dropped and len(report.captions) == STYLED + 1
-    assert "image_caption_filter did not judge 1 pictures" in str(report)
+    assert f"image_caption_filter did not judge 1 of {STYLED + 1}: captions" in str(report)
     assert report.operators[0].note in report._repr_html_()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools import muon, train_vae, widen
+from tools import mini_latents, muon, train_vae, widen
 from tools.card import patches, strokes
 
 GROUPS = train_vae.CONFIG["norm_num_groups"]
@@ -52,3 +52,22 @@ def test_procedural_drawings_are_the_same_for_the_same_seed():
     assert texts == [strokes.drawing(seed) for seed in range(20)]
     assert len(set(texts)) == 20
     assert np.mean([len(text) for text in texts]) > 500
+
+
+def test_an_error_weighs_where_the_figure_was_put():
+    """Faces differ at one latent of half figures; from afar and turned round it lies elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    latents, rows = 0.01 * torch.randn(60, 4, 32, 32, generator=generator), []
+    for index, expression in enumerate(["sad", "smiling"] * 30):
+        rows.append({"style": "micah", "expression": expression, "prop": None})
+        latents[index, :, 12, 20] += 5.0 * (expression == "sad")
+    placed = {"scale": 0.5, "dx": 32, "dy": 128}
+    rows[0] = rows[0] | {"framing": "wide", "facing": "right", "placed": placed}
+    rows[1] = rows[1] | {"framing": "wide", "facing": "left", "placed": placed}
+
+    weights = mini_latents.error_weights(latents, rows, face=4.0, prop=3.0)
+    torch.testing.assert_close(weights.mean((1, 2, 3)), torch.ones(60))
+    peaks = [divmod(weight.argmax().item(), 32) for weight in weights]
+    assert set(peaks[2:]) == {(12, 20)}
+    x, y = 0.5 * 20.5 + 4, 0.5 * 12.5 + 16  # centre of the latent, where the figure was put
+    assert peaks[0] == (int(y), int(x)) and peaks[1] == (int(y), int(32 - x))

@@ -41,6 +41,14 @@ from storyboard.models import classifier
             "红色长发，红色或蓝色的衣服",
             {"hair_color": {"red"}, "hair_length": {"long"}, "clothes_color": {"red", "blue"}},
         ),
+        (
+            "二次元，远景，面朝左，女孩，看书",
+            {"framing": {"wide"}, "facing": {"left"}, "prop": {"book"}},
+        ),
+        (
+            "anime, close-up, looking right, a girl, looking sad",
+            {"framing": {"close"}, "facing": {"right"}, "expression": {"sad"}},
+        ),
         ("a brain, a catalogue and a spaceship", {}),
         ("银河里的城堡", {}),
     ],

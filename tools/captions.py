@@ -6,11 +6,24 @@ One vocabulary for the pictures that ``mini`` learns from, for the sample set an
 
 import random
 
-from storyboard.vocabulary import COLORS, EXPRESSION, HAIR, LENGTH, PERSON, PROP, SCENE, STYLE
+from storyboard.vocabulary import (
+    COLORS,
+    EXPRESSION,
+    FACING,
+    FRAMING,
+    HAIR,
+    LENGTH,
+    PERSON,
+    PROP,
+    SCENE,
+    STYLE,
+)
 
 # styles that the UNet sees beside those that prompts may name
 STYLES = STYLE | {"peeps": ("线描", "line drawing")}
+FROM_THE_SIDE = ("micah", "lorelei", "peeps")  # whose faces look to the right or to the left
 BLURRED = ("模糊，低质量", "blurry, low quality")
+SAID = 0.3  # how often the usual framing is named
 # Words that say nothing about the picture: the model learns to draw on past what it does not know.
 FILLER = (
     ["高质量", "杰作", "精致", "插画", "可爱", "好看", "细节丰富", "高清", "彩色", "漫画"],
@@ -31,7 +44,7 @@ FILLER = (
 def parts(
     attributes: dict, language: str, rng: random.Random | None = None, drop: float = 0.0
 ) -> list[str]:
-    """Phrases in order: style, person, expression, glasses, clothes, prop, background.
+    """Phrases in order: style, framing, person, expression, glasses, clothes, prop, background.
 
     With ``rng`` synonyms are chosen at random and each is left out with probability ``drop``.
     """
@@ -51,6 +64,7 @@ def parts(
     phrases = []
     if keep():
         phrases.append(word(STYLES[attributes["style"]]))
+    phrases += [choose(pair) for pair in _framing(attributes, rng)]
     if zh:
         phrases.append((hair if keep() else "") + (length if keep() else "") + who)
     else:
@@ -60,7 +74,7 @@ def parts(
         phrases.append(choose(EXPRESSION[attributes["expression"]]))
     if attributes["glasses"] and keep():
         phrases.append("戴眼镜" if zh else "wearing glasses")
-    if keep():
+    if attributes.get("clothes_color") and keep():
         color = word(COLORS[attributes["clothes_color"]])
         phrases.append(f"{color}衣服" if zh else f"{color} clothes")
     if attributes.get("prop") and keep():
@@ -72,6 +86,20 @@ def parts(
         else:
             phrases.append(word(COLORS[background]) + ("背景" if zh else " background"))
     return phrases
+
+
+def _framing(attributes: dict, rng: random.Random | None) -> list[tuple[list[str], list[str]]]:
+    """Words of how much of the figure is seen, and of where it looks.
+
+    A half figure that looks to the right goes without saying, and is said at random alone. Anything
+    else is always said: what a prompt leaves out is drawn as most pictures are.
+    """
+    said = []
+    for name, words, usual in (("framing", FRAMING, "half"), ("facing", FACING, "right")):
+        value = attributes.get(name)
+        if value and (value != usual or (rng and rng.random() < SAID)):
+            said.append(words[value])
+    return said
 
 
 def caption(

@@ -5,6 +5,9 @@ OTHERS 20 61 512 avataaars personas toonHead micah peeps``. 300 good pictures of
 ones each spoilt as single files are, and a quarter of the set as wrong as what people bring
 (``dirt.py``). ``sample_labels.json``, beside the folder and not in it, says which is which, for
 tests and benchmarks alone; names of files do not. Every third caption is English.
+
+The set that is committed was drawn before ``framing.mjs`` was there: half figures that look to the
+right.
 """
 
 import argparse

@@ -6,17 +6,19 @@ import { createAvatar } from '@dicebear/core';
 import * as collection from '@dicebear/collection';
 import { Resvg } from '@resvg/resvg-js';
 import fs from 'node:fs';
+import { framing, put, turned } from './framing.mjs';
 import { PROPS, prop } from './props.mjs';
 import { background, PLAIN, SCENES } from './scenery.mjs';
 
 const [out, count, seed, side = '256', ...only] = process.argv.slice(2);
-let state = Number(seed) >>> 0;
-const rnd = () => { // mulberry32
+const random = (state) => () => { // mulberry32
   state = (state + 0x6d2b79f5) >>> 0;
   let t = Math.imul(state ^ (state >>> 15), 1 | state);
   t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
   return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
 };
+const rnd = random(Number(seed) >>> 0);
+const where = random((Number(seed) ^ 0x5bd1e995) >>> 0); // of its own: framing changes nothing else of a picture
 const pick = (list) => list[Math.floor(rnd() * list.length)];
 
 const HAIR = { purple: '8e44ad', black: '22202a', brown: '7a4a2a', blonde: 'ecc94b', red: 'c0392b', pink: 'f58fb5', blue: '3b7dd8', green: '3f9b5f', white: 'e9e9ee' };
@@ -96,7 +98,9 @@ function draw(style, attributes, avatarOptions, clothes, skin) {
   const inner = svg.replace(/^<svg /, spec.ink && !spec.whole ? '<svg x="-5" y="-6" width="254" height="254" overflow="visible" ' : '<svg x="4" y="8" width="248" height="248" ');
   const body = spec.ink && !spec.whole ? `<g transform="translate(-5 -6) scale(${254 / 980})">${shoulders(clothes)}</g>` : '';
   const held = attributes.prop ? prop(attributes.prop, spec.ink, skin, clothes) : { back: '', front: '' };
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 256 256" width="256" height="256">${background(attributes.background, spec.ink, rnd)}${held.back}${inner}${body}${held.front}</svg>`;
+  const figure = put(held.back + inner + body + held.front, attributes.placed);
+  const picture = turned(background(attributes.background, spec.ink, rnd) + figure, attributes.facing);
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 256 256" width="256" height="256">${picture}</svg>`;
 }
 
 fs.mkdirSync(out, { recursive: true });
@@ -111,8 +115,9 @@ for (let id = 0; id < Number(count); id += 1) {
   const attributes = {
     id, style, hair_color: rnd() < 0.2 ? 'purple' : pick(Object.keys(HAIR)), hair_length: length, person, expression, glasses,
     clothes_color: pick(Object.keys(CLOTHES)), background: rnd() < 0.6 ? pick(Object.keys(SCENES)) : pick(Object.keys(PLAIN)),
-    prop: rnd() < 0.45 ? pick(Object.keys(PROPS)) : null,
+    prop: rnd() < 0.45 ? pick(Object.keys(PROPS)) : null, ...framing(style, where),
   };
+  if (attributes.framing === 'close') attributes.prop = null; // outside the picture
   while (HELD_OUT.has(combination(attributes))) attributes.clothes_color = pick(Object.keys(CLOTHES));
   const skin = pick(spec.ink ? SKIN.slice(0, 3) : SKIN);
   const face = Object.fromEntries(Object.entries(spec.face[expression]).map(([k, v]) => [k, [pick(v)]]));
@@ -121,6 +126,7 @@ for (let id = 0; id < Number(count); id += 1) {
   const drawing = draw(style, attributes, options, clothes, skin);
   if (side === 'svg') fs.writeFileSync(`${out}/${id}.svg`, drawing);
   else fs.writeFileSync(`${out}/${id}.png`, new Resvg(drawing, { fitTo: { mode: 'width', value: Number(side) } }).render().asPng());
+  if (attributes.framing === 'close') delete attributes.clothes_color; // hardly to be seen
   meta.push(attributes);
 }
 fs.writeFileSync(`${out}/meta.json`, JSON.stringify(meta));

@@ -10,7 +10,7 @@ from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
 FULL_LENGTH = 256
-LENGTH = 48
+LENGTH = 64
 
 
 def config(vocabulary: int) -> dict:

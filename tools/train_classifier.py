@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from storyboard.models.classifier import SIDE, VALUES, WEIGHTS, Classifier, as_tensor
 from tools import optimisation
 
+UNKNOWN = -100  # what a picture does not show
+
 
 def spoil(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shift, blur, noise and brightness at random, the same for a batch but for noise."""
@@ -58,7 +60,12 @@ def main() -> None:
     packed = [np.load(folder / f"pixels-{SIDE}.npy", mmap_mode="r") for folder in arguments.art]
     rows = [json.loads((folder / "meta.json").read_text()) for folder in arguments.art]
     labels = [
-        {name: torch.tensor([VALUES[name].index(row[name]) for row in part]) for name in VALUES}
+        {
+            name: torch.tensor(
+                [values.index(row[name]) if name in row else UNKNOWN for row in part]
+            )
+            for name, values in VALUES.items()
+        }
         for part in rows
     ]
     model = Classifier().to(memory_format=torch.channels_last)
@@ -82,7 +89,10 @@ def main() -> None:
             logits = model(pictures)
         loss = sum(
             F.cross_entropy(
-                logits[name].float(), labels[part][name][chosen.sort().values], label_smoothing=0.02
+                logits[name].float(),
+                labels[part][name][chosen.sort().values],
+                ignore_index=UNKNOWN,
+                label_smoothing=0.02,
             )
             for name in VALUES
         )

@@ -3,7 +3,7 @@
 Needs ``WORK/vae.ckpt`` (train_vae.py) and ``WORK/tokenizer.model`` (train_tokenizer.py). Latents
 are computed once for each resolution. Min-SNR weighting (https://arxiv.org/abs/2303.09556), EMA
 weights, attributes and whole captions dropped at random. Eyes and mouths cover little of a picture
-and say all about its mood, so errors there weigh more (``expression_weights``). Size conditioning
+and say all about its mood, so errors there weigh more (``error_weights``). Size conditioning
 tells the resolutions apart, as in SDXL (https://arxiv.org/abs/2307.01952). Several processes:
 ``torchrun --nproc-per-node 2 -m tools.train_unet ...``.
 
@@ -84,7 +84,10 @@ class Training:
             self._resume()
 
         self.alphas = optimisation.alphas_cumprod()
-        self.step_weights = optimisation.timestep_weights(self.alphas, arguments.min_snr_gamma)
+        self.step_weights, self.crisp_weights = (
+            optimisation.timestep_weights(self.alphas, gamma)
+            for gamma in (arguments.min_snr_gamma, float("inf"))
+        )
         torch.manual_seed(arguments.seed + 1000 * self.step + rank)
         self.rng = random.Random(f"{arguments.seed}-{self.step}-{rank}")
         self.resolution: int | None = None
@@ -128,8 +131,9 @@ class Training:
         if self.world > 1 and not self.rank:
             dist.barrier()
         self.latents, self.factor, self.resolution = latents, factor, resolution
-        self.faces = mini_latents.expression_weights(latents, self.rows, arguments.face)
-        self.props = mini_latents.prop_weights(latents, self.rows, arguments.prop)
+        self.weights = mini_latents.error_weights(
+            latents, self.rows, arguments.face, arguments.prop
+        )
 
     def _train_step(self, batch: int) -> float:
         """One step of ``batch`` pictures; its loss."""
@@ -157,11 +161,10 @@ class Training:
         with optimisation.bf16(self.arguments.compile):
             noise_pred = self.mini(noisy, timesteps, captions, self.resolution).float()
 
-        weight = torch.stack(
-            [self.faces[row["style"]] * self.props[row.get("prop")] for row in rows]
-        )
-        error = ((noise_pred - noise).square() * weight).mean((1, 2, 3))
-        return (error * self.step_weights[timesteps]).mean()
+        error = ((noise_pred - noise).square() * self.weights[chosen]).mean((1, 2, 3))
+        crisp = self.step >= self.arguments.crisp_from * self.phases.total
+        weights = self.crisp_weights if crisp else self.step_weights
+        return (error * weights[timesteps]).mean()
 
     def _caption(self, row: dict) -> str:
         if self.rng.random() < CAPTION_DROPOUT:
@@ -228,11 +231,13 @@ def command_line() -> argparse.Namespace:
     parser.add_argument(
         "--prop", type=float, default=3.0, help="how much more an error counts where a prop is held"
     )
+    parser.add_argument("--min-snr-gamma", type=float, default=5.0)
     parser.add_argument(
-        "--min-snr-gamma",
+        "--crisp-from",
         type=float,
-        default=5.0,
-        help="inf towards the end: smooth fills and crisp lines are a matter of low noise",
+        default=0.8,
+        help="part of the steps after which min-SNR's gamma is inf: "
+        "smooth fills and crisp lines are a matter of low noise",
     )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

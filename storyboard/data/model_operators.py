@@ -190,8 +190,8 @@ class ImageCaptionFilter(AttributeFilter):
         short = sum(row["caption_attributes"] < LEAST_NAMED for row in statistics)
         if short:
             self.note = (
-                f"did not judge {short} pictures, whose captions name fewer than three things "
-                "that the classifier knows"
+                f"did not judge {short} of {len(statistics)}: captions that name fewer than "
+                "three things that the classifier knows"
             )
 
     def process_single(self, sample):

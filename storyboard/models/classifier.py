@@ -76,7 +76,7 @@ class Classifier(nn.Module):
 def readable(prompt: str) -> dict[str, set[str]]:
     """What ``prompt`` names (attribute -> values), as far as the classifier knows the values."""
     named = vocabulary.named_attributes(prompt)
-    known = {name: values & set(VALUES[name]) for name, values in named.items()}
+    known = {name: values & set(VALUES.get(name, ())) for name, values in named.items()}
     return {name: values for name, values in known.items() if values}
 
 

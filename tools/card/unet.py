@@ -22,6 +22,7 @@ EXCLUDE = ("conv_in", "conv_out", "word_embeddings", "output_layer")  # left to 
 WARM_STEPS = 100
 EMA = 0.999
 CAPTION_DROPOUT = 0.1
+FACE, PROP = 4.0, 3.0  # how much more an error there counts
 CRISP_FROM = 0.8  # of the time: from then on min-SNR's gamma is inf
 PROMPT_STEPS, PROMPT_GUIDANCE = 20, 2.0
 CHECK_EVERY = 10  # steps
@@ -96,7 +97,10 @@ class UnetTraining:
         )
         self.factor = 1 / clear.std().item()
         self.latents = torch.cat([clear, hazy]) * self.factor
-        self._weigh(with_blurred(rows))
+        least = 1 if card_run.dry else mini_latents.MIN_PICTURES
+        self.weights = mini_latents.error_weights(
+            self.latents, with_blurred(rows), FACE, PROP, least
+        )
 
         self.mini, self.ema = trainable(card_run.device), trainable(card_run.device)
         self.ema.load_state_dict(self.mini.state_dict())  # what no file holds, too
@@ -121,17 +125,6 @@ class UnetTraining:
             self.mini, EXCLUDE, self.lr, muon_factor=2, betas=(0.9, 0.98)
         )
 
-    def _weigh(self, rows: list[dict]) -> None:
-        """Weights of an error by style and thing held (k, 1, h, w); each picture's row in them."""
-        least = 1 if self.card_run.dry else mini_latents.MIN_PICTURES
-        faces = mini_latents.expression_weights(self.latents, rows, 4.0, least)
-        props = mini_latents.prop_weights(self.latents, rows, 3.0)
-        kinds = [(style, thing) for style in faces for thing in props]
-        self.weights = torch.stack([faces[style] * props[thing] for style, thing in kinds])
-        index = {kind: number for number, kind in enumerate(kinds)}
-        numbers = [index[row["style"], row.get("prop")] for row in rows]
-        self.kinds = torch.tensor(numbers, device=self.latents.device)
-
     def step(self, part: float) -> torch.Tensor:
         """One step when ``part`` of the time is over; its loss, still on the card."""
         warmth = min(1, (self.steps + 1) / WARM_STEPS)
@@ -155,7 +148,7 @@ class UnetTraining:
         encoded = self.mini.encode(self.words.tokens(chosen, CAPTION_DROPOUT))
         with self.card_run.autocast():
             noise_pred = self.mini.predict(noisy, timesteps, encoded, self.resolution)
-        error = (noise_pred.float() - noise).square() * self.weights[self.kinds[chosen]]
+        error = (noise_pred.float() - noise).square() * self.weights[chosen]
         return (error.mean((1, 2, 3)) * self.step_weights[gamma][timesteps]).mean()
 
     def run(self, seconds: float, prompts: list[dict], every: float) -> None:
