@@ -26,7 +26,8 @@ from benchmarks.faults_run import STAGES
 
 SECTIONS = ("kills", "pairs", "disks", "hubs", "damage", "inputs")
 # how much of each by default, and with --quick
-KILLS, PAIRS, DAMAGED, INPUTS = (50, 2), (8, 1), (40, 1), (2000, 20)
+KILLS, PAIRS, DAMAGED, INPUTS = (50, 2), (8, 1), (40, 1), (2000, 12)
+QUICK_SECTIONS = ("kills", "disks", "inputs")  # others: test_locks, test_damage, test_hub_faults
 QUICK_STAGES = ["best"]  # of the disks: little is left to do after it
 
 
@@ -49,10 +50,7 @@ def command_line() -> argparse.Namespace:
         parser.error("--number needs --area")
     if arguments.area or arguments.inputs is not None:
         arguments.only = arguments.only or ["inputs"]
-    # tests/test_hub_faults.py has the hubs in short
-    arguments.only = arguments.only or [
-        name for name in SECTIONS if not (arguments.quick and name == "hubs")
-    ]
+    arguments.only = arguments.only or (QUICK_SECTIONS if arguments.quick else SECTIONS)
     return arguments
 
 

@@ -4,8 +4,9 @@
 sample set has one of them), each in Chinese and in English, are drawn by the base alone and with a
 LoRA: the one that the pipeline's defaults train on the sample set, or ``--lora FILE``. A classifier
 that saw real renders only reads the attributes back; its own accuracy on real renders that it never
-saw stands beside. ``--quick``: 20 prompts, fewer denoising steps, the base alone unless a LoRA is
-named. The last line is JSON, all numbers percent.
+saw stands beside. Every second one is asked for once more as a close-up, from afar or looking to
+the left ("framed"). ``--quick``: 20 prompts, none framed, fewer denoising steps, the base alone
+unless a LoRA is named. The last line is JSON, all numbers percent.
 """
 
 import argparse
@@ -18,12 +19,13 @@ import numpy as np
 from storyboard import Panel, Settings, Story, clean, collect, render, train
 from storyboard.models import classifier
 from storyboard.models.run import resolve
-from tools.captions import caption
+from tools.captions import FROM_THE_SIDE, caption
 
 HERE = Path(__file__).resolve().parent
 LANGUAGES = ("zh", "en")
 REPORTED = ("hair_color", "background", "clothes_color", "expression", "hair_length", "style")
 NEGATIVE = {"zh": "模糊，低质量", "en": "blurry, low quality"}
+UNSEEN_CLOSE = ("prop", "clothes_color")  # of a close-up, no part of the picture
 STORY = 60  # panels drawn as one story
 
 
@@ -31,6 +33,21 @@ def prompts(quick: bool = False) -> list[dict]:
     """The fixed combinations of attributes; every twelfth for ``quick``."""
     rows = json.loads((HERE / "prompts.json").read_text(encoding="utf-8"))
     return rows[::12] if quick else rows
+
+
+def framed(rows: list[dict]) -> list[dict]:
+    """Every second row, close or from afar, or looking to the left where its style can."""
+    asked = []
+    for index, row in enumerate(rows[::2]):
+        sided = row["style"] in FROM_THE_SIDE
+        framing = ("close", "wide", "half")[index % 3] if sided else ("close", "wide")[index % 2]
+        changes = {"framing": framing}
+        if sided:
+            turned = framing == "half" or index // 3 % 2
+            changes["facing"] = "left" if turned else "right"
+        unseen = UNSEEN_CLOSE if framing == "close" else ()
+        asked.append({name: row[name] for name in row if name not in unseen} | changes)
+    return asked
 
 
 def real_renders() -> tuple[np.ndarray, list[dict]]:
@@ -75,7 +92,7 @@ def score(
 def both(by_language: dict[str, dict[str, float]]) -> dict[str, float]:
     return {
         name: round(mean(by_language[language][name] for language in LANGUAGES), 1)
-        for name in classifier.VALUES
+        for name in by_language["zh"]
     }
 
 
@@ -84,9 +101,12 @@ def reported(scores: dict[str, float]) -> dict[str, float]:
 
 
 def table(columns: dict[str, dict[str, float]]) -> str:
-    lines = [f"{'percent as asked':<18}" + "".join(f"{title:>14}" for title in columns)]
+    lines = [f"{'percent as asked':<18}" + "".join(f"{title:>16}" for title in columns)]
     for name in classifier.VALUES:
-        cells = "".join(f"{column[name]:>14.1f}" for column in columns.values())
+        cells = "".join(
+            f"{column[name]:>16.1f}" if name in column else f"{'':>16}"
+            for column in columns.values()
+        )
         lines.append(f"{name:<18}{cells}")
     return "\n".join(lines)
 
@@ -103,17 +123,29 @@ def measure(quick: bool, lora: Path | None, output: Path, **changes: object) -> 
     pixels, real_rows = real_renders()
     columns = {"classifier": classifier.accuracy(classifier.read(model, pixels), real_rows)}
     rows = prompts(quick)
-    base = score(rows, settings, None, output / "benchmark" / "base", model)
-    columns |= {f"base {language}": base[language] for language in LANGUAGES}
-    tuned = None
+    folder = output / "benchmark"
+
+    def add(title: str, rows: list[dict], lora: Path | None) -> dict[str, dict[str, float]]:
+        scores = score(rows, settings, lora, folder / title.replace(" ", "-"), model)
+        columns.update({f"{title} {language}": scores[language] for language in LANGUAGES})
+        return scores
+
+    base = add("base", rows, None)
+    base_framed = tuned = tuned_framed = None
+    if not quick:
+        base_framed = add("base framed", framed(rows), None)
     if lora is not None:
         styled = [row | {"style": "lorelei"} for row in rows]
-        tuned = score(styled, settings, lora, output / "benchmark" / "lora", model)
-        columns |= {f"LoRA {language}": tuned[language] for language in LANGUAGES}
+        tuned = add("LoRA", styled, lora)
+        if not quick:
+            tuned_framed = add("LoRA framed", framed(styled), lora)
 
     run = resolve(settings)
     size = f"{run.num_inference_steps} steps, {run.resolution} x {run.resolution}"
-    print(f"\n{2 * len(rows)} prompts, {size}; classifier on {len(real_rows)} real renders\n")
+    count = f"{2 * len(rows)} prompts" + (
+        "" if quick else f" and {2 * len(framed(rows))} framed ones"
+    )
+    print(f"\n{count}, {size}; classifier on {len(real_rows)} real renders\n")
     print(f"{table(columns)}\n")
     means = {
         language: round(mean(base[language][name] for name in REPORTED), 1)
@@ -122,6 +154,10 @@ def measure(quick: bool, lora: Path | None, output: Path, **changes: object) -> 
     return {
         "base": reported(both(base)),
         "lora": reported(both(tuned)) if tuned else None,
+        "framed": {
+            name: both(scores) if scores else None
+            for name, scores in (("base", base_framed), ("lora", tuned_framed))
+        },
         "classifier": reported(columns["classifier"]),
     } | means
 

@@ -67,7 +67,6 @@ PROP = {
     "lantern": (["提着灯笼", "灯笼"], ["carrying a lantern", "lantern"]),
     "gift": (["拿着礼物", "礼物"], ["holding a gift", "gift"]),
 }
-# how the art is drawn; the committed base and classifier have learnt neither yet
 FRAMING = {
     "half": (["半身", "上半身"], ["upper body", "medium shot"]),
     "close": (["特写", "脸部特写"], ["close-up", "close-up of the face"]),

@@ -21,9 +21,19 @@ def test_prompts_are_many_and_even():
     prompts = prompt_following.prompts()
     assert len({combination(row) for row in prompts}) == len(prompts) and 2 * len(prompts) >= 200
     for name, values in classifier.VALUES.items():
-        counts = Counter(row[name] for row in prompts)
-        assert all(counts[value] >= 5 for value in values if value != "lorelei"), name
+        asked = prompt_following.framed(prompts) if name in ("framing", "facing") else prompts
+        counts = Counter(row.get(name) for row in asked)
+        assert all(counts[value] >= 5 for value in values if value not in ("lorelei", "half")), name
     assert 2 * len(prompt_following.prompts(quick=True)) == 20
+
+
+def test_framed_prompts_ask_for_what_can_be_seen():
+    for row in prompt_following.framed(prompt_following.prompts()):
+        text = captions.caption(row, "zh")
+        assert ("特写" in text) == (row["framing"] == "close"), text
+        assert ("远景" in text) == (row["framing"] == "wide"), text
+        assert ("面朝左" in text) == (row.get("facing") == "left"), text
+        assert ("衣服" in text) == (row["framing"] != "close"), text
 
 
 def test_no_caption_of_the_sample_set_has_a_combination_of_the_prompts():
@@ -75,7 +85,7 @@ def test_quick_run_ends_in_json(tmp_path):
             command, capture_output=True, text=True, check=True, timeout=600
         ).stdout.splitlines()[-1]
     )
-    assert list(result) == ["base", "lora", "classifier", "zh", "en"]
+    assert list(result) == ["base", "lora", "framed", "classifier", "zh", "en"]
     assert (
         list(result["base"]) == list(prompt_following.REPORTED) == list(result["classifier"])
         and result["lora"] is None
@@ -99,7 +109,7 @@ def benchmark(name, *arguments):
     return json.loads(lines[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_training_compares_all_three_on_the_same_samples(trained, tmp_path):
     cleaned_as(trained, tmp_path / "benchmark-training" / "data")
     result = benchmark(
@@ -235,7 +245,7 @@ def test_the_card_benchmark_measures_nothing_twice_and_reports_a_failure(tmp_pat
     )
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_benchmark_of_a_busy_machine_measures_beside_a_neighbour(trained, tmp_path):
     cleaned_as(trained, tmp_path)
     row = busy_machine.in_a_process(

@@ -226,8 +226,9 @@ def test_a_foreign_set_is_far_and_the_bases_own_is_near(small):
     assert distance.kept(run, drawn, drawn) == pytest.approx(1)
 
 
-def test_a_size_at_which_the_base_draws_nothing_is_told(small):
+def test_a_size_at_which_the_base_draws_nothing_is_told(small, monkeypatch):
     captions, settings = small
+    monkeypatch.setattr(sampling, "BLANK", 256)  # mini draws something at every size
     with pytest.raises(TrainingError, match=r"prior_loss_weight=1 asks for at resolution=64: set"):
         prior.draw(run_on(MINI, settings.but(resolution=64)), captions, COUNT)
 

@@ -107,7 +107,7 @@ def mini_scores(tmp_path_factory):
         ("手绘头像，(扁平插画:{})，紫色短发女孩，微笑，红色衣服，海边", "style", "avataaars"),
         ("卡通，紫色(长发:{})女孩，白色衣服，微笑，白色背景", "hair_length", "long"),
         ("卡通，(紫色短发:{})女孩，白色衣服，微笑，白色背景", "hair_color", "purple"),
-        ("卡通，紫色短发女孩，(蓝色衣服:{})，微笑，白色背景", "clothes_color", "blue"),
+        ("卡通，紫色短发女孩，(黄色衣服:{})，微笑，白色背景", "clothes_color", "yellow"),
         ("卡通，紫色短发女孩，白色衣服，(大笑:{})，白色背景", "expression", "laughing"),
         ("卡通，紫色短发女孩，白色衣服，微笑，白色背景，(弹吉他:{})", "prop", "guitar"),
     ],

@@ -75,4 +75,6 @@ def test_the_classifier_has_the_vocabulary_in_the_order_of_its_weights():
             *(None, "balloon", "umbrella", "book", "guitar", "cat", "flowers"),
             *("cup", "ice_cream", "camera", "microphone", "lantern", "gift"),
         ),
+        "framing": ("half", "close", "wide"),
+        "facing": (None, "right", "left"),
     } == classifier.VALUES

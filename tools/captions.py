@@ -21,6 +21,7 @@ from storyboard.vocabulary import (
 
 # styles that the UNet sees beside those that prompts may name
 STYLES = STYLE | {"peeps": ("线描", "line drawing")}
+FROM_THE_SIDE = ("micah", "lorelei", "peeps")  # whose faces look to the right or to the left
 BLURRED = ("模糊，低质量", "blurry, low quality")
 SAID = 0.3  # how often the usual framing is named
 # Words that say nothing about the picture: the model learns to draw on past what it does not know.

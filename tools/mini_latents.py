@@ -78,7 +78,8 @@ def error_weights(
     usual_rows = [rows[index] for index in usual]
     faces = expression_weights(latents[usual], usual_rows, face, least)
     props = prop_weights(latents[usual], usual_rows, prop)
-    weights = torch.stack([faces[row["style"]] * props[row.get("prop")] for row in rows])
+    # a thing that no half figure holds weighs nothing more
+    weights = torch.stack([faces[row["style"]] * props.get(row.get("prop"), 1) for row in rows])
 
     # from a place in the picture, -1 to 1, back to the place in the half figure
     places = []

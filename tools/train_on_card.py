@@ -30,7 +30,7 @@ from tools.card.drawings import Pack
 from tools.card.gallery import ART, Gallery, workers
 from tools.card.measures import ROOT, Measures
 from tools.card.unet import UnetTraining, tokenizer, with_blurred
-from tools.card.vae import VaeTraining
+from tools.card.vae import ReadyVae, VaeTraining
 from tools.card.words import Words
 
 PATIENCE = 120  # seconds for drawings that are missing when the UNet's turn comes
@@ -43,6 +43,7 @@ def command_line() -> argparse.Namespace:
     )
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--vae", type=Path, help="a VAE's folder, which is not trained then")
     parser.add_argument("--vae-seconds", type=float, default=150)
     parser.add_argument("--unet-seconds", type=float, default=110)
     parser.add_argument("--controlnet-seconds", type=float, default=30)
@@ -89,7 +90,7 @@ class Run:
             [
                 "--widths",
                 *map(str, arguments.widths),
-                *("--vae-batch", str(arguments.vae_batch)),
+                *("--vae-batch", str(0 if arguments.vae else arguments.vae_batch)),
                 *("--unet-batch", str(arguments.unet_batch)),
                 *("--side", str(side)),
                 *("--device", device),
@@ -102,18 +103,22 @@ class Run:
     def all(self) -> None:
         note = self.card_run.note
         note("begun", art=len(self.rows), device=_name(self.card_run.device))
-        self._first_drawings()
-        measures = Measures(self.card_run, self.gallery, self.own)
-        a = self.arguments
-        vae = VaeTraining(self.card_run, self.gallery, a.widths, a.vae_batch, a.vae_lr, a.crisp)
-        parameters = sum(p.numel() for p in vae.vae.parameters())
-        note("vae", parameters=parameters)
-        self._phase("vae", lambda: vae.run(a.vae_seconds, measures, a.every))
+        given = self.arguments.vae
+        vae = ReadyVae(self.card_run, given) if given else self._vae()
         self._phase("unet", lambda: self._unet(vae))
         self._phase("controlnet", self._controlnet)
         note("done", failures=self.gallery.failures[:5])
         self.compiling.end()
         self.pool.terminate()
+
+    def _vae(self) -> VaeTraining:
+        a, card_run = self.arguments, self.card_run
+        self._first_drawings()
+        measures = Measures(card_run, self.gallery, self.own)
+        vae = VaeTraining(card_run, self.gallery, a.widths, a.vae_batch, a.vae_lr, a.crisp)
+        card_run.note("vae", parameters=sum(p.numel() for p in vae.vae.parameters()))
+        self._phase("vae", lambda: vae.run(a.vae_seconds, measures, a.every))
+        return vae
 
     def _phase(self, name: str, work: Callable[[], None]) -> None:
         """A phase that fails leaves what the others made."""
@@ -132,7 +137,7 @@ class Run:
         drawn = self.gallery.to_card(self.card_run.device)
         self.card_run.note("first drawings", drawn=round(drawn, 3))
 
-    def _unet(self, vae: VaeTraining) -> None:
+    def _unet(self, vae: VaeTraining | ReadyVae) -> None:
         a, card_run = self.arguments, self.card_run
         self.gallery.wait(self.art, PATIENCE)
         self.gallery.to_card(card_run.device)

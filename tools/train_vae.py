@@ -77,8 +77,8 @@ def draw_batch(pixels: np.ndarray, area: int, crop: bool, rng: np.random.Generat
 
 def loss_of(decoded: torch.Tensor, target: torch.Tensor, divergence: torch.Tensor) -> torch.Tensor:
     """L1, L2 and edges of pictures (n, 3, h, w); a little of the latents' divergence."""
-    error = F.l1_loss(decoded, target) + F.mse_loss(decoded, target)
-    return error + 0.5 * edge_loss(decoded, target) + 1e-6 * divergence
+    error = F.l1_loss(decoded, target) + 2 * F.mse_loss(decoded, target)
+    return error + 0.5 * edge_loss(decoded, target) + 3e-7 * divergence
 
 
 def network(widths: Sequence[int]) -> AutoencoderKL:

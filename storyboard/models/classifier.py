@@ -28,6 +28,8 @@ VALUES: dict[str, tuple[str | None, ...]] = {
     "hair_length": tuple(vocabulary.LENGTH),
     "style": tuple(vocabulary.STYLE),
     "prop": (None, *vocabulary.PROP),
+    "framing": tuple(vocabulary.FRAMING),
+    "facing": (None, *vocabulary.FACING),  # None: drawn from the front
 }
 BATCH_SIZE = 32
 
@@ -50,6 +52,22 @@ class Block(nn.Module):
         return F.silu(self.layers(x) + self.skip(x))
 
 
+class Head(nn.Module):
+    """(n, 32 * 64) features -> (n, values) logits: by place, and by the strongest of any place.
+
+    A small figure stands anywhere; what its face shows is the same everywhere.
+    """
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.by_place = nn.Linear(32 * 64, values)
+        self.anywhere = nn.Linear(32, values)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        strongest = features.view(len(features), 32, 64).amax(2)
+        return self.by_place(features) + self.anywhere(strongest)
+
+
 class Classifier(nn.Module):
     """(n, 3, 128, 128) pictures in [-1, 1] -> {attribute: (n, values) logits}."""
 
@@ -64,9 +82,7 @@ class Classifier(nn.Module):
             nn.Conv2d(128, 32, 1),
             nn.Flatten(),
         )
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(32 * 64, len(values)) for name, values in VALUES.items()}
-        )
+        self.heads = nn.ModuleDict({name: Head(len(values)) for name, values in VALUES.items()})
 
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         features = self.body(pictures)
@@ -145,10 +161,14 @@ def features(model: Classifier, pixels: np.ndarray) -> torch.Tensor:
 
 
 def accuracy(read_back: Sequence[dict], wanted: Sequence[dict]) -> dict[str, float]:
-    """Percent of pictures in which an attribute reads as ``wanted``, by attribute."""
+    """Percent of pictures in which an attribute reads as ``wanted``, by attribute.
+
+    An attribute counts where ``wanted`` has it, and is left out where none has.
+    """
     percent = {}
     for name in VALUES:
         pairs = zip(read_back, wanted, strict=True)
-        matches = sum(shown[name] == attributes[name] for shown, attributes in pairs)
-        percent[name] = round(100 * matches / len(wanted), 1)
+        matches = [shown[name] == row[name] for shown, row in pairs if name in row]
+        if matches:
+            percent[name] = round(100 * sum(matches) / len(matches), 1)
     return percent

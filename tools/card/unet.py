@@ -152,8 +152,11 @@ class UnetTraining:
         return (error.mean((1, 2, 3)) * self.step_weights[gamma][timesteps]).mean()
 
     def run(self, seconds: float, prompts: list[dict], every: float) -> None:
-        """Train so long; saved every so many seconds, measured at the end."""
-        card_run = self.card_run
+        """Train so long; saved every so many seconds, measured at the end.
+
+        A file ``unet-seconds`` among the results, written while this runs, says how long instead.
+        """
+        card_run, told = self.card_run, self.card_run.output / "unet-seconds"
         try:
             self.step(0.0)  # compiles
             card_run.finish()
@@ -173,16 +176,19 @@ class UnetTraining:
                 self._begin_optimizers()
                 card_run.note("unet: loss was no number", step=self.steps, lr=self.lr)
                 continue
+            if told.exists():
+                clock.seconds = float(told.read_text())
             if clock.elapsed > next_save:
                 next_save = clock.elapsed + every
                 self.report(float(mean), clock)
-        self.report(float(mean), clock, **self.followed(prompts))
+        self.report(float(mean), clock)
         picture = preview(self.ema, self.vae, self.factor, self.resolution)
         card_run.show("samples", picture)
+        card_run.note("followed", **self.followed(prompts))
 
-    def report(self, loss: float, clock: Clock, **values: object) -> None:
+    def report(self, loss: float, clock: Clock) -> None:
         seconds = round(clock.elapsed, 1)
-        self.card_run.note("unet", step=self.steps, seconds=seconds, loss=round(loss, 5), **values)
+        self.card_run.note("unet", step=self.steps, seconds=seconds, loss=round(loss, 5))
         self.card_run.save(self.ema.unet.state_dict(), "unet.safetensors")
         self.card_run.save(self.ema.text_encoder.state_dict(), "text_encoder.safetensors")
 

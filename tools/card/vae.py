@@ -1,6 +1,7 @@
 """The VAE's training on a card."""
 
 import copy
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
@@ -17,6 +18,22 @@ WARM_STEPS = 100
 EMA = 0.998
 REFRESH_EVERY = 10  # steps: new drawings, and the clock
 CRISP_FROM = 0.15  # of the time: before, patches say nothing that the L1 does not
+
+
+class ReadyVae:
+    """A VAE that is not trained, in the place of a ``VaeTraining``.
+
+    Args:
+        folder: Of diffusers' files.
+    """
+
+    def __init__(self, card_run: CardRun, folder: Path) -> None:
+        self.card_run = card_run
+        self.ema = AutoencoderKL.from_pretrained(folder).requires_grad_(False).eval()
+        self.ema.to(card_run.device, memory_format=torch.channels_last)
+
+    def save(self, scaling_factor: float) -> None:
+        save(self.card_run, self.ema, scaling_factor)
 
 
 class VaeTraining:
@@ -127,7 +144,11 @@ class VaeTraining:
         self.save()
 
     def save(self, scaling_factor: float = 1.0) -> None:
-        folder = self.card_run.output / "vae"
-        self.ema.register_to_config(scaling_factor=scaling_factor, force_upcast=False)
-        self.ema.save_config(folder)
-        self.card_run.save(self.ema.state_dict(), "vae/diffusion_pytorch_model.safetensors")
+        save(self.card_run, self.ema, scaling_factor)
+
+
+def save(card_run: CardRun, vae: AutoencoderKL, scaling_factor: float) -> None:
+    """The folder ``vae`` of the results."""
+    vae.register_to_config(scaling_factor=scaling_factor, force_upcast=False)
+    vae.save_config(card_run.output / "vae")
+    card_run.save(vae.state_dict(), "vae/diffusion_pytorch_model.safetensors")
