@@ -140,7 +140,7 @@ def test_weights_say_what_rises():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_rendering_compares_on_the_same_eight_panels(tmp_path):
     result = benchmark(
         "rendering",
