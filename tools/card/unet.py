@@ -152,11 +152,8 @@ class UnetTraining:
         return (error.mean((1, 2, 3)) * self.step_weights[gamma][timesteps]).mean()
 
     def run(self, seconds: float, prompts: list[dict], every: float) -> None:
-        """Train so long; saved every so many seconds, measured at the end.
-
-        A file ``unet-seconds`` among the results, written while this runs, says how long instead.
-        """
-        card_run, told = self.card_run, self.card_run.output / "unet-seconds"
+        """Train so long; saved every so many seconds, measured at the end."""
+        card_run = self.card_run
         try:
             self.step(0.0)  # compiles
             card_run.finish()
@@ -176,8 +173,6 @@ class UnetTraining:
                 self._begin_optimizers()
                 card_run.note("unet: loss was no number", step=self.steps, lr=self.lr)
                 continue
-            if told.exists():
-                clock.seconds = float(told.read_text())
             if clock.elapsed > next_save:
                 next_save = clock.elapsed + every
                 self.report(float(mean), clock)
