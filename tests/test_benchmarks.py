@@ -183,7 +183,7 @@ def test_notebook_times_both_runs(folder, tmp_path):
     assert result["first_s"] > 0 and result["second_s"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_card_benchmark_does_all_of_it_in_tiny(tmp_path):
     result = benchmark("gpu", "--dry", "--output", tmp_path)
     assert result.pop("failed") == [] and list(result) == [
