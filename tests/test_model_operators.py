@@ -83,6 +83,31 @@ def test_pictures_that_the_classifier_cannot_read_all_stay(tmp_path, clean_by, o
     assert f"{operator} judged none: the classifier, which knows mini's drawings" in str(report)
 
 
+@pytest.mark.parametrize("name", ["ImageCaptionFilter", "ImageStyleFilter"])
+def test_a_set_of_a_hand_that_the_classifier_does_not_know_is_not_judged(name):
+    """As Big Heads reads, 40 avatars by Robert Broersma: colours right, of the style unsure."""
+    row = {"caption_attributes": 5, "caption_attributes_seen": 5, "caption_style": "lorelei"}
+    row |= {"image_style": "personas"}
+    unlike = row | {"caption_attributes_seen": 2, "image_style_probability": 0.6}
+
+    def kept(sure, unsure):
+        with data_juicer():
+            from data_juicer.utils.constant import Fields
+
+            from storyboard.data import model_operators
+
+            operator = getattr(model_operators, name)()
+        rows = [row | {"image_style_probability": 0.97}] * sure
+        rows += [row | {"image_style_probability": 0.6}] * unsure + [unlike] * 8
+        operator.look_at_set(rows)
+        return sum(operator.process_single({Fields.stats: each}) for each in rows), operator.note
+
+    count, note = kept(4, 28)
+    assert count == 40 and note.endswith("is sure of the style of 4 of 32 pictures")
+    count, note = kept(31, 1)
+    assert count == (32 if name == "ImageCaptionFilter" else 31) and not note
+
+
 def test_a_set_of_two_styles_has_none_of_its_own(folder, clean_by):
     for number, row in enumerate(renders("personas")[:STYLED], 50):
         put(folder, f"{number}", row, caption(row | {"style": "lorelei"}, "zh"))

@@ -1,4 +1,4 @@
-// Draws captionable avatars: node render_art.mjs OUT COUNT SEED [SIDE [STYLE...]]
+// Draws captionable avatars: node render_art.mjs OUT COUNT SEED [SIDE [STYLE...]] [--framings half,close] [--facings right]
 // Writes OUT/<id>.png (SIDE x SIDE, 256 unless told; as SVG text, OUT/<id>.svg, where SIDE is "svg") and OUT/meta.json,
 // one object of exact attributes a picture.
 // What benchmarks/prompts.json asks for is never drawn: those combinations are held out.
@@ -6,11 +6,13 @@ import { createAvatar } from '@dicebear/core';
 import * as collection from '@dicebear/collection';
 import { Resvg } from '@resvg/resvg-js';
 import fs from 'node:fs';
+import { parseArgs } from 'node:util';
 import { framing, put, turned } from './framing.mjs';
 import { PROPS, prop } from './props.mjs';
 import { background, PLAIN, SCENES } from './scenery.mjs';
 
-const [out, count, seed, side = '256', ...only] = process.argv.slice(2);
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { framings: { type: 'string' }, facings: { type: 'string' } } });
+const [out, count, seed, side = '256', ...only] = positionals;
 const random = (state) => () => { // mulberry32
   state = (state + 0x6d2b79f5) >>> 0;
   let t = Math.imul(state ^ (state >>> 15), 1 | state);
@@ -115,7 +117,7 @@ for (let id = 0; id < Number(count); id += 1) {
   const attributes = {
     id, style, hair_color: rnd() < 0.2 ? 'purple' : pick(Object.keys(HAIR)), hair_length: length, person, expression, glasses,
     clothes_color: pick(Object.keys(CLOTHES)), background: rnd() < 0.6 ? pick(Object.keys(SCENES)) : pick(Object.keys(PLAIN)),
-    prop: rnd() < 0.45 ? pick(Object.keys(PROPS)) : null, ...framing(style, where),
+    prop: rnd() < 0.45 ? pick(Object.keys(PROPS)) : null, ...framing(style, where, values.framings?.split(','), values.facings?.split(',')),
   };
   if (attributes.framing === 'close') attributes.prop = null; // outside the picture
   while (HELD_OUT.has(combination(attributes))) attributes.clothes_color = pick(Object.keys(CLOTHES));
