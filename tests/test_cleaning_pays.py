@@ -62,7 +62,7 @@ def some_of_the_sample_set(folder, number: int) -> None:
     folder.with_name(f"{folder.name}_labels.json").write_text(json.dumps(some), encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_all_of_it_runs_and_a_second_run_has_nothing_to_do(tmp_path, monkeypatch, capsys):
     some_of_the_sample_set(tmp_path / "some", 40)
     monkeypatch.setattr(

@@ -88,8 +88,9 @@ def test_patches_are_further_away_the_more_pictures_are_blurred(training_picture
         pictures = torch.stack([as_tensor(image) for image in spoilt])
         distances.append(patches.distance(pictures, reference))
     finest, coarser = zip(*distances, strict=True)
-    assert list(finest) == sorted(finest) and list(coarser) == sorted(coarser), distances
-    assert finest[1] > 1.2 * finest[0], distances
+    assert list(finest) == sorted(finest) and finest[1] > 1.2 * finest[0], distances
+    # at half the size colours that run by one pixel are within chance
+    assert coarser[2] == max(coarser) > 1.2 * coarser[0], distances
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def test_kills_are_spread_over_all_stages():
     assert all(1 <= number <= 100 for _, number, _ in points)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_short_report_finds_nothing_wrong():
     command = [sys.executable, "-m", "benchmarks.faults", "--quick"]
     report = subprocess.run(

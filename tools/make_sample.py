@@ -1,13 +1,11 @@
 """Make the sample set: python -m tools.make_sample ART OTHERS data/sample
 
 ART is ``node tools/render_art.mjs ART 420 2024 512 lorelei``, OTHERS ``node tools/render_art.mjs
-OTHERS 20 61 512 avataaars personas toonHead micah peeps``. 300 good pictures of one style, further
-ones each spoilt as single files are, and a quarter of the set as wrong as what people bring
-(``dirt.py``). ``sample_labels.json``, beside the folder and not in it, says which is which, for
-tests and benchmarks alone; names of files do not. Every third caption is English.
-
-The set that is committed was drawn before ``framing.mjs`` was there: half figures that look to the
-right.
+OTHERS 20 61 512 avataaars personas toonHead micah peeps``, both with ``--framings half,close
+--facings right``. 300 good pictures of one style, further ones each spoilt as single files are, and
+a quarter of the set as wrong as what people bring (``dirt.py``). ``sample_labels.json``, beside the
+folder and not in it, says which is which, for tests and benchmarks alone; names of files do not.
+Every third caption is English.
 """
 
 import argparse

@@ -61,7 +61,7 @@ def test_progress_is_finished(lab):
 
 def test_tables_charts_and_scores_are_seen(lab):
     clean = lab.text_of("clean")
-    assert "kept 310 of 427" in clean and "image_near_deduplicator" in clean
+    assert "kept 312 of 427" in clean and "image_near_deduplicator" in clean
     charts = lab.output_of("clean").locator("img[src^='data:image/svg']")
     assert charts.count() == 11 and all(each.is_visible() for each in charts.all())
     assert lab.output_of("train").get_by_alt_text("the loss over").is_visible()
@@ -118,7 +118,7 @@ def test_opened_where_it_is_not_trusted_it_still_shows_all(lab, open_lab, screen
 def test_as_a_page_its_pictures_load_and_nothing_fails(lab, browser, tmp_path, screenshots):
     page, errors = pages.opened(browser, lab.save(), tmp_path, DESKTOP)
     assert looks.broken_pictures(page) == [] and errors == []
-    assert page.get_by_text("kept 310 of 427").is_visible()
+    assert page.get_by_text("kept 312 of 427").is_visible()
     assert page.locator(".sb img").count() > 60
     assert looks.faint(page) == [] and looks.cut_off(page) == []
     page.screenshot(path=screenshots / "page-executed.png", full_page=True)
