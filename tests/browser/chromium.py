@@ -11,8 +11,12 @@ import manimgx_fonts_cjk
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-MISSING = "There is no Chromium for the browser tests: install it by `apt-get install chromium`."
+# The first is what Playwright expects: it draws frames for a page whatever its window does.
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+MISSING = (
+    "There is no Chromium for the browser tests: install it by "
+    "`apt-get install chromium-headless-shell`."
+)
 TIMEOUT = 120_000  # milliseconds for one thing to appear, on a busy machine
 FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">

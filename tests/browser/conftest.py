@@ -65,7 +65,7 @@ def server(tmp_path_factory, browser):
 @pytest.fixture(scope="module")
 def open_lab(browser, server):
     """name of a notebook in the server's folder -> it, open."""
-    return lambda name: Lab(*chromium.new_page(browser, DESKTOP), server, name)
+    return lambda name: Lab(lambda: chromium.new_page(browser, DESKTOP), server, name)
 
 
 def _with_values(source, values):

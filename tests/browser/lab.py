@@ -3,15 +3,18 @@
 Cells have the names of tools/notebook.md: ``lab.run("story")``, ``lab.output_of("clean")``.
 """
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, ViewportSize
 
 from tests.browser.server import Server
 
 RUN_TIMEOUT = 1_200_000  # milliseconds for all cells, on a busy machine
 DRAWN = 300  # milliseconds in which a new size or theme is drawn
+FRAME_TIMEOUT = 30_000  # milliseconds after which a page is held to draw no more frames
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
 # whether no cell waits, and each ran but where one failed
 FINISHED = """([prompts, errors]) => {
@@ -20,6 +23,11 @@ FINISHED = """([prompts, errors]) => {
   const failed = document.querySelector(errors) !== null;
   return !waiting && (failed || texts.every(text => /\\d/.test(text)));
 }"""
+# whether the page draws a frame within some milliseconds
+DRAWS = """timeout => new Promise(done => {
+  requestAnimationFrame(() => done(true));
+  setTimeout(() => done(false), timeout);
+})"""
 # the middle of a text within a line of an editor
 PLACE = """(line, text) => {
   const walker = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
@@ -36,19 +44,28 @@ PLACE = """(line, text) => {
 
 
 class Lab:
-    """The notebook ``name`` of a server's folder, open in ``page``.
+    """The notebook ``name`` of a server's folder, open in a page of a browser.
 
     Attributes:
         console: The errors that the page's console had.
     """
 
-    def __init__(self, page: Page, console: list[str], server: Server, name: str) -> None:
-        self.page, self.console, self.path = page, console, server.folder / name
+    def __init__(
+        self, new_page: Callable[[], tuple[Page, list[str]]], server: Server, name: str
+    ) -> None:
+        self.new_page, self.path = new_page, server.folder / name
         self.names = [cell.id for cell in nbformat.read(self.path, 4).cells]
-        page.goto(server.address(f"lab/workspaces/{self.path.stem}/tree/{name}"))
-        page.locator(".jp-Notebook .jp-Cell").nth(len(self.names) - 1).wait_for(state="attached")
-        self.command("application:toggle-left-area")
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+        workspace = self.path.stem.replace(".", "-")  # a name with a dot is no workspace's
+        self.address = server.address(f"lab/workspaces/{workspace}/tree/{name}")
+        self._open()
+
+    def _open(self) -> None:
+        self.page, self.console = self.new_page()
+        self.page.goto(self.address)
+        last = self.page.locator(".jp-Notebook .jp-Cell").nth(len(self.names) - 1)
+        last.wait_for(state="attached")
+        self.page.evaluate("window.jupyterapp.shell.collapseLeft()")
+        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
 
     def command(self, name: str, **arguments: object) -> None:
         """Run one of JupyterLab's own commands."""
@@ -120,18 +137,33 @@ class Lab:
 
     def set_look(self, width: int, theme: str) -> None:
         """The window's width in pixels, and "Light" or "Dark"."""
-        self.page.set_viewport_size({"width": width, "height": 900})
+        self._resize({"width": width, "height": 900})
         self.command("apputils:change-theme", theme=f"JupyterLab {theme}")
         light = str(theme == "Light").lower()
         self.page.locator(f"body[data-jp-theme-light='{light}']").wait_for(state="attached")
         self.page.wait_for_timeout(DRAWN)
 
     def screenshot(self, name: str, path: Path) -> None:
-        """A cell with its outputs, in a window high enough for all of it."""
-        cell, size = self.cell(name), self.page.viewport_size
-        height = int(cell.evaluate("cell => cell.scrollHeight")) + 200
-        self.page.set_viewport_size(size | {"height": max(height, size["height"])})
+        """A cell with its outputs, in a window that grows until it is high enough for all of it."""
+        size = self.page.viewport_size
+        height = int(self.cell(name).evaluate("cell => cell.scrollHeight")) + 200
+        if height > size["height"]:
+            self._resize(size | {"height": height})
+        cell = self.cell(name)
         cell.evaluate("cell => cell.scrollIntoView({block: 'start'})")
         self.page.wait_for_timeout(DRAWN)
         cell.screenshot(path=path, animations="disabled")
+
+    def _resize(self, size: ViewportSize) -> None:
+        """Chromium may draw no frame ever after on a page that it resizes beside other work.
+
+        Neither a screenshot nor a click ends then. A new page of the same browser draws.
+        """
+        self.page.set_viewport_size(size)
+        if self.page.evaluate(DRAWS, FRAME_TIMEOUT):
+            return
+        warnings.warn(f"{self.path.name}: the page drew no frame any more", stacklevel=2)
+        self.save()
+        self.page.close()
+        self._open()
         self.page.set_viewport_size(size)
