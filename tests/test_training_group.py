@@ -33,7 +33,8 @@ def gradients(settings, captions, workers):
         for parameter in state.parameters.values():  # otherwise half of the gradients are 0
             parameter.data.add_(0.01)
         workers.equalise(state)
-        add = loop._gradients_of(pipe, state.scaler, hyperparameters, cuda_graphs=False)
+        weights = loop._timestep_weights(pipe, hyperparameters)
+        add = loop._gradients_of(pipe, state.scaler, weights, cuda_graphs=False)
         steps = batches.weighted_batches(cached, None, pipe, hyperparameters, 0)
         drawn = [next(steps) for _ in range(STEPS)]
         (batch, weight), *_ = drawn[0]

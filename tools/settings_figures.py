@@ -62,7 +62,7 @@ class Cell:
 TRAININGS = {
     "60 steps": Training({"train_steps": 60}),
     "slow": Training({"train_steps": 600, "learning_rate": 1e-4}),
-    "fast": Training({"train_steps": 600, "learning_rate": 3e-2}),
+    "fast": Training({"train_steps": 600, "learning_rate": 1e-2}),
     "few alone": Training({"train_steps": 600, "prior_loss_weight": 0.0}, FEW),
     "few with prior": Training({"train_steps": 600, "prior_loss_weight": 1.0}, FEW),
 }
@@ -89,7 +89,7 @@ FIGURES: dict[str, Sequence[Cell]] = {
     "learning_rate": (
         Cell("learning_rate=1e-4", training="slow"),
         Cell("learning_rate=4.5e-3"),
-        Cell("learning_rate=3e-2", training="fast"),
+        Cell("learning_rate=1e-2", training="fast"),
     ),
     "prior_loss_weight": (
         Cell("prior_loss_weight=0", training="few alone"),

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, gradient clipping, NaN guard, exact resume."""
+"""The training loop: AdamW, gradient clipping, exact resume."""
 
 import csv
 import functools
@@ -12,12 +12,13 @@ import torch
 
 from storyboard import artifacts
 from storyboard.compat.torch import memory_errors
-from storyboard.errors import ResourceError, TrainingError
+from storyboard.errors import ResourceError
 from storyboard.models.tensor_files import DamagedFile
 from storyboard.training import schedule
 from storyboard.training.batches import Batch, weighted_batches
 from storyboard.training.cache import Cache
 from storyboard.training.checkpoint import TrainingState
+from storyboard.training.divergence import LossWatch
 from storyboard.training.graphs import Replay
 from storyboard.training.hyperparameters import Hyperparameters
 from storyboard.training.loss import diffusion_loss, timestep_weights
@@ -66,7 +67,7 @@ def optimise(
         prior: Pictures of the base's own, which a share of each step are.
 
     Raises:
-        TrainingError: The loss is not finite; the last checkpoint stays.
+        TrainingError: The training diverged; the last checkpoint stays.
         TimeBudgetError: The time budget is over; the state is written.
         ResourceError: Not even one picture fits into memory.
     """
@@ -82,7 +83,10 @@ def optimise(
 
     # 2. Batches and the function that adds their gradients
     steps = weighted_batches(cache, prior, pipe, hyperparameters, step=first)
-    gradients = _gradients_of(pipe, state.scaler, hyperparameters, cuda_graphs)
+    weights = _timestep_weights(pipe, hyperparameters)
+    gradients = _gradients_of(pipe, state.scaler, weights, cuda_graphs)
+    no_answer = weights.mean().item() * _weight_of_batches(prior, hyperparameters)
+    watch = LossWatch(no_answer, hyperparameters, total)
 
     for step in range(first, total):
         # 3. The batches of this step
@@ -101,7 +105,7 @@ def optimise(
 
         # 6. Report and checkpoint
         done = Step(step + 1, total, loss, rate)
-        workers.shared(functools.partial(_after, done, state, report, saving, hyperparameters))
+        workers.shared(functools.partial(_after, done, state, watch, report, saving))
     return state
 
 
@@ -120,11 +124,11 @@ def write(state: TrainingState, hyperparameters: Hyperparameters, folder: Path) 
 def _after(
     step: Step,
     state: TrainingState,
+    watch: LossWatch,
     report: Callable[[Step], None],
     saving: Saving,
-    hyperparameters: Hyperparameters,
 ) -> None:
-    _check_finite(step, hyperparameters)  # here, before anything is written: all workers end then
+    watch.look(state.losses)  # here, before anything is written: all workers end then
     report(step)
     if step.number < step.total:
         saving.after(step.number, step.total, state)
@@ -168,19 +172,27 @@ def _training_state(pipe: TrainingPipeline, hyperparameters: Hyperparameters) ->
     return TrainingState(parameters, optimizer, scaler)
 
 
-def _gradients_of(
-    pipe: TrainingPipeline,
-    scaler: torch.amp.GradScaler,
-    hyperparameters: Hyperparameters,
-    cuda_graphs: bool,
-) -> Gradients:
-    """``_add_gradients`` of a batch and its share, replayed as CUDA graphs if that is asked for."""
-    weights = timestep_weights(
+def _timestep_weights(pipe: TrainingPipeline, hyperparameters: Hyperparameters) -> torch.Tensor:
+    return timestep_weights(
         pipe.alphas_cumprod,
         hyperparameters.high_noise_weight,
         hyperparameters.prediction_type,
         hyperparameters.max_timestep_weight,
     )
+
+
+def _weight_of_batches(prior: Cache | None, hyperparameters: Hyperparameters) -> float:
+    """Sum of the weights that ``weighted_batches`` gives."""
+    return 1.0 if prior is None else 1.0 + hyperparameters.prior_loss_weight
+
+
+def _gradients_of(
+    pipe: TrainingPipeline,
+    scaler: torch.amp.GradScaler,
+    weights: torch.Tensor,
+    cuda_graphs: bool,
+) -> Gradients:
+    """``_add_gradients`` of a batch and its share, replayed as CUDA graphs if that is asked for."""
     gradients = functools.partial(_add_gradients, pipe, scaler, weights)
     return Replay(gradients) if cuda_graphs else gradients
 
@@ -255,15 +267,6 @@ def _halved(micro_batch_size: int, pictures: int, error: torch.OutOfMemoryError)
         flush=True,
     )
     return half
-
-
-def _check_finite(step: Step, hyperparameters: Hyperparameters) -> None:
-    if not math.isfinite(step.loss):
-        raise TrainingError(
-            f"The loss is {step.loss} at step {step.number} of {step.total}: halve "
-            f"learning_rate ({hyperparameters.learning_rate:g}) and run this cell again; "
-            "the earlier LoRA is untouched."
-        )
 
 
 def _update(state: TrainingState, rate: float, max_grad_norm: float) -> None:

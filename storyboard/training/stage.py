@@ -30,7 +30,7 @@ def train(captions: Captions, settings: Settings, story: Story | None = None) ->
     Raises:
         SettingsError: More pictures in a step than there are.
         ResourceError: The disk is too small, or cannot be written.
-        TrainingError: The loss is not finite.
+        TrainingError: The training diverged.
         TimeBudgetError: ``settings.time_budget`` is over, counted from the start of this call, in
             which another run may be waited for; the state is saved, and what was trained before is
             untouched.
