@@ -16,7 +16,8 @@ from storyboard.errors import ResourceError, SettingsError, TrainingError
 from storyboard.training import caching, on_cluster, post
 from tests.ray_cluster import of_node
 
-STEPS = 24
+STEPS = 28
+CHECKPOINTS = (7, 14, 21)  # a worker that is killed may reach one more than is seen here
 
 
 def elsewhere(trained, folder, **changes):
@@ -115,7 +116,7 @@ def test_ray_trains_what_one_process_does_although_a_worker_dies(
 
     def step(live, number, loss=None):
         real(live, number, loss)
-        if number == 14 and not killed:
+        if number >= 9 and not killed:
             processes = workers(two_nodes)
             assert len(processes) == 2
             killed.append(processes[1])
@@ -144,7 +145,7 @@ def test_ray_trains_what_one_process_does_although_a_worker_dies(
     both = made_before.keys() & expected.keys()  # but for prompts of the stories
     assert len(both) > 300 and made_before.items() <= cached(settings).items()
     assert all(made_before[name].digest == expected[name].digest for name in both)
-    assert "train: going on from step 12" in printed
+    assert any(f"train: going on from step {step}\n" in printed for step in CHECKPOINTS)
 
     # losses are summed in another order
     assert state(together)["losses"].tolist() == pytest.approx(

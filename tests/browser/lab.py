@@ -163,6 +163,7 @@ class Lab:
         if self.page.evaluate(DRAWS, FRAME_TIMEOUT):
             return
         warnings.warn(f"{self.path.name}: the page drew no frame any more", stacklevel=2)
+        assert self.console == []  # it ends with the page
         self.save()
         self.page.close()
         self._open()
