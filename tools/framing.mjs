@@ -5,6 +5,7 @@
 const FROM_THE_SIDE = new Set(['micah', 'lorelei', 'openPeeps', 'peeps']);
 const FACE = { avataaars: [128, 118], personas: [128, 112], toonHead: [128, 126], micah: [128, 128], lorelei: [118, 118], peeps: [146, 128] };
 const SHARES = { half: 0.55, close: 0.2, wide: 0.25 }; // of pictures
+const LEFT = 0.3; // of the pictures that look to a side
 const CLOSE = 1.5;
 const WIDE = 0.64;
 const STEP = 8; // pixels a latent: by whole ones, so that a small face is always the same latents
@@ -12,7 +13,7 @@ const STEP = 8; // pixels a latent: by whole ones, so that a small face is alway
 /** {framing, facing, placed: {scale, dx, dy}} of one picture; of `framings` and `facings`, if any are given. */
 export function framing(style, rnd, framings = Object.keys(SHARES), facings = ['right', 'left']) {
   const chance = rnd(), along = rnd(), side = rnd();
-  const facing = FROM_THE_SIDE.has(style) ? (facings.includes('left') && side < 0.3 ? 'left' : 'right') : null;
+  const facing = FROM_THE_SIDE.has(style) ? one(facings, side) : null;
   const framing = style === 'openPeeps' ? 'half' : choose(framings, chance);
   if (framing === 'half') return { framing, facing, placed: { scale: 1, dx: 0, dy: 0 } };
   if (framing === 'close') {
@@ -22,6 +23,8 @@ export function framing(style, rnd, framings = Object.keys(SHARES), facings = ['
   // its lower edge on the picture's; anywhere from left to right
   return { framing, facing, placed: { scale: WIDE, dx: STEP * Math.round((256 - 256 * WIDE) * along / STEP), dy: 256 - 256 * WIDE } };
 }
+
+const one = (facings, side) => (facings.length === 1 ? facings[0] : side < LEFT ? 'left' : 'right');
 
 function choose(framings, chance) {
   let left = chance * framings.reduce((sum, name) => sum + SHARES[name], 0);

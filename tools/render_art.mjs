@@ -1,4 +1,4 @@
-// Draws captionable avatars: node render_art.mjs OUT COUNT SEED [SIDE [STYLE...]] [--framings half,close] [--facings right]
+// Draws captionable avatars: node render_art.mjs OUT COUNT SEED [SIDE [STYLE...]] [--framings half,close,wide] [--facings right,left]
 // Writes OUT/<id>.png (SIDE x SIDE, 256 unless told; as SVG text, OUT/<id>.svg, where SIDE is "svg") and OUT/meta.json,
 // one object of exact attributes a picture.
 // What benchmarks/prompts.json asks for is never drawn: those combinations are held out.

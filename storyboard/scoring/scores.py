@@ -10,7 +10,7 @@ TITLES = {
     "match": "picture-text match 图文匹配 %",
     "coherence": "coherence 连贯 0-100",
     "style": "style distance 画风距离",
-    "crispness": "smudged 晕染 %",
+    "crispness": "smudged 糊边 %",
     "aesthetics": "aesthetics 美学",
     "pickscore": "PickScore 偏好",
     "hps": "HPS v2 偏好",
