@@ -13,17 +13,17 @@ from storyboard.training.divergence import LossWatch
 from storyboard.training.hyperparameters import Hyperparameters
 from tests.test_training import elsewhere
 
-STEPS = 600
 BEGAN = [0.3] * 20
 
 
 @pytest.fixture
 def watch(trained):
     """no_answer, losses -> a training that has come to them."""
-    hyperparameters = Hyperparameters.of(run_on(bases.get("mini"), trained[0]))
+    settings = trained[0].but(train_steps=600)
+    hyperparameters = Hyperparameters.of(run_on(bases.get("mini"), settings))
 
     def watched(no_answer, losses):
-        watch = LossWatch(no_answer, hyperparameters, STEPS)
+        watch = LossWatch(no_answer, hyperparameters)
         for step in range(1, len(losses) + 1):
             watch.look(losses[:step])
 

@@ -19,12 +19,10 @@ class LossWatch:
     Args:
         no_answer: The loss of a UNet that answers 0. Noise has a mean square of 1, and so has v
             where latents have, so it is the mean weight of timesteps, summed over a step's batches.
-        total: Steps of the training.
     """
 
     no_answer: float
     hyperparameters: Hyperparameters
-    total: int
     has_told: bool = False
 
     def look(self, losses: Sequence[float]) -> None:
@@ -37,10 +35,11 @@ class LossWatch:
             TrainingError: The last loss is not finite, or the mean of the last is above that of no
                 answer. At usual rates it stays below a tenth of that.
         """
-        step, rate = len(losses), self.hyperparameters.learning_rate
+        step, total = len(losses), self.hyperparameters.train_steps
+        rate = self.hyperparameters.learning_rate
         if not math.isfinite(losses[-1]):
             raise TrainingError(
-                f"The loss is {losses[-1]} at step {step} of {self.total}: halve learning_rate "
+                f"The loss is {losses[-1]} at step {step} of {total}: halve learning_rate "
                 f"({rate:g}) and run this cell again; the earlier LoRA is untouched."
             )
         if step < 2 * WINDOW:
@@ -49,7 +48,7 @@ class LossWatch:
         first, last = _mean(losses[:WINDOW]), _mean(losses[-WINDOW:])
         if last > max(self.no_answer, WORSE * losses[0]):
             raise TrainingError(
-                f"The loss rose from {first:.2f} to {last:.2f} by step {step} of {self.total}, "
+                f"The loss rose from {first:.2f} to {last:.2f} by step {step} of {total}, "
                 f"where no answer would cost {self.no_answer:.2f}: halve learning_rate ({rate:g}) "
                 "and run this cell again; the earlier LoRA is untouched."
             )

@@ -85,25 +85,22 @@ def optimise(
     steps = weighted_batches(cache, prior, pipe, hyperparameters, step=first)
     weights = _timestep_weights(pipe, hyperparameters)
     gradients = _gradients_of(pipe, state.scaler, weights, cuda_graphs)
-    no_answer = weights.mean().item() * _weight_of_batches(prior, hyperparameters)
-    watch = LossWatch(no_answer, hyperparameters, total)
+    watch = _watch(weights, prior is not None, hyperparameters)
 
     for step in range(first, total):
-        # 3. The batches of this step
+        # 3. The loss of this step and its gradients
         batches = workers.part(next(steps))
-
-        # 4. Their loss and gradients
         accumulate = functools.partial(
             _accumulate, gradients, state.optimizer, batches, micro_batch_size
         )
         loss, micro_batch_size = workers.summed(state.parameters.values(), accumulate)
 
-        # 5. The weights
+        # 4. The weights
         rate = schedule.of_step(step, hyperparameters)
         _update(state, rate, hyperparameters.max_grad_norm)
         state.losses.append(loss)
 
-        # 6. Report and checkpoint
+        # 5. Report and checkpoint
         done = Step(step + 1, total, loss, rate)
         workers.shared(functools.partial(_after, done, state, watch, report, saving))
     return state
@@ -181,9 +178,9 @@ def _timestep_weights(pipe: TrainingPipeline, hyperparameters: Hyperparameters) 
     )
 
 
-def _weight_of_batches(prior: Cache | None, hyperparameters: Hyperparameters) -> float:
-    """Sum of the weights that ``weighted_batches`` gives."""
-    return 1.0 if prior is None else 1.0 + hyperparameters.prior_loss_weight
+def _watch(weights: torch.Tensor, has_prior: bool, hyperparameters: Hyperparameters) -> LossWatch:
+    batches = 1 + has_prior * hyperparameters.prior_loss_weight  # as of ``weighted_batches``
+    return LossWatch(weights.mean().item() * batches, hyperparameters)
 
 
 def _gradients_of(
