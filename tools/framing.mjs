@@ -27,6 +27,8 @@ export function framing(style, rnd, framings = Object.keys(SHARES), facings = ['
 const one = (facings, side) => (facings.length === 1 ? facings[0] : side < LEFT ? 'left' : 'right');
 
 function choose(framings, chance) {
+  const unknown = framings.find((name) => !(name in SHARES));
+  if (unknown) throw new Error(`--framings: ${unknown} is none of ${Object.keys(SHARES)}`);
   let left = chance * framings.reduce((sum, name) => sum + SHARES[name], 0);
   return framings.find((name) => (left -= SHARES[name]) < 0) ?? framings.at(-1);
 }
